@@ -1,0 +1,2 @@
+//! The rdask command.
+fn main() {}
