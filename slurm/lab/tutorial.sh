@@ -70,6 +70,15 @@ job_succeeded() { # JOB
     [ "$(job_field "$1" JobState)" = COMPLETED ] && [ "$(job_field "$1" ExitCode)" = 0:0 ]
 }
 
+# Ends what an earlier run with --keep left running in our folder.
+end_earlier_jobs() {
+    local earlier
+    for earlier in $(squeue --noheader --format='%i %Z' | awk -v folder="$work" '$2 == folder { print $1 }'); do
+        scancel "$earlier"
+        poll 20 job_ended "$earlier" || true
+    done
+}
+
 wait_for_workers() { # NUMBER
     timeout 70 "$rdask" status --wait --workers "$1" --timeout 60s \
         --scheduler-file "$RDASK_SCHEDULER_FILE" </dev/null >"$work/status.log" 2>&1 ||
@@ -132,6 +141,7 @@ step_lab() {
     fi
     rm -f "${TMPDIR:-/tmp}/rdask-lab-up.$$"
     took=$(since "$begin")
+    end_earlier_jobs
     rm -rf "$work"
     mkdir -p "$work"
     export RDASK=$rdask RDASK_SCHEDULER_FILE=$work/scheduler.json
@@ -148,7 +158,9 @@ step_scheduler() {
     submit "$SCRIPTS/more_workers.sh" || wrong "sbatch failed" || return
     first_pool=$job
     pool_submitted=$(now)
-    poll 30 test -e "$RDASK_SCHEDULER_FILE" || wrong "no $RDASK_SCHEDULER_FILE after 30 s" || return
+    file_or_end() { [ -e "$RDASK_SCHEDULER_FILE" ] || job_ended "$scheduler_job"; }
+    poll 30 file_or_end || wrong "no $RDASK_SCHEDULER_FILE after 30 s" || return
+    [ -e "$RDASK_SCHEDULER_FILE" ] || wrong "job $scheduler_job ended without a file" || return
     took=$(since "$begin")
     detail="sbatch to scheduler file"
 }
