@@ -209,6 +209,7 @@ impl Endpoint {
             bind: config.bind,
             transport: config.transport,
             lingering,
+            unreachable: unreachable.clone(),
         };
         let shared = Shared {
             identity,

@@ -309,3 +309,30 @@ fn a_frozen_peer_is_noticed_at_the_idle_time() {
     listening.join().unwrap();
     drop(kept);
 }
+
+#[test]
+fn a_port_that_nobody_has_open_is_refused_at_once() {
+    run(async {
+        let cluster = Cluster::new(Transport::Quic);
+        let scheduler = cluster.scheduler().await;
+        let client = cluster.endpoint(PeerRole::Client, 1).await;
+        let port = std::net::UdpSocket::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap();
+        let to = Target {
+            quic: vec![port],
+            ..scheduler.target()
+        };
+        let dialled =
+            tokio::time::timeout(std::time::Duration::from_secs(2), client.dial_control(&to));
+        let error = dialled
+            .await
+            .expect("the closed port was waited for")
+            .unwrap_err();
+        assert!(
+            error.to_string().contains("nobody listens there"),
+            "{error}"
+        );
+    });
+}
