@@ -111,6 +111,14 @@ pub enum DecodeError {
         /// How many bytes there were.
         length: usize,
     },
+    /// A value that is deeper, or has more empty elements, than we are ready to decode.
+    #[error(
+        "{type_name} cannot be decoded: it nests too deep, or has too many elements of no size"
+    )]
+    Excessive {
+        /// The type that was wanted.
+        type_name: &'static str,
+    },
     /// More bytes than the value.
     #[error("{extra} bytes follow the {type_name}")]
     Trailing {
@@ -122,11 +130,14 @@ pub enum DecodeError {
 }
 
 impl DecodeError {
-    fn new<T>(length: usize, cause: postcard::Error) -> Self {
+    fn new<T>(length: usize, cause: guard::Stopped) -> Self {
         let type_name = type_name::<T>();
         match cause {
-            postcard::Error::WontImplement => Self::NotSelfDescribing { type_name },
-            cause => Self::Malformed {
+            guard::Stopped::Excessive => Self::Excessive { type_name },
+            guard::Stopped::Malformed(postcard::Error::WontImplement) => {
+                Self::NotSelfDescribing { type_name }
+            }
+            guard::Stopped::Malformed(cause) => Self::Malformed {
                 type_name,
                 length,
                 cause,
@@ -269,8 +280,11 @@ pub fn decode<T: Data>(bytes: &[u8]) -> Result<T, DecodeError> {
 pub(crate) fn unpack<T: Data>(bytes: &mut &[u8]) -> Result<T, DecodeError> {
     let malformed = |cause| DecodeError::new::<T>(bytes.len(), cause);
     if raw::is_raw::<T>() {
-        let (own, rest) = raw::split_length(bytes)
-            .ok_or_else(|| malformed(postcard::Error::DeserializeUnexpectedEnd))?;
+        let (own, rest) = raw::split_length(bytes).ok_or_else(|| {
+            malformed(guard::Stopped::Malformed(
+                postcard::Error::DeserializeUnexpectedEnd,
+            ))
+        })?;
         let value = raw::value_of(own).expect("checked above that the type is raw");
         *bytes = rest;
         return value;

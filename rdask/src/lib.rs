@@ -10,5 +10,6 @@ mod shared;
 pub mod task;
 
 pub use codec::Data;
+pub use rdask_macros::main;
 pub use remote::{Remote, Remotes};
 pub use shared::Shared;
