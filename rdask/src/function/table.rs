@@ -69,18 +69,17 @@ pub fn entries() -> Vec<&'static Entry> {
 }
 
 fn call<C: Call>(chunk: &mut Chunk<'_>) {
-    const {
-        assert!(
-            size_of::<C::Function>() == 0,
-            "rdask: a task function has no size"
-        )
-    };
+    // Public methods refuse such functions at compile time; a second compile error from here would only confuse.
+    assert!(
+        size_of::<C::Function>() == 0,
+        "rdask: a task function has no size"
+    );
     // SAFETY: The type has no size, so there are no bytes to initialise. It is `Copy + Send + Sync + 'static`, so a
     // value of it may be duplicated, on any thread, at any time, once one exists. One does: a chunk names its function
     // by a key, keys are handed out by `register` alone, and that was given a value, here or in another process of the
     // same program. (A peer that makes keys up could name a function that was compiled but never submitted; it holds
     // the cluster's credentials. For a type without values `assume_init` panics.) What remains is a closure that
-    // captures a zero-sized token vouching for a fact of one machine; the crate's documentation excludes it.
+    // captures a zero-sized token vouching for a fact of one machine; the documentation of `TaskFn` excludes it.
     let function = unsafe { MaybeUninit::<C::Function>::uninit().assume_init() };
     trampoline::run::<C>(function, chunk);
 }
