@@ -1,4 +1,5 @@
-//! `#[rdask::main]`: checks the function, and puts the call of `rdask::init` in front of its statements.
+//! `#[rdask::main]`: checks the function, and puts the call of `rdask::init` in front of its
+//! statements.
 
 use proc_macro2::TokenStream;
 use quote::quote;
@@ -6,8 +7,8 @@ use syn::parse::{ParseStream, Parser};
 use syn::spanned::Spanned;
 use syn::{Error, Expr, Ident, ItemFn, Result, Token};
 
-/// The expansion, or the error in its place. The function is kept beside an error, so that the compiler does not
-/// complain that there is no `main` as well.
+/// The expansion, or the error in its place. The function is kept beside an error, so that the
+/// compiler does not complain that there is no `main` as well.
 pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> TokenStream {
     let mut function: ItemFn = match syn::parse2(item.clone()) {
         Ok(function) => function,

@@ -1,7 +1,8 @@
 //! How long a value would be if it were encoded, without encoding it.
 //!
-//! A serializer that only counts, and that looks at no more than the first elements of a sequence: those behind them
-//! are taken to be like them. A vector of a million structs costs a million calls that return at once.
+//! A serializer that only counts, and that looks at no more than the first elements of a sequence:
+//! those behind them are taken to be like them. A vector of a million structs costs a million calls
+//! that return at once.
 
 use std::fmt;
 
@@ -13,7 +14,8 @@ use super::{Data, raw};
 /// How many elements of a sequence are looked at.
 const SAMPLE: usize = 32;
 
-/// About how many bytes the value takes when encoded, for scheduling. Exact for numbers, text and vectors of numbers.
+/// About how many bytes the value takes when encoded, for scheduling. Exact for numbers, text and
+/// vectors of numbers.
 ///
 /// Runs the user's `Serialize`. Where that refuses, the estimate ends there.
 pub fn size_hint<T: Data>(value: &T) -> usize {

@@ -63,8 +63,8 @@ where
     }
 }
 
-/// What the functions of `try_submit`, `try_map` and `try_map_with` may return: a `Result` whose error can be displayed,
-/// or a future of one. An `Err` fails the task.
+/// What the functions of `try_submit`, `try_map` and `try_map_with` may return: a `Result` whose
+/// error can be displayed, or a future of one. An `Err` fails the task.
 ///
 /// ```
 /// use rdask::task::{Plain, TryOut};
@@ -106,8 +106,9 @@ where
     }
 }
 
-/// `Result`, with a name. Both implementations of [`TryOut`] are for any type that has something: if one were for
-/// `Result` alone, the compiler would complain of every other type that it is not a future.
+/// `Result`, with a name. Both implementations of [`TryOut`] are for any type that has something:
+/// if one were for `Result` alone, the compiler would complain of every other type that it is not a
+/// future.
 #[doc(hidden)]
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a `Result` that a task can end with",
@@ -173,7 +174,8 @@ impl<K: 'static, R: TryOut<K>> Finish<R> for AsResult<K> {
     }
 }
 
-/// Runs a future on this slot: in the runtime that the slot has entered, if any, else by parking the thread.
+/// Runs a future on this slot: in the runtime that the slot has entered, if any, else by parking
+/// the thread.
 fn block_on<F: Future>(future: F) -> F::Output {
     match tokio::runtime::Handle::try_current() {
         Ok(runtime) => runtime.block_on(future),

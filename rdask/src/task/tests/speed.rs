@@ -50,7 +50,8 @@ fn measure(name: &str, tasks: &ManyTasks) {
     }
     let each = best.as_nanos() as f64 / tasks.ends.len() as f64;
     println!("{name}: {each:.1} ns per task");
-    // Far above what it takes, even without optimisation: a clock, a lock or a system call per task would not pass.
+    // Far above what it takes, even without optimisation: a clock, a lock or a system call per task
+    // would not pass.
     assert!(each < 5_000.0, "{name}: {each:.1} ns per task");
 }
 
