@@ -279,8 +279,8 @@ impl World {
         assign.function = FunctionKey(u64::from(kind % 3));
         assign.depth = u16::from(kind / 3 % 2);
         assign.nested_here = assign.depth > 0;
-        assign.threads = 1 + u16::from(kind % 7 == 0);
-        assign.timeout = (kind % 11 == 0).then_some(Duration::from_millis(2));
+        assign.threads = 1 + u16::from(kind.is_multiple_of(7));
+        assign.timeout = (kind.is_multiple_of(11)).then_some(Duration::from_millis(2));
         self.arrays
             .insert(number, (AssignmentId(id), range, assign.timeout.is_some()));
         for index in range {
