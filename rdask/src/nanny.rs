@@ -1,0 +1,5 @@
+//! nanny
+
+pub mod cache;
+pub mod child;
+pub mod probe;
