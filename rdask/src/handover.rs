@@ -109,6 +109,14 @@ pub enum HandoverError {
     Garbled(#[source] serde_json::Error),
 }
 
+impl HandoverError {
+    /// Whether versions differ.
+    #[must_use]
+    pub fn is_version(&self) -> bool {
+        matches!(self, Self::Version { .. })
+    }
+}
+
 impl Handover {
     /// The bytes that go down the pipe.
     #[must_use]

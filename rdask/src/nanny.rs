@@ -1,5 +1,4 @@
 //! nanny
 
-pub mod cache;
 pub mod child;
 pub mod probe;

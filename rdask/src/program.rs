@@ -3,6 +3,9 @@
 //! The bytes are read through `/proc/self/exe`, which still names the running image when
 //! `cargo build` has put a new file in its place.
 
+pub mod cache;
+pub mod exchange;
+
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;

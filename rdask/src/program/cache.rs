@@ -190,6 +190,13 @@ impl Cache {
         Ok(IncomingProgram { cache: self.clone(), hash, path, file: Some(file), hasher })
     }
 
+    /// Forgets a program. A process that runs it keeps running.
+    pub fn remove(&self, hash: ProgramHash) {
+        if let Err(error) = fs::remove_file(self.path_of(hash)) {
+            tracing::debug!(%hash, %error, "a program that was to be forgotten stays");
+        }
+    }
+
     /// Removes the programs that were not used for longest, until the rest fits the limit.
     fn make_room(&self, keep: &Path) -> io::Result<()> {
         let lock = open_lock(&self.folder.join("lock"))?;
