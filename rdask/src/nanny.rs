@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use rdask_core::hello::Role;
-use rdask_core::message::{FromNanny, ToNanny, WorkerInfo};
+use rdask_core::message::{FromNanny, ToNanny};
 use rdask_net::{
     BindError, Endpoint, FileMode, Garbage, InterfaceError, ReadError, SchedulerFile, address_of,
 };
@@ -29,6 +29,8 @@ use crate::connection::{ConnectError, Connected, contact_of, dial, joining};
 use crate::program::cache::{Cache, CacheError};
 use crate::slurm;
 use membership::{Gone, Membership};
+
+pub use rdask_core::message::WorkerInfo;
 
 /// The first pause between two tries to find the scheduler; it doubles up to the longest.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
@@ -128,7 +130,9 @@ impl NannyError {
 /// # Errors
 /// See [`NannyError`].
 pub fn run(options: NannyOptions) -> Result<NannyEnd, NannyError> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
     let runtime = runtime.map_err(NannyError::Start)?;
     let _pid_file = PidFile::write(options.pid_file.as_deref()).map_err(NannyError::Start)?;
     if slurm::job_id().is_some() {
@@ -193,11 +197,17 @@ async fn join(options: &NannyOptions) -> Result<Joined, NannyError> {
         let now = Instant::now();
         let waited = now - started;
         if waited + pause > options.death_timeout {
-            return Err(NannyError::NoScheduler { time: waited, last: error });
+            return Err(NannyError::NoScheduler {
+                time: waited,
+                last: error,
+            });
         }
         if now >= warn_at {
             warn_at = now + WARN_EVERY;
-            tracing::warn!("no scheduler for {} s, trying on: {error}", waited.as_secs());
+            tracing::warn!(
+                "no scheduler for {} s, trying on: {error}",
+                waited.as_secs()
+            );
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(PAUSE_MAX);
@@ -215,7 +225,10 @@ async fn try_join(options: &NannyOptions) -> Result<Joined, NotJoined> {
         // A file server shows a new file late, and a folder may be mounted late.
         ReadError::Missing { .. }
         | ReadError::Io { .. }
-        | ReadError::Garbage { what: Garbage::HalfWritten, .. } => NotJoined::ForNow(error.into()),
+        | ReadError::Garbage {
+            what: Garbage::HalfWritten,
+            ..
+        } => NotJoined::ForNow(error.into()),
         error => NotJoined::ForGood(NannyError::File(Box::new(error))),
     })?;
     let for_good = |error: ConnectError| NotJoined::ForGood(NannyError::Refused(Box::new(error)));
@@ -237,7 +250,11 @@ async fn try_join(options: &NannyOptions) -> Result<Joined, NotJoined> {
         contact: contact_of(&endpoint),
     };
     match dial(&endpoint, &file, role).await {
-        Ok(connected) => Ok(Joined { endpoint, file, connected }),
+        Ok(connected) => Ok(Joined {
+            endpoint,
+            file,
+            connected,
+        }),
         Err(error) if error.is_version() => Err(for_good(error)),
         // A refusal may come of a file that a new scheduler is about to replace.
         Err(error) => Err(NotJoined::ForNow(error.into())),
@@ -285,10 +302,10 @@ impl PidFile {
 
 impl Drop for PidFile {
     fn drop(&mut self) {
-        if let Some(path) = &self.0 {
-            if let Err(error) = std::fs::remove_file(path) {
-                tracing::debug!(%error, path = %path.display(), "the pid file stays");
-            }
+        if let Some(path) = &self.0
+            && let Err(error) = std::fs::remove_file(path)
+        {
+            tracing::debug!(%error, path = %path.display(), "the pid file stays");
         }
     }
 }
