@@ -25,6 +25,7 @@ use crate::identity::{ALPN_DATA, peer_name};
 use crate::interface::MtuTable;
 use crate::link::Link;
 use crate::peer_name::{PeerName, PeerRole};
+use crate::tls_wire::{Lingering, TlsWire};
 use crate::transport::{
     DATA_STREAMS, PENDING_MAX, PENDING_UNPROVEN_MAX, Purpose, accepted_transport, server_config,
 };
@@ -76,6 +77,7 @@ pub(crate) struct Acceptor {
     pub(crate) identity: Arc<IdentityCell>,
     pub(crate) incoming: mpsc::Sender<Incoming>,
     pub(crate) mtus: Arc<MtuTable>,
+    pub(crate) lingering: Lingering,
     pending: Arc<AtomicUsize>,
 }
 
@@ -87,11 +89,13 @@ impl Acceptor {
         identity: Arc<IdentityCell>,
         incoming: mpsc::Sender<Incoming>,
         mtus: Arc<MtuTable>,
+        lingering: Lingering,
     ) -> Self {
         Self {
             identity,
             incoming,
             mtus,
+            lingering,
             pending: Arc::default(),
         }
     }
@@ -229,6 +233,7 @@ async fn serve_control(
 /// Serves a data connection until its dialer closes it.
 async fn serve_data(connection: &quinn::Connection, acceptor: &Acceptor, peer: PeerName) {
     connection.set_max_concurrent_bi_streams(VarInt::from_u32(DATA_STREAMS));
+
     while let Ok((send, receive)) = connection.accept_bi().await {
         let stream = DataStream::quic(send, receive, None, peer.clone());
         hand_over(
@@ -292,11 +297,12 @@ async fn greet_tls(stream: TcpStream, remote: SocketAddr, acceptor: &Acceptor) -
             return None;
         }
     };
+    let wire = TlsWire::new(stream, acceptor.lingering.clone());
     if purpose == Purpose::Data {
-        let stream = DataStream::tls(Box::new(stream.into()), peer.clone());
+        let stream = DataStream::tls(Box::new(wire), peer.clone());
         return Some(Incoming::Data { stream, peer });
     }
-    let mut link = Link::tls(stream.into(), remote, peer);
+    let mut link = Link::tls(wire, remote, peer);
     link.first_frame().await.ok()?;
     Some(Incoming::Control(link))
 }

@@ -17,12 +17,13 @@ use thiserror::Error;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use tokio_rustls::{TlsConnector, TlsStream};
+use tokio_rustls::TlsConnector;
 
 use crate::identity::Identity;
 use crate::interface::{MtuTable, route_to};
 use crate::peer_name::PeerName;
 use crate::socket::in_family;
+use crate::tls_wire::{Lingering, TlsWire};
 use crate::transport::{CONTROL_IDLE, Purpose, Transport, client_config};
 
 /// How long all addresses together have to answer, per transport.
@@ -140,12 +141,13 @@ pub(crate) struct Dialer {
     pub(crate) mtus: Arc<MtuTable>,
     pub(crate) bind: IpAddr,
     pub(crate) transport: Transport,
+    pub(crate) lingering: Lingering,
 }
 
 /// A connection over whichever transport got through.
 pub(crate) enum Dialled {
     Quic(quinn::Connection),
-    Tls(Box<TlsStream<TcpStream>>, SocketAddr),
+    Tls(Box<TlsWire>, SocketAddr),
 }
 
 impl Dialer {
@@ -240,7 +242,8 @@ impl Dialer {
         };
         let silent = || AttemptError::TlsSilent;
         let (stream, address) = first_to_answer(&target.tls, connect, silent).await?;
-        Ok(Dialled::Tls(Box::new(stream.into()), address))
+        let wire = TlsWire::new(stream, self.lingering.clone());
+        Ok(Dialled::Tls(Box::new(wire), address))
     }
 }
 

@@ -25,6 +25,7 @@ use crate::identity::Identity;
 use crate::interface::MtuTable;
 use crate::link::Link;
 use crate::pool::{Pool, Route};
+use crate::tls_wire::Lingering;
 use crate::transport::{Purpose, Transport, server_config};
 
 /// Peers and streams that wait for [`Endpoint::accept`]. When full, further ones wait with their
@@ -179,8 +180,9 @@ impl Endpoint {
         let tls_bound = tls.as_ref().and_then(|listener| listener.local_addr().ok());
         let mtus = Arc::new(MtuTable::read());
         let identity = Arc::new(IdentityCell(RwLock::new(config.identity.clone())));
+        let lingering = Lingering::default();
         let (sender, incoming) = mpsc::channel(INCOMING_MAX);
-        let acceptor = Acceptor::new(identity.clone(), sender, mtus.clone());
+        let acceptor = Acceptor::new(identity.clone(), sender, mtus.clone(), lingering.clone());
         let mut tasks = JoinSet::new();
 
         if let Some(endpoint) = quic.clone().filter(|_| config.accept) {
@@ -196,6 +198,7 @@ impl Endpoint {
             mtus,
             bind: config.bind,
             transport: config.transport,
+            lingering,
         };
         let shared = Shared {
             identity,

@@ -53,6 +53,7 @@ mod peer_name;
 mod pool;
 mod scheduler_file;
 mod socket;
+mod tls_wire;
 mod transport;
 
 pub use accept::Incoming;

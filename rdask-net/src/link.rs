@@ -13,12 +13,11 @@ use bytes::Bytes;
 use quinn::{ConnectionError, ReadError, TransportErrorCode, VarInt, WriteError};
 use thiserror::Error;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
-use tokio::net::TcpStream;
-use tokio_rustls::TlsStream;
 
 use crate::frame::{FrameDecoder, FrameError, push_close};
 use crate::peer_name::PeerName;
 use crate::socket::canonical;
+use crate::tls_wire::TlsWire;
 
 /// How long a closing half waits for the peer to have received what was sent.
 const DELIVERY_TIME_MAX: Duration = Duration::from_secs(3);
@@ -121,11 +120,7 @@ impl Link {
         }
     }
 
-    pub(crate) fn tls(
-        stream: TlsStream<TcpStream>,
-        remote_address: SocketAddr,
-        peer: PeerName,
-    ) -> Self {
+    pub(crate) fn tls(stream: TlsWire, remote_address: SocketAddr, peer: PeerName) -> Self {
         let (read, write) = tokio::io::split(stream);
         let sender = FrameSender {
             peer: peer.clone(),
@@ -181,7 +176,7 @@ enum SendWire {
         connection: quinn::Connection,
         stream: quinn::SendStream,
     },
-    Tls(WriteHalf<TlsStream<TcpStream>>),
+    Tls(WriteHalf<TlsWire>),
 }
 
 impl FrameSender {
@@ -283,7 +278,7 @@ enum ReceiveWire {
         connection: quinn::Connection,
         stream: quinn::RecvStream,
     },
-    Tls(ReadHalf<TlsStream<TcpStream>>),
+    Tls(ReadHalf<TlsWire>),
 }
 
 impl FrameReceiver {
@@ -367,10 +362,7 @@ impl fmt::Debug for FrameReceiver {
     }
 }
 
-async fn write_and_flush(
-    stream: &mut WriteHalf<TlsStream<TcpStream>>,
-    bytes: &[u8],
-) -> io::Result<()> {
+async fn write_and_flush(stream: &mut WriteHalf<TlsWire>, bytes: &[u8]) -> io::Result<()> {
     stream.write_all(bytes).await?;
     stream.flush().await
 }
