@@ -23,6 +23,7 @@ use rdask_net::{
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
+use tokio::sync::mpsc;
 
 pub use rdask_core::message::{ClusterStatus, WorkerStatus};
 pub use rdask_net::{FileMode, Transport};
@@ -36,6 +37,9 @@ const WELCOME_TIME_MAX: Duration = Duration::from_secs(10);
 /// The most messages in one write.
 const MESSAGES_PER_WRITE: usize = 512;
 
+/// Messages that wait in a plain channel to or from a connection.
+const CHANNEL_MAX: usize = 1024;
+
 /// A write begins once so many bytes are encoded: they fill any window that QUIC gives.
 const BYTES_PER_WRITE: usize = 1 << 20;
 
@@ -48,6 +52,41 @@ pub struct Connected<Out, In> {
     pub send: Outbox<Out>,
     /// Messages from the scheduler, then how the connection ended.
     pub receive: Inbox<In>,
+}
+
+impl<Out: Weigh + Send + 'static, In: Weigh + Send + 'static> Connected<Out, In> {
+    /// The two directions as plain channels, the incoming one closed when the connection ends.
+    /// Must be called in the runtime that carries the messages; dropping the outgoing channel ends
+    /// the connection.
+    #[must_use]
+    pub fn into_channels(self) -> (mpsc::Sender<Out>, mpsc::Receiver<In>) {
+        let Self {
+            send, mut receive, ..
+        } = self;
+        let (out, mut outgoing) = mpsc::channel(CHANNEL_MAX);
+        let (incoming, into) = mpsc::channel(CHANNEL_MAX);
+        // Both end with the connection or with the channel's other end.
+        tokio::spawn(async move {
+            while let Some(message) = outgoing.recv().await {
+                if send.send(message).is_err() {
+                    return;
+                }
+            }
+        });
+        tokio::spawn(async move {
+            loop {
+                match receive.recv().await {
+                    Ok(message) => {
+                        if incoming.send(message).await.is_err() {
+                            return;
+                        }
+                    }
+                    Err(end) => return tracing::debug!(%end, "the connection has ended"),
+                }
+            }
+        });
+        (out, into)
+    }
 }
 
 /// The scheduler could not be joined.

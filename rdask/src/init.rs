@@ -11,9 +11,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::{Mode, umask};
-use rdask_core::hello::PROTOCOL_VERSION;
+use rdask_core::hello::{PROTOCOL_VERSION, Role};
+use rdask_core::message::{FromProcess, ToProcess};
+use rdask_net::{Endpoint, SchedulerFile, address_of};
+use tokio::signal::unix::{SignalKind, signal};
 
+use crate::connection::{Connected, contact_of, dial, joining};
 use crate::handover::{Handover, PROBE_ARGUMENT, PROCESS_ARGUMENT, ProbeAnswer, RDASK_VERSION};
+use crate::process::{self, DataPlane, Home, ProcessSetup};
 use crate::program;
 
 /// A process could not begin to work.
@@ -168,7 +173,78 @@ fn end_with_nanny(mut lifeline: BufReader<File>) {
     }
 }
 
-/// Joins the scheduler and runs tasks until the process is told to end.
+/// Joins the scheduler and runs tasks until the process is told to end. Returns the exit code.
 fn run(handover: Handover) -> i32 {
-    give_up(EXIT_NOT_STARTED, &format!("no runtime for {handover:?}"))
+    match try_run(handover) {
+        Ok(()) => 0,
+        Err(NotStarted { code, message }) => give_up(code, &message),
+    }
+}
+
+fn try_run(handover: Handover) -> Result<(), NotStarted> {
+    let failed = |error: &dyn std::fmt::Display| NotStarted::new("can't join the scheduler", error);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .thread_name("rdask-blocking")
+        .build()
+        .map_err(|error| NotStarted::new("no runtime", &error))?;
+    let file = SchedulerFile::from_json(&handover.scheduler_file).map_err(|e| failed(&e))?;
+    runtime.block_on(async {
+        // SIGTERM is for the nanny, which says what to do. A handler, unlike a mask, is not
+        // inherited by what the program starts.
+        let terminate = signal(SignalKind::terminate()).map_err(|error| failed(&error))?;
+        let mut config = joining(&file).map_err(|error| failed(&error))?;
+        if let Some(host) = handover.host.as_deref().and_then(|host| host.parse().ok()) {
+            config.bind = host;
+        } else if let Some(interface) = &handover.interface {
+            config.bind = address_of(interface).map_err(|error| failed(&error))?;
+        }
+        let endpoint = Endpoint::bind(config)
+            .await
+            .map_err(|error| failed(&error))?;
+        let role = Role::Process {
+            process: handover.process,
+            pid: std::process::id(),
+            contact: contact_of(&endpoint),
+        };
+        let connected: Connected<FromProcess, ToProcess> = dial(&endpoint, &file, role)
+            .await
+            .map_err(|error| NotStarted {
+                code: if error.is_version() {
+                    EXIT_VERSION
+                } else {
+                    EXIT_NOT_STARTED
+                },
+                message: chain(&error),
+            })?;
+        let (to_scheduler, from_scheduler) = connected.into_channels();
+        let reason = process::run(ProcessSetup {
+            process: handover.process,
+            // The scheduler grants them.
+            slots: 0,
+            home: Home {
+                worker: handover.worker_name,
+                node: handover.node,
+            },
+            to_scheduler,
+            from_scheduler,
+            data: DataPlane::Network(endpoint.clone()),
+        })
+        .await;
+        tracing::debug!(reason, "the process ends");
+        endpoint.close().await;
+        drop(terminate);
+        Ok(())
+    })
+}
+
+/// An error and what it came of, in one line.
+pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
 }

@@ -19,6 +19,7 @@ use super::membership::{Context, Offer};
 use super::probe::probe;
 use crate::connection::scheduler_target;
 use crate::handover::{Handover, RDASK_VERSION};
+use crate::init::chain;
 use crate::program::exchange::{fetch, in_background};
 use crate::program::hash_file;
 
@@ -234,17 +235,6 @@ fn lacking_features(error: &super::probe::ProbeError, client: &[String]) -> Opti
          `-C target-cpu=native`, or for this node's processor"
     );
     Some(message.into())
-}
-
-/// An error and what it came of, in one line.
-fn chain(error: &(dyn Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
-    }
-    text
 }
 
 fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
