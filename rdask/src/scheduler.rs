@@ -7,6 +7,8 @@ mod claim;
 mod core_thread;
 mod peers;
 mod programs;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::net::IpAddr;
