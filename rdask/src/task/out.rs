@@ -1,0 +1,166 @@
+//! What task functions return: values, errors, and futures of both.
+
+use std::fmt::Display;
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Thread};
+
+use crate::codec::Data;
+use crate::function::{Failure, FailureKind};
+
+/// The function returns its result.
+#[derive(Debug)]
+pub enum Plain {}
+
+/// The function returns a future of its result, as an `async fn` does.
+#[derive(Debug)]
+pub enum Awaited {}
+
+/// What a task function may return: any [`Data`], or a future of it.
+///
+/// A `Result` is a value like any other; see [`TryOut`] for tasks that fail.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be the result of a task",
+    label = "not serialisable",
+    note = "add `#[derive(serde::Serialize, serde::Deserialize)]` to the type",
+    note = "if it is a `Result` whose error is not serialisable, use `try_submit` / `try_map`: an `Err` then fails the task"
+)]
+pub trait Out<K> {
+    /// The result.
+    type Value: Data;
+
+    #[doc(hidden)]
+    fn finish(self) -> Self::Value;
+}
+
+impl<T: Data> Out<Plain> for T {
+    type Value = T;
+
+    #[inline(always)]
+    fn finish(self) -> T {
+        self
+    }
+}
+
+impl<F> Out<Awaited> for F
+where
+    F: Future<Output: Data>,
+{
+    type Value = F::Output;
+
+    fn finish(self) -> F::Output {
+        block_on(self)
+    }
+}
+
+/// What the functions of `try_submit`, `try_map` and `try_map_with` may return: a `Result` whose error can be displayed,
+/// or a future of one. An `Err` fails the task.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a `Result` that a task can end with",
+    label = "expected `Result<T, E>` with a serialisable `T` and an `E` that implements `Display`",
+    note = "functions that return no `Result` go with `submit` / `map` instead"
+)]
+pub trait TryOut<K> {
+    /// The result, if it is `Ok`.
+    type Value: Data;
+
+    #[doc(hidden)]
+    fn finish(self) -> Result<Self::Value, Box<Failure>>;
+}
+
+impl<T: Data, E: Display> TryOut<Plain> for Result<T, E> {
+    type Value = T;
+
+    #[inline]
+    fn finish(self) -> Result<T, Box<Failure>> {
+        self.map_err(returned)
+    }
+}
+
+impl<F, T, E> TryOut<Awaited> for F
+where
+    F: Future<Output = Result<T, E>>,
+    T: Data,
+    E: Display,
+{
+    type Value = T;
+
+    fn finish(self) -> Result<T, Box<Failure>> {
+        block_on(self).map_err(returned)
+    }
+}
+
+/// The alternate form, since errors with a chain of causes print all of it that way.
+#[cold]
+fn returned<E: Display>(error: E) -> Box<Failure> {
+    let message = format!("{error:#}");
+    Box::new(Failure {
+        kind: FailureKind::Returned,
+        message,
+        location: None,
+        backtrace: None,
+    })
+}
+
+/// How a call treats what its function returned: as [`Out`] or as [`TryOut`].
+pub(super) trait Finish<R>: 'static {
+    type Value: Data;
+
+    fn finish(returned: R) -> Result<Self::Value, Box<Failure>>;
+}
+
+/// Takes what was returned as the value.
+#[derive(Debug)]
+pub(super) struct AsValue<K>(K);
+
+/// Takes an `Err` as a failure.
+#[derive(Debug)]
+pub(super) struct AsResult<K>(K);
+
+impl<K: 'static, R: Out<K>> Finish<R> for AsValue<K> {
+    type Value = R::Value;
+
+    #[inline(always)]
+    fn finish(returned: R) -> Result<R::Value, Box<Failure>> {
+        Ok(returned.finish())
+    }
+}
+
+impl<K: 'static, R: TryOut<K>> Finish<R> for AsResult<K> {
+    type Value = R::Value;
+
+    #[inline(always)]
+    fn finish(returned: R) -> Result<R::Value, Box<Failure>> {
+        returned.finish()
+    }
+}
+
+/// Runs a future on this slot: in the runtime that the slot has entered, if any, else by parking the thread.
+fn block_on<F: Future>(future: F) -> F::Output {
+    match tokio::runtime::Handle::try_current() {
+        Ok(runtime) => runtime.block_on(future),
+        Err(_) => park_on(future),
+    }
+}
+
+fn park_on<F: Future>(future: F) -> F::Output {
+    struct Unpark(Thread);
+
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let mut context = Context::from_waker(&waker);
+    let mut future = pin!(future);
+    loop {
+        match future.as_mut().poll(&mut context) {
+            Poll::Ready(output) => return output,
+            Poll::Pending => thread::park(),
+        }
+    }
+}
