@@ -43,7 +43,7 @@ impl Known {
     pub(super) fn answers(&self, interest: Interest) -> bool {
         match interest {
             Interest::End => true,
-            Interest::Value => *self != Self::Done,
+            Interest::Small | Interest::Value => *self != Self::Done,
         }
     }
 }
@@ -56,9 +56,8 @@ pub(super) struct Array {
     pub(super) known: RangeMap<Known>,
     /// What the scheduler was asked and has not answered.
     pub(super) wanted: RangeMap<Interest>,
-    /// Who waits for tasks to end, and who for their values.
-    pub(super) awaiting_end: RangeMap<Vec<WaiterId>>,
-    pub(super) awaiting_value: RangeMap<Vec<WaiterId>>,
+    /// Who waits for tasks to end, who for small values, and who for all values.
+    awaiting: [RangeMap<Vec<WaiterId>>; 3],
     /// How many waiters will take fetched values of each task.
     takers: RangeMap<u32>,
     /// Small values by the index of the first; they don't overlap.
@@ -68,6 +67,14 @@ pub(super) struct Array {
 }
 
 impl Array {
+    pub(super) fn awaiting(&self, interest: Interest) -> &RangeMap<Vec<WaiterId>> {
+        &self.awaiting[interest as usize]
+    }
+
+    pub(super) fn awaiting_mut(&mut self, interest: Interest) -> &mut RangeMap<Vec<WaiterId>> {
+        &mut self.awaiting[interest as usize]
+    }
+
     pub(super) fn retain(&mut self, range: Range) {
         count_up(&mut self.handles, range);
     }
@@ -160,10 +167,11 @@ impl Array {
     pub(super) fn missing(&self, range: Range, interest: Interest) -> (Vec<Range>, Vec<Range>) {
         let mut unknown = gaps(&self.known, range);
         let mut unfetched = Vec::new();
-        if interest == Interest::Value {
+        if interest > Interest::End {
             for (part, known) in self.known.within(range) {
                 match known {
                     Known::Done => unknown.push(part),
+                    Known::Held(_) if interest == Interest::Small => {}
                     Known::Held(_) => {
                         let absent = part
                             .iter()

@@ -69,11 +69,13 @@ impl Client {
         match known {
             Known::Done => {}
             Known::Held(_) => {
-                let awaited = record.awaiting_value.within(range);
+                let awaited = record.awaiting(Interest::Value).within(range);
                 let awaited = awaited.map(|(part, _)| (array, part));
                 self.fetches.queue.extend(awaited);
+                self.settle(array, range, Interest::Small, failed);
             }
             Known::Value | Known::Failed(_) => {
+                self.settle(array, range, Interest::Small, failed);
                 self.settle(array, range, Interest::Value, failed);
             }
         }
@@ -153,7 +155,7 @@ impl Client {
         let Known::Held(holder) = record.known.get(task.index)? else {
             return None;
         };
-        let awaited = record.awaiting_value.get(task.index).is_some();
+        let awaited = record.awaiting(Interest::Value).get(task.index).is_some();
         (awaited && !self.fetches.running.contains_key(&task)).then_some(*holder)
     }
 

@@ -23,6 +23,8 @@ pub struct WaiterId(u64);
 pub enum Interest {
     /// That tasks end.
     End,
+    /// That tasks end; small values and failures come along.
+    Small,
     /// That tasks end and that their values are here, or failures instead.
     Value,
 }
@@ -101,12 +103,9 @@ impl Client {
                 continue;
             };
             for range in set.iter() {
-                match gone.interest {
-                    Interest::End => strike(&mut record.awaiting_end, range, waiter),
-                    Interest::Value => {
-                        strike(&mut record.awaiting_value, range, waiter);
-                        record.remove_taker(range);
-                    }
+                strike(record.awaiting_mut(gone.interest), range, waiter);
+                if gone.interest == Interest::Value {
+                    record.remove_taker(range);
                 }
             }
         }
@@ -127,6 +126,33 @@ impl Client {
     #[must_use]
     pub fn status(&self, task: TaskId) -> Option<TaskStatus> {
         self.arrays.get(&task.array)?.status(task.index)
+    }
+
+    /// Which of these tasks have ended, as far as this client knows, in order.
+    #[must_use]
+    pub fn ended_within(&self, array: ArrayId, range: Range) -> Vec<(Range, bool)> {
+        let mut parts: Vec<(Range, bool)> = Vec::new();
+        for piece in self.pieces_known(array, range) {
+            match parts.last_mut() {
+                Some((last, ended)) if last.end == piece.0.start && *ended == piece.1 => {
+                    last.end = piece.0.end;
+                }
+                _ => parts.push(piece),
+            }
+        }
+        parts
+    }
+
+    fn pieces_known(&self, array: ArrayId, range: Range) -> Vec<(Range, bool)> {
+        let Some(record) = self.arrays.get(&array) else {
+            return vec![(range, false)];
+        };
+        let ended = record.known.within(range).map(|(part, _)| (part, true));
+        let unknown = gaps(&record.known, range);
+        let mut parts: Vec<(Range, bool)> = ended.collect();
+        parts.extend(unknown.into_iter().map(|part| (part, false)));
+        parts.sort_unstable();
+        parts
     }
 
     fn start_waiting(
@@ -186,14 +212,11 @@ impl Client {
         if interest == Interest::Value {
             record.add_taker(range);
         }
-        let awaiting = match interest {
-            Interest::End => &mut record.awaiting_end,
-            Interest::Value => &mut record.awaiting_value,
-        };
+        let awaiting = record.awaiting_mut(interest);
         for part in unknown.iter().chain(&unfetched) {
             enter(awaiting, *part, waiter);
         }
-        let values = interest == Interest::Value;
+        let values = interest >= Interest::Small;
         let mut messages = Vec::new();
         for &part in &unknown {
             let asked: RangeSet = record
@@ -249,10 +272,7 @@ impl Client {
         let Some(record) = self.arrays.get_mut(&array) else {
             return;
         };
-        let awaiting = match interest {
-            Interest::End => &mut record.awaiting_end,
-            Interest::Value => &mut record.awaiting_value,
-        };
+        let awaiting = record.awaiting_mut(interest);
         let parts: Vec<(Range, Vec<WaiterId>)> = awaiting
             .within(range)
             .map(|(part, waiters)| (part, waiters.clone()))
@@ -283,8 +303,9 @@ impl Client {
 
     /// Nobody will hear of `range` any more.
     pub(super) fn settle_all(&mut self, array: ArrayId, range: Range) {
-        self.settle(array, range, Interest::End, true);
-        self.settle(array, range, Interest::Value, true);
+        for interest in [Interest::End, Interest::Small, Interest::Value] {
+            self.settle(array, range, interest, true);
+        }
     }
 }
 
