@@ -22,6 +22,7 @@ mod core;
 mod driver;
 pub(crate) mod nested;
 pub(crate) mod net_thread;
+mod network;
 pub(crate) mod parking;
 pub(crate) mod parts;
 mod sending;

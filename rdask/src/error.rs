@@ -265,6 +265,12 @@ pub enum ConnectionError {
         "no scheduler is named: set RDASK_SCHEDULER_FILE, or name the file in `Client::connect`"
     )]
     NotNamed,
+    /// The program's `main` doesn't begin as one that workers can start.
+    #[error(
+        "this program cannot be started by workers: begin its `main` with `rdask::init()`, or put \
+         `#[rdask::main]` before it"
+    )]
+    NotInitialised,
     /// The client's own thread could not be started.
     #[error("cannot start the client's network thread: {reason}")]
     NoThread {

@@ -1,6 +1,5 @@
 //! The loop around the client's state machine: messages in and out, values fetched and put.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,16 +8,19 @@ use rdask_core::client::Action;
 use rdask_core::id::{AssignmentId, TaskId};
 use rdask_core::message::{FromClient, ToClient};
 use rdask_core::time::Time;
-use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::parts::{ClientParts, Put, ValueSource};
 use super::session::{Answer, Shared, State};
+use crate::connection::{Inbox, Outbox};
 use crate::error::ConnectionError;
 
 /// How many messages are taken in at a time before the answers to them are looked at.
 const MESSAGES_PER_TURN: usize = 256;
+
+/// How long a client that leaves lets its last words leave before it.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// The end of something that was started outside the machine.
 #[derive(Debug)]
@@ -32,7 +34,7 @@ enum Ended {
 struct Driver {
     shared: Arc<Shared>,
     values: Arc<dyn ValueSource>,
-    outgoing: VecDeque<FromClient>,
+    send: Outbox<FromClient>,
     running: JoinSet<Ended>,
     /// Why to end the link, if the scheduler breaks the protocol.
     close: Option<String>,
@@ -44,47 +46,47 @@ pub(super) async fn drive(shared: Arc<Shared>, parts: ClientParts) {
         send,
         mut receive,
         values,
-        net,
+        // The thread lives as long as its driver.
+        net: _net,
         ..
     } = parts;
-    // The thread ends when the client does; the driver must not keep it.
-    drop(net);
     let mut driver = Driver {
         shared,
         values,
-        outgoing: VecDeque::new(),
+        send,
         running: JoinSet::new(),
         close: None,
     };
-    let lost = loop {
+    let end = loop {
         let (deadline, closing) = driver.turn();
         if let Some(reason) = driver.close.take() {
             break reason;
         }
-        if closing && driver.outgoing.is_empty() {
-            break "the client was dropped".into();
+        if closing {
+            break "the client has left".into();
         }
         // Each branch is safe to cancel: nothing is taken before it completes.
         tokio::select! {
-            permit = send.reserve(), if !driver.outgoing.is_empty() => match permit {
-                Ok(permit) => {
-                    if let Some(message) = driver.outgoing.pop_front() {
-                        permit.send(message);
-                    }
-                    driver.send_more(&send);
-                }
-                Err(_) => break "the link is closed".into(),
-            },
             message = receive.recv() => match message {
-                Some(message) => driver.take_in(message, &mut receive),
-                None => break "the scheduler is gone".into(),
+                Ok(message) => {
+                    if let Err(end) = driver.take_in(message, &mut receive) {
+                        break end;
+                    }
+                }
+                Err(end) => break end.to_string(),
             },
             () = driver.shared.wake.notified() => {}
             () = sleep(deadline.unwrap_or_default()), if deadline.is_some() => driver.ring(),
             Some(ended) = driver.running.join_next() => driver.handle_ended(ended),
         }
     };
-    driver.give_up(lost);
+    driver.give_up(&end);
+    driver.running.shutdown().await;
+    // An error means that the connection has ended already.
+    if driver.send.close(&end).is_ok() && timeout(LAST_WORDS, driver.send.ended()).await.is_err() {
+        tracing::debug!("the scheduler did not take the client's last words");
+    }
+    driver.values.close().await;
 }
 
 impl Driver {
@@ -105,7 +107,10 @@ impl Driver {
 
     fn act(&mut self, state: &mut State, action: Action) {
         match action {
-            Action::Send(message) => self.outgoing.push_back(message),
+            Action::Send(message) => {
+                // How the connection ended comes out of the inbox.
+                let _ = self.send.send(message);
+            }
             Action::Fetch {
                 task,
                 holder,
@@ -166,26 +171,18 @@ impl Driver {
         }
     }
 
-    fn send_more(&mut self, send: &mpsc::Sender<FromClient>) {
-        while let Some(message) = self.outgoing.pop_front() {
-            if let Err(error) = send.try_send(message) {
-                // Full for now; closed is seen by the next reservation.
-                self.outgoing.push_front(error.into_inner());
-                return;
-            }
-        }
-    }
-
-    fn take_in(&mut self, message: ToClient, receive: &mut mpsc::Receiver<ToClient>) {
+    fn take_in(&self, message: ToClient, receive: &mut Inbox<ToClient>) -> Result<(), String> {
         let now = self.shared.now();
         let mut state = self.shared.lock();
         state.machine.handle_message(now, message);
         for _ in 1..MESSAGES_PER_TURN {
-            let Ok(message) = receive.try_recv() else {
-                return;
-            };
-            state.machine.handle_message(now, message);
+            match receive.try_recv() {
+                Ok(Some(message)) => state.machine.handle_message(now, message),
+                Ok(None) => return Ok(()),
+                Err(end) => return Err(end.to_string()),
+            }
         }
+        Ok(())
     }
 
     fn ring(&mut self) {
@@ -217,8 +214,9 @@ impl Driver {
     }
 
     /// Wakes everybody who waits: there is nothing to wait for.
-    fn give_up(&self, reason: String) {
+    fn give_up(&self, reason: &str) {
         let mut state = self.shared.lock();
+        let reason = reason.to_owned();
         state.lost = Some(ConnectionError::Lost { reason });
         state.waiting.clear();
         state.watching.clear();

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use rdask_core::id::{AssignmentId, ClientId, ProcessId, TaskId};
 use rdask_core::message::{Contact, FromClient, ToClient};
-use tokio::sync::mpsc;
 
 use super::net_thread::NetThread;
+use crate::connection::{Inbox, Outbox};
 
 /// A future that a driver can keep beside others.
 pub(crate) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -19,10 +19,10 @@ pub(crate) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 pub(crate) struct ClientParts {
     /// The number that the scheduler gave it.
     pub(crate) id: ClientId,
-    /// To the scheduler. What has no room waits in the client.
-    pub(crate) send: mpsc::Sender<FromClient>,
-    /// From the scheduler; closed when the link is lost.
-    pub(crate) receive: mpsc::Receiver<ToClient>,
+    /// To the scheduler. It never makes the client wait.
+    pub(crate) send: Outbox<FromClient>,
+    /// From the scheduler, then how the link ended.
+    pub(crate) receive: Inbox<ToClient>,
     /// Where values that processes hold come from, and scattered ones go.
     pub(crate) values: Arc<dyn ValueSource>,
     /// The thread that the link lives on. The client's driver goes there, too.
@@ -57,6 +57,9 @@ pub(crate) trait ValueSource: Send + Sync {
 
     /// Brings the bytes of the running program to the scheduler.
     fn send_program(&self) -> BoxFuture<'_, Result<(), String>>;
+
+    /// Comes last, when the client has left: lets what is on its way arrive.
+    fn close(&self) -> BoxFuture<'_, ()>;
 }
 
 /// A scattered value on its way to a process.

@@ -1,0 +1,194 @@
+//! A data stream: raw bytes both ways between two peers, one stream per get or put.
+//!
+//! An end is never mistaken for completeness: a stream that is dropped before it was finished is
+//! reset, and its reader gets an error.
+
+use std::fmt;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use quinn::{ReadError, VarInt, WriteError};
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsStream;
+
+use crate::peer_name::PeerName;
+use crate::pool::Lease;
+
+/// The code of a stream that was dropped before it was finished.
+const CODE_DROPPED: u32 = 0;
+
+/// One bidirectional stream of raw bytes; read and write it as any other.
+pub struct DataStream {
+    peer: PeerName,
+    wire: Wire,
+    finished: bool,
+}
+
+enum Wire {
+    Quic {
+        send: quinn::SendStream,
+        receive: quinn::RecvStream,
+        _lease: Option<Lease>,
+    },
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl DataStream {
+    pub(crate) fn quic(
+        send: quinn::SendStream,
+        receive: quinn::RecvStream,
+        lease: Option<Lease>,
+        peer: PeerName,
+    ) -> Self {
+        Self {
+            peer,
+            wire: Wire::Quic {
+                send,
+                receive,
+                _lease: lease,
+            },
+            finished: false,
+        }
+    }
+
+    pub(crate) fn tls(stream: Box<TlsStream<TcpStream>>, peer: PeerName) -> Self {
+        Self {
+            peer,
+            wire: Wire::Tls(stream),
+            finished: false,
+        }
+    }
+
+    /// Whom the peer's certificate names.
+    pub fn peer(&self) -> &PeerName {
+        &self.peer
+    }
+
+    /// Writes bytes without copying them, where the transport can.
+    ///
+    /// # Cancel safety
+    ///
+    /// Not cancel safe: a part of the bytes may be on their way.
+    ///
+    /// # Errors
+    ///
+    /// An I/O error if the stream or its connection has ended.
+    pub async fn write_bytes(&mut self, bytes: Bytes) -> io::Result<()> {
+        match &mut self.wire {
+            Wire::Quic { send, .. } => Ok(send.write_chunk(bytes).await?),
+            Wire::Tls(stream) => stream.write_all(&bytes).await,
+        }
+    }
+
+    /// Says that nothing more will be written; the peer then reads a clean end. Reading goes on.
+    ///
+    /// Over QUIC this does not wait for the peer; what was written is delivered as long as the
+    /// endpoint lives, also after the stream is dropped.
+    ///
+    /// # Errors
+    ///
+    /// An I/O error if the stream or its connection has ended.
+    pub async fn finish(&mut self) -> io::Result<()> {
+        self.shutdown().await
+    }
+
+    /// Gives the stream up in both directions: refused, lost or no longer wanted. Over QUIC the
+    /// peer finds the code with [`reset_code`](Self::reset_code); over TLS it only sees a broken
+    /// connection.
+    pub fn reset(mut self, code: u32) {
+        self.give_up(code);
+    }
+
+    /// The code with which the peer gave the stream up, if that is what an error of reading or
+    /// writing says.
+    pub fn reset_code(error: &io::Error) -> Option<u32> {
+        let inner = error.get_ref()?;
+        let code = match (inner.downcast_ref(), inner.downcast_ref()) {
+            (Some(ReadError::Reset(code)), _) | (_, Some(WriteError::Stopped(code))) => *code,
+            _ => return None,
+        };
+        u32::try_from(code.into_inner()).ok()
+    }
+
+    fn give_up(&mut self, code: u32) {
+        self.finished = true;
+        match &mut self.wire {
+            Wire::Quic { send, receive, .. } => {
+                // Both fail only if the direction has already ended.
+                let _ = send.reset(VarInt::from_u32(code));
+                let _ = receive.stop(VarInt::from_u32(code));
+            }
+            Wire::Tls(stream) => {
+                // No lingering: the peer must not take the end for a clean one.
+                let socket = SockRef::from(stream.get_ref().0);
+                if let Err(error) = socket.set_linger(Some(std::time::Duration::ZERO)) {
+                    tracing::debug!(peer = %self.peer, %error, "a stream ends without a reset");
+                }
+            }
+        }
+    }
+}
+
+impl AsyncRead for DataStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match &mut self.wire {
+            Wire::Quic { receive, .. } => AsyncRead::poll_read(Pin::new(receive), cx, buffer),
+            Wire::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for DataStream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.wire {
+            Wire::Quic { send, .. } => AsyncWrite::poll_write(Pin::new(send), cx, bytes),
+            Wire::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.wire {
+            Wire::Quic { send, .. } => AsyncWrite::poll_flush(Pin::new(send), cx),
+            Wire::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let ended = match &mut self.wire {
+            Wire::Quic { send, .. } => AsyncWrite::poll_shutdown(Pin::new(send), cx),
+            Wire::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        };
+        if let Poll::Ready(Ok(())) = ended {
+            self.finished = true;
+        }
+        ended
+    }
+}
+
+impl Drop for DataStream {
+    fn drop(&mut self) {
+        if !self.finished {
+            self.give_up(CODE_DROPPED);
+        }
+    }
+}
+
+impl fmt::Debug for DataStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DataStream")
+            .field("peer", &self.peer)
+            .finish_non_exhaustive()
+    }
+}

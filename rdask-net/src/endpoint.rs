@@ -1,0 +1,399 @@
+//! The endpoint: a peer's one place on the network, for listening and dialling.
+//!
+//! It owns the sockets, the tasks that accept on them and the pool of data connections. It refuses
+//! whoever is not of its run before anyone else hears of them. Links and streams are their
+//! takers'; the endpoint never reads or writes one.
+
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use quinn::VarInt;
+use thiserror::Error;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use crate::accept::{Acceptor, Incoming, accept_quic, accept_tls};
+use crate::bind::{Sockets, advertised, bind_sockets};
+use crate::data_stream::DataStream;
+use crate::dial::{DialError, Dialer, Dialled, Target};
+use crate::identity::Identity;
+use crate::interface::MtuTable;
+use crate::link::Link;
+use crate::pool::{Pool, Route};
+use crate::transport::{Purpose, Transport, server_config};
+
+/// Peers and streams that wait for [`Endpoint::accept`]. When full, further ones wait with their
+/// tasks, and beyond those as pending handshakes.
+const INCOMING_MAX: usize = 256;
+
+/// How long closing waits for the last packets to be out.
+const CLOSE_TIME_MAX: Duration = Duration::from_secs(3);
+
+/// How often the pool looks for connections that nobody uses.
+const SWEEP_EVERY: Duration = Duration::from_secs(5);
+
+/// The code with which a closing endpoint ends its connections.
+const CODE_ENDPOINT_CLOSED: VarInt = VarInt::from_u32(3);
+
+/// How to bind an [`Endpoint`].
+#[derive(Clone, Debug)]
+pub struct EndpointConfig {
+    /// Who this peer is, until [`Endpoint::set_identity`].
+    pub identity: Identity,
+    /// The address to bind; the wildcard binds all.
+    pub bind: IpAddr,
+    /// The ports to try in turn; `0..=0` takes any.
+    pub ports: RangeInclusive<u16>,
+    /// The transports in use.
+    pub transport: Transport,
+    /// Whether others may connect.
+    pub accept: bool,
+    /// Whether the kernel or the network card cuts batches into datagrams. Off costs three times
+    /// the CPU, and helps with drivers that get it wrong.
+    pub segmentation_offload: bool,
+}
+
+impl EndpointConfig {
+    /// An endpoint that listens and dials, on any port of all IPv4 addresses.
+    pub fn new(identity: Identity) -> Self {
+        Self {
+            identity,
+            bind: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            ports: 0..=0,
+            transport: Transport::Auto,
+            accept: true,
+            segmentation_offload: true,
+        }
+    }
+
+    /// An endpoint that only dials.
+    pub fn dial_only(identity: Identity) -> Self {
+        Self {
+            accept: false,
+            ..Self::new(identity)
+        }
+    }
+
+    /// The same on 127.0.0.1 only, for clusters within one machine.
+    #[must_use]
+    pub fn on_loopback(self) -> Self {
+        Self {
+            bind: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            ..self
+        }
+    }
+
+    /// The same with the given transports.
+    #[must_use]
+    pub fn with_transport(self, transport: Transport) -> Self {
+        Self { transport, ..self }
+    }
+}
+
+/// An endpoint could not be bound.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum BindError {
+    /// There is no async runtime to bind in.
+    #[error("an endpoint must be bound inside a tokio runtime with I/O and time enabled")]
+    NoRuntime,
+    /// Every port failed.
+    #[error(
+        "could not bind {address}, ports {first} to {last}; give other ports, or an address of \
+         this node"
+    )]
+    Ports {
+        /// The address.
+        address: IpAddr,
+        /// The first port tried.
+        first: u16,
+        /// The last port tried.
+        last: u16,
+        /// Why the last one failed.
+        #[source]
+        source: io::Error,
+    },
+    /// The range of ports is empty.
+    #[error("the range of ports is empty")]
+    NoPorts,
+}
+
+/// The identity in use; swapped once, when a joiner gets its own.
+pub(crate) struct IdentityCell(RwLock<Identity>);
+
+impl IdentityCell {
+    pub(crate) fn get(&self) -> Identity {
+        self.0
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    fn set(&self, identity: Identity) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = identity;
+    }
+}
+
+/// A peer's place on the network; clones are the same place.
+#[derive(Clone)]
+pub struct Endpoint {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    identity: Arc<IdentityCell>,
+    dialer: Dialer,
+    accepts: bool,
+    quic_addresses: Vec<SocketAddr>,
+    tls_addresses: Vec<SocketAddr>,
+    pool: Arc<Pool>,
+    /// Whether QUIC failed where TLS worked, so that further dials need not wait for it again.
+    tls_first: AtomicBool,
+    /// Locked by whoever accepts; waits in turn.
+    incoming: tokio::sync::Mutex<mpsc::Receiver<Incoming>>,
+    /// Accept loops and the pool's sweeper; aborted when the last clone goes.
+    tasks: Mutex<JoinSet<()>>,
+}
+
+impl Endpoint {
+    /// Binds sockets and starts to listen, if asked to. Must run inside a tokio runtime, which
+    /// then drives the endpoint; a current-thread runtime on a thread of its own has the lowest
+    /// latency.
+    ///
+    /// # Errors
+    ///
+    /// A [`BindError`] if no port could be bound.
+    pub async fn bind(config: EndpointConfig) -> Result<Self, BindError> {
+        if tokio::runtime::Handle::try_current().is_err() {
+            return Err(BindError::NoRuntime);
+        }
+        let Sockets { quic, tls } = bind_sockets(&config)?;
+        let quic_bound = quic
+            .as_ref()
+            .and_then(|endpoint| endpoint.local_addr().ok());
+        let tls_bound = tls.as_ref().and_then(|listener| listener.local_addr().ok());
+        let mtus = Arc::new(MtuTable::read());
+        let identity = Arc::new(IdentityCell(RwLock::new(config.identity.clone())));
+        let (sender, incoming) = mpsc::channel(INCOMING_MAX);
+        let acceptor = Acceptor::new(identity.clone(), sender, mtus.clone());
+        let mut tasks = JoinSet::new();
+
+        if let Some(endpoint) = quic.clone().filter(|_| config.accept) {
+            tasks.spawn(accept_quic(endpoint, acceptor.clone()));
+        }
+        if let Some(listener) = tls {
+            tasks.spawn(accept_tls(listener, acceptor));
+        }
+        let pool = Arc::new(Pool::default());
+        tasks.spawn(sweep(pool.clone()));
+        let dialer = Dialer {
+            quic,
+            mtus,
+            bind: config.bind,
+            transport: config.transport,
+        };
+        let shared = Shared {
+            identity,
+            dialer,
+            accepts: config.accept,
+            quic_addresses: quic_bound.map(advertised).unwrap_or_default(),
+            tls_addresses: tls_bound.map(advertised).unwrap_or_default(),
+            pool,
+            tls_first: AtomicBool::new(false),
+            incoming: tokio::sync::Mutex::new(incoming),
+            tasks: Mutex::new(tasks),
+        };
+        Ok(Self {
+            shared: Arc::new(shared),
+        })
+    }
+
+    /// Where others reach this endpoint over QUIC (UDP), best first; empty without QUIC.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.shared.quic_addresses.clone()
+    }
+
+    /// Where others reach this endpoint over TLS (TCP), best first; empty if it doesn't listen
+    /// there.
+    pub fn tls_addresses(&self) -> Vec<SocketAddr> {
+        self.shared.tls_addresses.clone()
+    }
+
+    /// Who this endpoint is at present.
+    pub fn identity(&self) -> Identity {
+        self.shared.identity.get()
+    }
+
+    /// How others dial this endpoint.
+    pub fn target(&self) -> Target {
+        Target {
+            quic: self.addresses(),
+            tls: self.tls_addresses(),
+            name: self.identity().name().clone(),
+        }
+    }
+
+    /// Takes another identity for all later connections, as a joiner does when the scheduler has
+    /// signed its own. Connections that exist keep theirs.
+    pub fn set_identity(&self, identity: Identity) {
+        if let Some(endpoint) = self
+            .shared
+            .dialer
+            .quic
+            .as_ref()
+            .filter(|_| self.shared.accepts)
+        {
+            endpoint.set_server_config(Some(server_config(&identity)));
+        }
+        self.shared.identity.set(identity);
+    }
+
+    /// The next peer or stream; `None` once the endpoint is closed or if it doesn't listen.
+    ///
+    /// Only peers with a certificate of the run come out of here. Several callers take turns.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: nothing is lost when the future is dropped.
+    pub async fn accept(&self) -> Option<Incoming> {
+        self.shared.incoming.lock().await.recv().await
+    }
+
+    /// Opens a control link: a connection of its own with one long stream.
+    ///
+    /// That the link exists does not mean that the peer took it: a peer that refuses our
+    /// certificate says so after we think we are connected. Wait for its first frame.
+    ///
+    /// # Errors
+    ///
+    /// A [`DialError`] with every address tried.
+    pub async fn dial_control(&self, to: &Target) -> Result<Link, DialError> {
+        match self.dial(to, Purpose::Control).await? {
+            Dialled::Quic(connection) => {
+                let opened = connection.open_bi().await;
+                let (send, receive) = opened.map_err(|source| DialError::Broken {
+                    name: to.name.clone(),
+                    source,
+                })?;
+                Ok(Link::quic(connection, send, receive, to.name.clone()))
+            }
+            Dialled::Tls(stream, address) => Ok(Link::tls(*stream, address, to.name.clone())),
+        }
+    }
+
+    /// Opens a stream for one get or put, on the pooled connection to that peer. Waits while
+    /// 16 streams to it are open already.
+    ///
+    /// # Errors
+    ///
+    /// A [`DialError`] with every address tried.
+    pub async fn open_data(&self, to: &Target) -> Result<DataStream, DialError> {
+        let mut first_try = true;
+        loop {
+            let lease = self.shared.pool.lease(&to.name, Instant::now());
+            let mut fresh = None;
+            let route = lease.slot().route.get_or_try_init(|| async {
+                Ok::<_, DialError>(match self.dial(to, Purpose::Data).await? {
+                    Dialled::Quic(connection) => Route::Quic(connection),
+                    Dialled::Tls(stream, _) => {
+                        fresh = Some(stream);
+                        Route::Tls
+                    }
+                })
+            });
+            let connection = match route.await? {
+                Route::Quic(connection) => connection.clone(),
+                Route::Tls => {
+                    let stream = match fresh {
+                        Some(stream) => stream,
+                        None => match self.dial(to, Purpose::Data).await? {
+                            Dialled::Tls(stream, _) => stream,
+                            Dialled::Quic(connection) => {
+                                // UDP works again: start over with a place for it.
+                                drop(connection);
+                                self.shared.pool.forget(&to.name, &lease);
+                                continue;
+                            }
+                        },
+                    };
+                    return Ok(DataStream::tls(stream, to.name.clone()));
+                }
+            };
+            match connection.open_bi().await {
+                Ok((send, receive)) => {
+                    return Ok(DataStream::quic(
+                        send,
+                        receive,
+                        Some(lease),
+                        to.name.clone(),
+                    ));
+                }
+                Err(source) => {
+                    self.shared.pool.forget(&to.name, &lease);
+                    if !first_try {
+                        return Err(DialError::Broken {
+                            name: to.name.clone(),
+                            source,
+                        });
+                    }
+                    first_try = false;
+                }
+            }
+        }
+    }
+
+    /// Closes every connection and stops listening. Waits, at most 3 s, until peers have been
+    /// told. What links had not delivered is lost: close those first.
+    pub async fn close(&self) {
+        self.shared
+            .tasks
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .abort_all();
+        if let Some(endpoint) = &self.shared.dialer.quic {
+            endpoint.close(CODE_ENDPOINT_CLOSED, b"the peer's endpoint was closed");
+            if tokio::time::timeout(CLOSE_TIME_MAX, endpoint.wait_idle())
+                .await
+                .is_err()
+            {
+                tracing::debug!("some peers may not know yet that this endpoint closed");
+            }
+        }
+    }
+
+    async fn dial(&self, to: &Target, purpose: Purpose) -> Result<Dialled, DialError> {
+        let tls_first = self.shared.tls_first.load(Ordering::Relaxed);
+        let identity = self.identity();
+        let dialled = self
+            .shared
+            .dialer
+            .dial(to, &identity, purpose, tls_first)
+            .await?;
+        let tls_won = matches!(dialled, Dialled::Tls(..)) && !to.quic.is_empty();
+        self.shared.tls_first.store(tls_won, Ordering::Relaxed);
+        Ok(dialled)
+    }
+}
+
+/// Closes data connections that nobody uses, for as long as the endpoint lives.
+async fn sweep(pool: Arc<Pool>) {
+    loop {
+        tokio::time::sleep(SWEEP_EVERY).await;
+        pool.sweep(Instant::now());
+    }
+}
+
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Endpoint")
+            .field("identity", &self.identity())
+            .field("addresses", &self.shared.quic_addresses)
+            .field("tls_addresses", &self.shared.tls_addresses)
+            .finish_non_exhaustive()
+    }
+}

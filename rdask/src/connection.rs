@@ -1,0 +1,408 @@
+//! Typed control connections: the first frames, and the pumps that carry messages after them.
+//!
+//! The frames of one connection are encoded into one buffer and written at once, as many as wait;
+//! those that one read brought are decoded together. A peer whose bytes don't decode is closed.
+
+mod queue;
+
+use std::io;
+use std::marker::PhantomData;
+use std::time::Duration;
+
+use bytes::Bytes;
+use rdask_core::hello::{
+    Hello, HelloError, Role, Welcome, decode_hello, decode_welcome, encode_hello, encode_refusal,
+    encode_welcome,
+};
+use rdask_core::message::Contact;
+use rdask_net::{
+    CertificateError, DialError, Endpoint, EndpointConfig, FrameReceiver, FrameSender, KeyRequest,
+    Link, LinkError, PeerName, PeerNameError, SchedulerFile, Target, push_frame,
+};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use thiserror::Error;
+
+pub use queue::{ConnectionEnd, Drained, Ended, Inbox, Outbox, Queue, Weigh, outbox};
+
+/// From the first frame to the scheduler's answer. The scheduler answers in milliseconds; one that
+/// is suspended or swaps may take longer.
+const WELCOME_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// The most messages in one write.
+const MESSAGES_PER_WRITE: usize = 512;
+
+/// A write begins once so many bytes are encoded: they fill any window that QUIC gives.
+const BYTES_PER_WRITE: usize = 1 << 20;
+
+/// A connection that the scheduler has taken.
+#[derive(Debug)]
+pub struct Connected<Out, In> {
+    /// What the scheduler calls us.
+    pub welcome: Welcome,
+    /// Messages to the scheduler.
+    pub send: Outbox<Out>,
+    /// Messages from the scheduler, then how the connection ended.
+    pub receive: Inbox<In>,
+}
+
+/// The scheduler could not be joined.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// Nobody answers at the addresses in the scheduler file.
+    #[error(
+        "no scheduler answers at {addresses} (run {run}, started on {host}): its file may be of a \
+         scheduler that has ended, or UDP is blocked between here and there"
+    )]
+    NoAnswer {
+        /// The addresses that were tried.
+        addresses: String,
+        /// The run in the file.
+        run: String,
+        /// The node in the file.
+        host: String,
+        /// How each address failed.
+        #[source]
+        source: DialError,
+    },
+    /// The connection ended before the scheduler's answer.
+    #[error("the scheduler let us connect and then ended the connection")]
+    Broken(#[source] LinkError),
+    /// The scheduler answered the handshake and nothing more.
+    #[error("the scheduler accepted the connection and has not answered for {} s", .0.as_secs())]
+    Silent(Duration),
+    /// The scheduler speaks another version.
+    #[error(
+        "the scheduler speaks protocol version {theirs}, this program (rdask {}) speaks {ours}: \
+         build both with the same rdask, then start the scheduler and its workers again",
+        crate::handover::RDASK_VERSION
+    )]
+    Version {
+        /// The scheduler's.
+        theirs: u16,
+        /// Ours.
+        ours: u16,
+    },
+    /// The scheduler said no.
+    #[error("the scheduler refused: {0}")]
+    Refused(String),
+    /// What answered is no scheduler of ours.
+    #[error("what answers there is no rdask scheduler")]
+    NotAScheduler(#[source] HelloError),
+    /// The certificates in the file, or the one that the scheduler gave, are not usable.
+    #[error("the scheduler's certificates can't be used; is the scheduler file intact?")]
+    Certificate(#[from] CertificateError),
+    /// The run in the file has no usable name.
+    #[error("the scheduler file names no usable run")]
+    Run(#[from] PeerNameError),
+}
+
+impl ConnectError {
+    /// Whether the scheduler answered and said no, so that trying again won't help.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            Self::Refused(_) | Self::Certificate(_) | Self::Run(_) => true,
+            Self::Broken(error) => matches!(error, LinkError::Refused { .. }),
+            _ => false,
+        }
+    }
+
+    /// Whether versions differ.
+    #[must_use]
+    pub fn is_version(&self) -> bool {
+        matches!(self, Self::Version { .. })
+    }
+}
+
+/// How to dial the scheduler of a file.
+///
+/// # Errors
+/// If the file names no usable run.
+pub fn scheduler_target(file: &SchedulerFile) -> Result<Target, PeerNameError> {
+    Ok(Target {
+        quic: file.addresses.clone(),
+        tls: file.tls_addresses.clone(),
+        name: PeerName::scheduler(&file.run_id)?,
+    })
+}
+
+/// How an endpoint that joins the scheduler of a file begins: with the file's join identity.
+///
+/// # Errors
+/// If certificates and key in the file are broken.
+pub fn joining(file: &SchedulerFile) -> Result<EndpointConfig, CertificateError> {
+    Ok(EndpointConfig::new(file.join_identity()?))
+}
+
+/// Where an endpoint can be reached, for a [`Role`].
+#[must_use]
+pub fn contact_of(endpoint: &Endpoint) -> Contact {
+    Contact {
+        quic: endpoint.addresses(),
+        tls: endpoint.tls_addresses(),
+    }
+}
+
+/// Joins the scheduler of a file in a role. Once it has answered, the endpoint has an identity of
+/// its own, and messages are carried by tasks of this runtime until both ends are dropped.
+///
+/// # Errors
+/// See [`ConnectError`].
+pub async fn dial<Out, In>(
+    endpoint: &Endpoint,
+    file: &SchedulerFile,
+    role: Role,
+) -> Result<Connected<Out, In>, ConnectError>
+where
+    Out: Serialize + Weigh + Send + 'static,
+    In: DeserializeOwned + Weigh + Send + 'static,
+{
+    let target = scheduler_target(file)?;
+    let link = endpoint
+        .dial_control(&target)
+        .await
+        .map_err(|source| no_answer(file, source))?;
+    let request = KeyRequest::new()?;
+    let hello = Hello {
+        run_id: file.run_id.clone(),
+        certificate_request: request.csr_der().to_vec(),
+        role,
+    };
+    let (mut sender, mut receiver) = link.split();
+    sender
+        .send(&frame_of(&encode_hello(&hello)))
+        .await
+        .map_err(ConnectError::Broken)?;
+    let answer = tokio::time::timeout(WELCOME_TIME_MAX, receiver.recv()).await;
+    let answer = answer.map_err(|_| ConnectError::Silent(WELCOME_TIME_MAX))?;
+    let answer = answer.map_err(ConnectError::Broken)?.unwrap_or_default();
+    let welcome = decode_welcome(&answer).map_err(|error| match error {
+        HelloError::Version { theirs, ours } => ConnectError::Version { theirs, ours },
+        HelloError::Refused(reason) => ConnectError::Refused(reason),
+        error @ (HelloError::NotRdask | HelloError::Garbled) => ConnectError::NotAScheduler(error),
+    })?;
+    let ca = endpoint.identity().ca_der().to_vec();
+    endpoint.set_identity(request.into_identity(ca, welcome.certificate.clone())?);
+    let (send, receive) = carry(sender, receiver);
+    Ok(Connected {
+        welcome,
+        send,
+        receive,
+    })
+}
+
+fn no_answer(file: &SchedulerFile, source: DialError) -> ConnectError {
+    let mut addresses = file.addresses.iter().chain(&file.tls_addresses);
+    let addresses: Vec<_> = addresses.by_ref().map(ToString::to_string).collect();
+    ConnectError::NoAnswer {
+        addresses: addresses.join(", "),
+        run: file.run_id.clone(),
+        host: file.host.clone(),
+        source,
+    }
+}
+
+/// Carries messages over a link whose first frames are done.
+fn carry<Out, In>(sender: FrameSender, receiver: FrameReceiver) -> (Outbox<Out>, Inbox<In>)
+where
+    Out: Serialize + Weigh + Send + 'static,
+    In: DeserializeOwned + Weigh + Send + 'static,
+{
+    let (outbox, queue) = outbox();
+    let (taken, inbox) = Inbox::new();
+    // Both tasks end with the link, and the link when both queues are dropped.
+    tokio::spawn(write_messages(sender, queue));
+    tokio::spawn(async move {
+        let mut reader = MessageReader::new(receiver);
+        loop {
+            match reader.next().await {
+                Ok(messages) => {
+                    for message in messages {
+                        if taken.send(Ok(message)).await.is_err() {
+                            return;
+                        }
+                    }
+                }
+                // Nobody may be left who asks how it ended.
+                Err(end) => return drop(taken.send(Err(end)).await),
+            }
+        }
+    });
+    (outbox, inbox)
+}
+
+/// Someone who dialled the scheduler and said hello.
+#[derive(Debug)]
+pub(crate) struct Greeted {
+    pub(crate) hello: Hello,
+    pub(crate) sender: FrameSender,
+    pub(crate) receiver: FrameReceiver,
+}
+
+/// The first frame of a link was no hello of this run.
+#[derive(Debug, Error)]
+pub(crate) enum GreetError {
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    #[error(transparent)]
+    Hello(#[from] HelloError),
+    #[error("the greeting is for run {0:?}")]
+    OtherRun(String),
+    #[error("the link ended without a greeting")]
+    Nothing,
+}
+
+/// Reads the first frame of a link. Whoever sent another one is told what is wrong with it.
+pub(crate) async fn greet(link: Link, run_id: &str) -> Result<Greeted, GreetError> {
+    let (sender, mut receiver) = link.split();
+    // The endpoint hands out links whose first frame is there.
+    let frame = receiver.recv().await?.ok_or(GreetError::Nothing)?;
+    let error = match decode_hello(&frame) {
+        Ok(hello) if hello.run_id == run_id => {
+            return Ok(Greeted {
+                hello,
+                sender,
+                receiver,
+            });
+        }
+        Ok(hello) => GreetError::OtherRun(hello.run_id),
+        Err(error) => GreetError::Hello(error),
+    };
+    let reason = match &error {
+        GreetError::OtherRun(run) => {
+            format!("this is run {run_id}, not {run}: read the scheduler file again")
+        }
+        error => error.to_string(),
+    };
+    refuse(sender, &reason).await;
+    Err(error)
+}
+
+/// Says no and closes.
+pub(crate) async fn refuse(mut sender: FrameSender, reason: &str) {
+    if sender
+        .send(&frame_of(&encode_refusal(reason)))
+        .await
+        .is_ok()
+    {
+        sender.close(reason).await;
+    }
+}
+
+/// Says yes. What comes after it is up to the caller's pumps.
+pub(crate) async fn welcome(sender: &mut FrameSender, welcome: &Welcome) -> Result<(), LinkError> {
+    sender.send(&frame_of(&encode_welcome(welcome))).await
+}
+
+/// Encodes and writes what comes out of a queue until it ends or the link does.
+pub(crate) async fn write_messages<M: Serialize + Weigh>(
+    mut sender: FrameSender,
+    mut queue: Queue<M>,
+) {
+    let mut buffer = Vec::new();
+    while let Some(Drained { messages, close }) = queue.drain(MESSAGES_PER_WRITE).await {
+        for message in messages {
+            let pushed = push_message(&mut buffer, &message);
+            drop(message);
+            if let Err(error) = pushed {
+                // Senders split what is long; this is a bug of ours, and half a conversation is
+                // worse than none.
+                tracing::error!(%error, peer = %sender.peer(), "a message can't be sent");
+                return sender.close("a message was too long to be sent").await;
+            }
+            if buffer.len() >= BYTES_PER_WRITE && !flush(&mut sender, &mut buffer).await {
+                return;
+            }
+        }
+        if !flush(&mut sender, &mut buffer).await {
+            return;
+        }
+        if let Some(reason) = close {
+            return sender.close(&reason).await;
+        }
+    }
+    if let Err(error) = sender.finish().await {
+        tracing::debug!(%error, "a link was not ended in good order");
+    }
+}
+
+async fn flush(sender: &mut FrameSender, buffer: &mut Vec<u8>) -> bool {
+    let sent = buffer.is_empty() || sender.send(buffer).await.is_ok();
+    buffer.clear();
+    // One burst must not keep its memory for ever.
+    buffer.shrink_to(BYTES_PER_WRITE);
+    sent
+}
+
+fn push_message<M: Serialize>(buffer: &mut Vec<u8>, message: &M) -> io::Result<()> {
+    let mut encoded = Ok(());
+    let pushed = push_frame(buffer, |body| {
+        encoded = postcard::to_io(message, body).map(|_| ());
+    });
+    encoded.map_err(io::Error::other)?;
+    pushed.map_err(io::Error::other)
+}
+
+fn frame_of(body: &[u8]) -> Vec<u8> {
+    let mut frame = Vec::with_capacity(body.len() + 4);
+    push_frame(&mut frame, |buffer| buffer.extend_from_slice(body))
+        .expect("a greeting is far shorter than a frame may be");
+    frame
+}
+
+/// Reads and decodes messages, those of one read together.
+pub(crate) struct MessageReader<M> {
+    receiver: FrameReceiver,
+    /// How the link ended, once the messages before that are out.
+    end: Option<ConnectionEnd>,
+    messages: PhantomData<fn() -> M>,
+}
+
+impl<M: DeserializeOwned> MessageReader<M> {
+    pub(crate) fn new(receiver: FrameReceiver) -> Self {
+        Self {
+            receiver,
+            end: None,
+            messages: PhantomData,
+        }
+    }
+
+    /// At least one message, or how the link ended.
+    pub(crate) async fn next(&mut self) -> Result<Vec<M>, ConnectionEnd> {
+        if let Some(end) = &self.end {
+            return Err(end.clone());
+        }
+        let first = match self.receiver.recv().await {
+            Ok(Some(frame)) => frame,
+            Ok(None) => return Err(ConnectionEnd::Closed("it left".to_owned())),
+            Err(error) => return Err(end_of(error)),
+        };
+        let mut messages = Vec::new();
+        match self.decode_all(first, &mut messages) {
+            Err(end) if messages.is_empty() => Err(end),
+            decoded => {
+                self.end = decoded.err();
+                Ok(messages)
+            }
+        }
+    }
+
+    fn decode_all(&mut self, first: Bytes, into: &mut Vec<M>) -> Result<(), ConnectionEnd> {
+        let mut next = Some(first);
+        while let Some(frame) = next {
+            into.push(postcard::from_bytes(&frame).map_err(|_| ConnectionEnd::Garbled)?);
+            next = self.receiver.try_recv_buffered().map_err(end_of)?;
+        }
+        Ok(())
+    }
+}
+
+fn end_of(error: LinkError) -> ConnectionEnd {
+    match error {
+        LinkError::Closed { reason, .. } => ConnectionEnd::Closed(reason),
+        LinkError::ClosedHere { .. } => ConnectionEnd::Here,
+        other => ConnectionEnd::Lost(other.to_string()),
+    }
+}

@@ -1,0 +1,174 @@
+//! The beginning of every program that uses rdask: is it a client, or did a nanny start it?
+//!
+//! [`init`] must be the first thing that `main` does. In a process that a nanny started it never
+//! returns: the program's `main` is the client's, and what runs in the cluster are its functions.
+
+use std::fs::File;
+use std::io::{BufReader, Read};
+use std::path::Path;
+use std::process::exit;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use nix::sys::signal::{Signal, kill};
+use nix::sys::stat::{Mode, umask};
+use rdask_core::hello::PROTOCOL_VERSION;
+
+use crate::handover::{Handover, PROBE_ARGUMENT, PROCESS_ARGUMENT, ProbeAnswer, RDASK_VERSION};
+use crate::program;
+
+/// A process could not begin to work.
+pub const EXIT_NOT_STARTED: i32 = 70;
+
+/// Program and nanny speak different versions.
+pub const EXIT_VERSION: i32 = 5;
+
+static CALLED: AtomicBool = AtomicBool::new(false);
+
+/// Makes this program one that workers can start. First in `main`, before threads and output.
+///
+/// Returns in a client. In a process that a nanny started it works and never returns.
+///
+/// ```no_run
+/// rdask::init();
+/// println!("only the client says this");
+/// ```
+pub fn init() {
+    init_with(|| ());
+}
+
+/// As [`init`], and `setup` runs once in each process before its first task: what `main` prepares
+/// in a client is not there in a process.
+pub fn init_with(setup: impl FnOnce()) {
+    CALLED.store(true, Ordering::Relaxed);
+    match std::env::args_os().nth(1) {
+        Some(argument) if argument == PROBE_ARGUMENT => answer_probe(),
+        Some(argument) if argument == PROCESS_ARGUMENT => work(setup),
+        _ => {}
+    }
+}
+
+/// Whether this program can be started by workers, as a client must be.
+#[must_use]
+pub fn is_called() -> bool {
+    CALLED.load(Ordering::Relaxed)
+}
+
+#[expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "the answer to a probe is its output"
+)]
+fn answer_probe() -> ! {
+    match program::hash() {
+        Ok(hash) => {
+            let rdask = RDASK_VERSION.to_owned();
+            println!(
+                "{}",
+                ProbeAnswer {
+                    protocol: PROTOCOL_VERSION,
+                    hash,
+                    rdask
+                }
+                .encode()
+            );
+            exit(0)
+        }
+        Err(error) => {
+            eprintln!("rdask: the program can't read itself: {error}");
+            exit(EXIT_NOT_STARTED)
+        }
+    }
+}
+
+fn work(setup: impl FnOnce()) -> ! {
+    let handover = match begin() {
+        Ok(handover) => handover,
+        Err(NotStarted { code, message }) => give_up(code, &message),
+    };
+    setup();
+    exit(run(handover))
+}
+
+#[expect(
+    clippy::print_stderr,
+    reason = "the nanny keeps what a process says last"
+)]
+fn give_up(code: i32, message: &str) -> ! {
+    eprintln!("rdask: {message}");
+    exit(code)
+}
+
+struct NotStarted {
+    code: i32,
+    message: String,
+}
+
+impl NotStarted {
+    fn new(what: &str, error: &dyn std::fmt::Display) -> Self {
+        Self {
+            code: EXIT_NOT_STARTED,
+            message: format!("{what}: {error}"),
+        }
+    }
+}
+
+/// Takes the hand-over and puts the process in order.
+fn begin() -> Result<Handover, NotStarted> {
+    // A session of its own: signals to the nanny's whole tree are for the nanny. It may lead one.
+    let _ = nix::unistd::setsid();
+    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)
+        .map_err(|error| NotStarted::new("no signal at the nanny's end", &error))?;
+    let (handover, lifeline) = take_handover()?;
+    umask(Mode::from_bits_truncate(handover.umask));
+    let hash =
+        program::hash().map_err(|error| NotStarted::new("can't read the program", &error))?;
+    if format!("{hash:#}") != handover.program {
+        let message = "the program's file changed while it was started".to_owned();
+        return Err(NotStarted {
+            code: EXIT_NOT_STARTED,
+            message,
+        });
+    }
+    let watch = std::thread::Builder::new().name("rdask-lifeline".to_owned());
+    watch
+        .spawn(move || end_with_nanny(lifeline))
+        .map_err(|error| NotStarted::new("no thread", &error))?;
+    Ok(handover)
+}
+
+/// Reads standard input up to the hand-over's end, and gives the program an empty one instead.
+fn take_handover() -> Result<(Handover, BufReader<File>), NotStarted> {
+    let failed = |error: std::io::Error| NotStarted::new("no hand-over", &error);
+    // The same pipe under a number of its own, closed in whatever the program starts.
+    let mut pipe = BufReader::new(File::open("/proc/self/fd/0").map_err(failed)?);
+    let handover = Handover::read(&mut pipe).map_err(|error| NotStarted {
+        code: if error.is_version() {
+            EXIT_VERSION
+        } else {
+            EXIT_NOT_STARTED
+        },
+        message: error.to_string(),
+    })?;
+    let nothing = File::open(Path::new("/dev/null")).map_err(failed)?;
+    nix::unistd::dup2_stdin(nothing).map_err(|errno| failed(errno.into()))?;
+    Ok((handover, pipe))
+}
+
+/// Waits for the end of the nanny, and ends the process as the kernel would: no destructor of the
+/// program may keep it.
+fn end_with_nanny(mut lifeline: BufReader<File>) {
+    let mut byte = [0];
+    // The nanny never writes more; whatever comes is its end.
+    while lifeline.read(&mut byte).is_ok_and(|count| count > 0) {}
+    if let Err(errno) = kill(nix::unistd::getpid(), Signal::SIGKILL) {
+        give_up(
+            EXIT_NOT_STARTED,
+            &format!("the nanny has ended, and the process can't: {errno}"),
+        );
+    }
+}
+
+/// Joins the scheduler and runs tasks until the process is told to end.
+fn run(handover: Handover) -> i32 {
+    give_up(EXIT_NOT_STARTED, &format!("no runtime for {handover:?}"))
+}

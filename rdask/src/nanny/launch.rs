@@ -1,0 +1,252 @@
+//! One launch: from the scheduler's wish to the report of how the process ended.
+//!
+//! The program comes from the node's cache, or else from the client's path, or else from whom the
+//! scheduler names. Nannies of one node bring it one at a time; those behind find it in the cache.
+
+use std::error::Error;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use rdask_core::id::ProgramHash;
+use rdask_core::message::{Exit, FromNanny, Launch, ProgramInfo};
+use rdask_net::{PeerName, PeerRole, Target};
+use tokio::sync::{mpsc, oneshot};
+
+use super::child::{Start, Started, folder_or};
+use super::membership::{Context, Offer};
+use super::probe::probe;
+use crate::connection::scheduler_target;
+use crate::handover::{Handover, RDASK_VERSION};
+use crate::program::exchange::{fetch, in_background};
+use crate::program::hash_file;
+
+/// How often a nanny looks whether another one of its node has brought a program.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+const SIGKILL: i32 = 9;
+
+/// Starts a process and reports its end, or why it has not begun. It is killed when `kill`
+/// resolves, whichever way.
+pub(super) async fn run(context: &Context, launch: Launch, mut kill: oneshot::Receiver<()>) {
+    let process = launch.process;
+    let started = tokio::select! {
+        started = start(context, launch) => started,
+        _ = &mut kill => {
+            let exit = Exit::Signal(SIGKILL);
+            return context.tell(FromNanny::Exited {
+                process, exit, board: Vec::new(), stderr: Vec::new(),
+            });
+        }
+    };
+    let started = match started {
+        Ok(started) => started,
+        Err(error) => {
+            let message = format!("node {}: {}", context.node, chain(&*error));
+            tracing::warn!(%process, "could not be started: {message}");
+            return context.tell(FromNanny::LaunchFailed { process, message });
+        }
+    };
+    let pid = started.pid;
+    tracing::info!(%process, pid, "started a process");
+    let killed = async { drop(kill.await) };
+    match started.watch(killed).await {
+        Ok(ended) => {
+            tracing::info!(%process, pid, exit = ?ended.exit, "a process ended");
+            let (exit, stderr) = (ended.exit, ended.stderr);
+            context.tell(FromNanny::Exited {
+                process,
+                exit,
+                board: Vec::new(),
+                stderr,
+            });
+        }
+        Err(error) => {
+            tracing::error!(%process, pid, %error, "a process can't be waited for");
+            let (exit, stderr) = (Exit::Signal(SIGKILL), vec![error.to_string()]);
+            context.tell(FromNanny::Exited {
+                process,
+                exit,
+                board: Vec::new(),
+                stderr,
+            });
+        }
+    }
+}
+
+type Failure = Box<dyn Error + Send + Sync>;
+
+async fn start(context: &Context, launch: Launch) -> Result<Started, Failure> {
+    let Launch {
+        process,
+        worker,
+        program,
+        surroundings,
+    } = launch;
+    let info = context.workers.get(&worker);
+    let info = info.ok_or_else(|| format!("there is no worker {worker} here"))?;
+    let path = obtain(context, &program).await?;
+    let hash = program.hash;
+    if !lock(&context.probed).contains(&hash) {
+        probe(&path, hash, &surroundings.environment)
+            .await
+            .map_err(|error| {
+                lacking_features(&error, &surroundings.cpu_features).unwrap_or_else(|| error.into())
+            })?;
+        lock(&context.probed).push(hash);
+    }
+    let handover = Handover {
+        rdask: RDASK_VERSION.to_owned(),
+        scheduler_file: context.file.to_json(),
+        process,
+        worker,
+        nanny: context.nanny,
+        worker_name: info.name.clone(),
+        node: context.node.clone(),
+        pool: context.pool.clone(),
+        slots: info.slots,
+        memory_limit: info.memory_limit,
+        program: format!("{hash:#}"),
+        umask: surroundings.umask,
+        scratch: context.scratch.clone(),
+        board: None,
+        interface: context.interface.clone(),
+        host: context.host.clone(),
+    };
+    let name = Path::new(&program.path).file_name().unwrap_or_default();
+    let start = Start {
+        path,
+        name: name.to_string_lossy().into_owned(),
+        handover,
+        folder: folder_or(&surroundings.folder, Path::new(&context.scratch)),
+        environment: surroundings.environment,
+    };
+    Ok(start.start().await?)
+}
+
+/// The path of a program on this node, with all its bytes.
+async fn obtain(context: &Context, program: &ProgramInfo) -> Result<PathBuf, Failure> {
+    let hash = program.hash;
+    let claim = loop {
+        if let Some(path) = in_background(&context.cache, move |cache| cache.find(hash)).await? {
+            tracing::info!("program {hash} found in cache");
+            context.tell(FromNanny::HasProgram { hash });
+            return Ok(path);
+        }
+        match context.cache.try_claim(hash)? {
+            Some(claim) => break claim,
+            None => tokio::time::sleep(LOOK_AGAIN).await,
+        }
+    };
+    // Another nanny may have brought it between the look and the claim.
+    let found = in_background(&context.cache, move |cache| cache.find(hash)).await?;
+    let path = match found {
+        Some(path) => path,
+        None => match copy_from_client(context, program).await {
+            Some(path) => {
+                tracing::info!("program {hash} found at {}", program.path);
+                path
+            }
+            None => fetch_as_told(context, hash).await?,
+        },
+    };
+    drop(claim);
+    context.tell(FromNanny::HasProgram { hash });
+    Ok(path)
+}
+
+/// The program from the client's own path, if a file there has the right bytes. It is copied: a
+/// file that is built anew, or a server that stalls, must not end what runs.
+async fn copy_from_client(context: &Context, program: &ProgramInfo) -> Option<PathBuf> {
+    let (hash, from) = (program.hash, PathBuf::from(&program.path));
+    let copied = in_background(&context.cache, move |cache| {
+        if !from.is_absolute() || hash_file(&from).ok()? != hash {
+            return None;
+        }
+        cache.store(hash, File::open(from).ok()?).ok()
+    });
+    copied.await.ok().flatten()
+}
+
+/// The program from whom the scheduler names, until one of them has it.
+async fn fetch_as_told(context: &Context, hash: ProgramHash) -> Result<PathBuf, Failure> {
+    let (offer, mut offers) = mpsc::unbounded_channel();
+    lock(&context.offers).insert(hash, offer);
+    context.tell(FromNanny::WantProgram { hash });
+    loop {
+        let offer = offers.recv().await.ok_or("the scheduler is gone")?;
+        let (target, who) = target_of(context, &offer)?;
+        match fetch(&context.endpoint, &target, hash, &context.cache).await {
+            Ok((path, size)) => {
+                lock(&context.offers).remove(&hash);
+                tracing::info!(
+                    "program {hash} received from {who} ({:.1} MB)",
+                    size as f64 / 1e6
+                );
+                return Ok(path);
+            }
+            Err(error) => {
+                let message = format!("from {who}: {}", chain(&error));
+                tracing::warn!("program {hash} could not be fetched {message}");
+                context.tell(FromNanny::FetchFailed { hash, message });
+            }
+        }
+    }
+}
+
+fn target_of(context: &Context, offer: &Offer) -> Result<(Target, String), Failure> {
+    Ok(match offer {
+        None => (scheduler_target(&context.file)?, "scheduler".to_owned()),
+        Some((id, contact)) => {
+            let name = PeerName::new(PeerRole::Nanny, u64::from(id.0), &context.file.run_id)?;
+            let (quic, tls) = (contact.quic.clone(), contact.tls.clone());
+            let at = quic
+                .first()
+                .or(tls.first())
+                .map_or_else(String::new, |at| format!(" at {}", at.ip()));
+            (Target { quic, tls, name }, format!("nanny {id}{at}"))
+        }
+    })
+}
+
+/// A program that dies of an illegal instruction was built for the client's processor.
+fn lacking_features(error: &super::probe::ProbeError, client: &[String]) -> Option<Failure> {
+    const SIGILL: &str = "signal: 4";
+    let super::probe::ProbeError::Ended { status, .. } = error else {
+        return None;
+    };
+    if !status.contains(SIGILL) {
+        return None;
+    }
+    let here = crate::program::surroundings().cpu_features;
+    let lacking: Vec<_> = client
+        .iter()
+        .filter(|feature| !here.contains(feature))
+        .collect();
+    let lacking = lacking
+        .iter()
+        .map(|name| name.as_str())
+        .collect::<Vec<_>>()
+        .join(" ");
+    let message = format!(
+        "the program uses instructions that this processor lacks ({lacking}): build it without \
+         `-C target-cpu=native`, or for this node's processor"
+    );
+    Some(message.into())
+}
+
+/// An error and what it came of, in one line.
+fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
+}
+
+fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,266 @@
+//! A nanny's time with one scheduler: from its welcome until one of them leaves.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rdask_core::hello::You;
+use rdask_core::id::{NannyId, ProcessId, ProgramHash, WorkerId};
+use rdask_core::message::{Contact, FromNanny, Launch, ToNanny, WorkerInfo};
+use rdask_net::{DataStream, Endpoint, Incoming, SchedulerFile};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::task::JoinSet;
+
+use super::{Joined, NannyOptions, Signals, launch};
+use crate::connection::{ConnectionEnd, Inbox, Outbox};
+use crate::program::cache::Cache;
+use crate::program::exchange::{self, SERVED_AT_ONCE};
+
+/// How long the scheduler has to answer a nanny that says it is leaving.
+const LEAVE_TIME_MAX: Duration = Duration::from_secs(2);
+
+/// How long killed processes may take to be gone.
+const KILL_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// How a membership ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Gone {
+    /// The scheduler said so.
+    Told(String),
+    /// A signal came.
+    Signal(&'static str),
+    /// The connection ended.
+    Lost(ConnectionEnd),
+}
+
+/// Where the scheduler says a program may be fetched: another nanny, or itself.
+pub(super) type Offer = Option<(NannyId, Contact)>;
+
+/// What every launch needs. One per membership.
+#[derive(Debug)]
+pub(super) struct Context {
+    pub(super) nanny: NannyId,
+    pub(super) node: String,
+    pub(super) pool: String,
+    pub(super) interface: Option<String>,
+    pub(super) host: Option<String>,
+    pub(super) scratch: String,
+    pub(super) workers: BTreeMap<WorkerId, WorkerInfo>,
+    pub(super) cache: Cache,
+    pub(super) endpoint: Endpoint,
+    pub(super) file: SchedulerFile,
+    pub(super) outbox: Outbox<FromNanny>,
+    /// Locked to put in, take out or look up, never across an await.
+    pub(super) offers: Mutex<BTreeMap<ProgramHash, mpsc::UnboundedSender<Offer>>>,
+    /// Programs that have answered a probe here. Locked as the above.
+    pub(super) probed: Mutex<Vec<ProgramHash>>,
+}
+
+impl Context {
+    /// Tells the scheduler something, unless the connection has ended: then the membership is
+    /// about to.
+    pub(super) fn tell(&self, message: FromNanny) {
+        if self.outbox.send(message).is_err() {
+            tracing::debug!("the scheduler is gone");
+        }
+    }
+}
+
+/// A nanny that a scheduler has welcomed.
+pub(super) struct Membership {
+    context: Arc<Context>,
+    inbox: Inbox<ToNanny>,
+    /// Ends a process when something is sent.
+    kills: BTreeMap<ProcessId, oneshot::Sender<()>>,
+    launches: JoinSet<ProcessId>,
+    serving: JoinSet<()>,
+    gate: Arc<Semaphore>,
+}
+
+impl Membership {
+    pub(super) fn new(options: &NannyOptions, cache: Cache, joined: Joined) -> Self {
+        let Joined {
+            endpoint,
+            file,
+            connected,
+        } = joined;
+        let (nanny, ids) = match connected.welcome.you {
+            You::Nanny(id, workers) => (id, workers),
+            // A scheduler that takes us for something else launches nothing here.
+            You::Process(_) | You::Client(_) => (NannyId(u32::MAX), Vec::new()),
+        };
+        let scratch = options
+            .local_directory
+            .clone()
+            .unwrap_or_else(std::env::temp_dir);
+        let slots: u64 = options
+            .workers
+            .iter()
+            .map(|worker| u64::from(worker.slots))
+            .sum();
+        tracing::info!(
+            run = file.run_id,
+            node = options.node,
+            pool = options.pool,
+            slots,
+            "{nanny} joined the scheduler on {} with {} worker(s)",
+            file.host,
+            ids.len()
+        );
+        let context = Context {
+            nanny,
+            node: options.node.clone(),
+            pool: options.pool.clone(),
+            interface: options.interface.clone(),
+            host: options.host.map(|host| host.to_string()),
+            scratch: scratch.to_string_lossy().into_owned(),
+            workers: ids
+                .into_iter()
+                .zip(options.workers.iter().cloned())
+                .collect(),
+            cache,
+            endpoint,
+            file,
+            outbox: connected.send,
+            offers: Mutex::default(),
+            probed: Mutex::default(),
+        };
+        Self {
+            context: Arc::new(context),
+            inbox: connected.receive,
+            kills: BTreeMap::new(),
+            launches: JoinSet::new(),
+            serving: JoinSet::new(),
+            gate: Arc::new(Semaphore::new(SERVED_AT_ONCE)),
+        }
+    }
+
+    /// Does what the scheduler says until one of them leaves; no process is left then.
+    pub(super) async fn serve(mut self, signals: &mut Signals) -> Gone {
+        let gone = loop {
+            tokio::select! {
+                message = self.inbox.recv() => match message {
+                    Ok(ToNanny::Exit { reason }) => break Gone::Told(reason),
+                    Ok(message) => self.handle(message),
+                    Err(end) => break Gone::Lost(end),
+                },
+                incoming = self.context.endpoint.accept() => self.serve_stream(incoming),
+                Some(ended) = self.launches.join_next() => self.forget(ended),
+                Some(_) = self.serving.join_next() => {}
+                name = signals.next() => break self.leave(name, signals).await,
+            }
+        };
+        self.end(&gone).await;
+        gone
+    }
+
+    fn handle(&mut self, message: ToNanny) {
+        match message {
+            ToNanny::Launch(launch) => self.launch(launch),
+            ToNanny::FetchProgram { hash, from } => {
+                let offers = self
+                    .context
+                    .offers
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner);
+                // Nobody waits for it if it came from elsewhere meanwhile.
+                if let Some(offer) = offers.get(&hash) {
+                    let _ = offer.send(from);
+                }
+            }
+            ToNanny::Kill { process, reason } => {
+                tracing::info!(%process, reason, "ending a process");
+                if let Some(kill) = self.kills.remove(&process) {
+                    // It may have ended by itself a moment ago.
+                    let _ = kill.send(());
+                }
+            }
+            ToNanny::Ping { nonce } => self.context.tell(FromNanny::Pong { nonce }),
+            ToNanny::Exit { .. } => unreachable!("the loop ends with it"),
+        }
+    }
+
+    fn launch(&mut self, launch: Launch) {
+        let (kill, killed) = oneshot::channel();
+        let process = launch.process;
+        self.kills.insert(process, kill);
+        let context = self.context.clone();
+        self.launches.spawn(async move {
+            launch::run(&context, launch, killed).await;
+            process
+        });
+    }
+
+    fn forget(&mut self, ended: Result<ProcessId, tokio::task::JoinError>) {
+        match ended {
+            Ok(process) => drop(self.kills.remove(&process)),
+            Err(error) => tracing::error!(%error, "the task of a process panicked"),
+        }
+    }
+
+    fn serve_stream(&mut self, incoming: Option<Incoming>) {
+        match incoming {
+            Some(Incoming::Data { stream, .. }) => {
+                let context = self.context.clone();
+                let gate = self.gate.clone();
+                self.serving
+                    .spawn(async move { serve_program(stream, &context, &gate).await });
+            }
+            // Endpoints of nannies refuse control connections themselves.
+            Some(Incoming::Control(_)) | None => {}
+        }
+    }
+
+    /// Gives notice, and a moment to the scheduler to take things over.
+    async fn leave(&mut self, name: &'static str, signals: &mut Signals) -> Gone {
+        tracing::info!("got {name}: leaving");
+        self.context.tell(FromNanny::Leaving {
+            reason: format!("its nanny got {name}"),
+        });
+        let deadline = tokio::time::sleep(LEAVE_TIME_MAX);
+        tokio::pin!(deadline);
+        loop {
+            tokio::select! {
+                message = self.inbox.recv() => match message {
+                    Ok(ToNanny::Exit { .. }) | Err(_) => return Gone::Signal(name),
+                    Ok(ToNanny::Launch(launch)) => self.context.tell(FromNanny::LaunchFailed {
+                        process: launch.process,
+                        message: format!("node {}: the worker is leaving", self.context.node),
+                    }),
+                    Ok(message) => self.handle(message),
+                },
+                Some(ended) = self.launches.join_next() => self.forget(ended),
+                _ = signals.next() => return Gone::Signal(name),
+                () = &mut deadline => return Gone::Signal(name),
+            }
+        }
+    }
+
+    /// Ends all processes and the connection.
+    async fn end(mut self, gone: &Gone) {
+        self.kills.clear();
+        let ended = async { while self.launches.join_next().await.is_some() {} };
+        if tokio::time::timeout(KILL_TIME_MAX, ended).await.is_err() {
+            tracing::warn!("some processes are not gone yet: they hang in the kernel");
+        }
+        // They are killed when their tasks are dropped.
+        self.launches.shutdown().await;
+        self.serving.shutdown().await;
+        let reason = match gone {
+            Gone::Told(_) => "as told",
+            Gone::Signal(name) => name,
+            Gone::Lost(_) => "lost",
+        };
+        if self.context.outbox.close(reason).is_ok() {
+            self.context.outbox.ended().await;
+        }
+        self.context.endpoint.close().await;
+    }
+}
+
+async fn serve_program(stream: DataStream, context: &Context, gate: &Semaphore) {
+    let peer = stream.peer().clone();
+    if let Err(error) = exchange::serve(stream, &context.cache, gate, false).await {
+        tracing::warn!(%peer, %error, "a program could not be served");
+    }
+}

@@ -1,0 +1,457 @@
+//! The programs of a node: files named by hash, shared by all nannies of a user there.
+//!
+//! A program is written under a temporary name, made readable and executable, synced and renamed;
+//! under its own name there are never half its bytes. It is hashed again at each use, so that a
+//! disk or a person that changed it costs a transfer and never runs. Locks are `flock`s: they end
+//! with their nanny, however that ends.
+
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+use rdask_core::id::ProgramHash;
+use thiserror::Error;
+
+use crate::handover::parse_hash;
+use crate::program;
+
+/// The most bytes of programs to keep on a node. About 40 debug builds.
+pub const CACHE_BYTES_MAX: u64 = 2 << 30;
+
+/// What a dead nanny left half written is removed after this time.
+const LEFTOVER_AGE: Duration = Duration::from_secs(3600);
+
+/// The programs of a node.
+#[derive(Clone, Debug)]
+pub struct Cache {
+    folder: PathBuf,
+    bytes_max: u64,
+}
+
+/// The cache can't be used.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum CacheError {
+    /// No folder could be had.
+    #[error("the program cache {folder} can't be used: set RDASK_CACHE to a node-local folder")]
+    Folder {
+        /// The last folder that was tried.
+        folder: PathBuf,
+        /// Why it couldn't be used.
+        #[source]
+        source: io::Error,
+    },
+    /// Somebody else could put programs there.
+    #[error(
+        "the program cache {folder} belongs to another user: set RDASK_CACHE to a folder of your own"
+    )]
+    Foreign {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// A program could not be written or read.
+    #[error("program {hash} can't be kept in {folder}")]
+    File {
+        /// The program.
+        hash: ProgramHash,
+        /// The cache.
+        folder: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The bytes that came are others.
+    #[error("what should be program {expected} has the hash {found}")]
+    OtherBytes {
+        /// What was asked for.
+        expected: ProgramHash,
+        /// What came.
+        found: ProgramHash,
+    },
+}
+
+impl Cache {
+    /// The cache of this node: `$RDASK_CACHE`, or else the first of these that can be used: the
+    /// given local folder, the scratch folder of the Slurm job, `$TMPDIR`, `/tmp`.
+    ///
+    /// # Errors
+    /// If none of them can be used.
+    pub fn of_this_node(local_folder: Option<&Path>) -> Result<Self, CacheError> {
+        if let Some(folder) = std::env::var_os("RDASK_CACHE").filter(|value| !value.is_empty()) {
+            return Self::open(Path::new(&folder), CACHE_BYTES_MAX);
+        }
+        let own = format!("rdask-cache-{}", nix::unistd::getuid());
+        let variables = ["SLURM_TMPDIR", "TMPDIR"]
+            .iter()
+            .filter_map(std::env::var_os);
+        let mut bases: Vec<PathBuf> = local_folder.map(Path::to_owned).into_iter().collect();
+        bases.extend(variables.map(PathBuf::from));
+        bases.push(PathBuf::from("/tmp"));
+        let mut last = None;
+        for base in bases {
+            match Self::open(&base.join(&own), CACHE_BYTES_MAX) {
+                Ok(cache) => return Ok(cache),
+                Err(error) => last = Some(error),
+            }
+        }
+        Err(last.expect("at least /tmp was tried"))
+    }
+
+    /// The cache in a folder, which is created if need be and closed to others.
+    ///
+    /// # Errors
+    /// If the folder can't be created or belongs to somebody else.
+    pub fn open(folder: &Path, bytes_max: u64) -> Result<Self, CacheError> {
+        let failed = |source| CacheError::Folder {
+            folder: folder.to_owned(),
+            source,
+        };
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder)
+            .map_err(failed)?;
+        let metadata = fs::symlink_metadata(folder).map_err(failed)?;
+        if !metadata.is_dir() || metadata.uid() != nix::unistd::geteuid().as_raw() {
+            return Err(CacheError::Foreign {
+                folder: folder.to_owned(),
+            });
+        }
+        if metadata.mode() & 0o077 != 0 {
+            fs::set_permissions(folder, Permissions::from_mode(0o700)).map_err(failed)?;
+        }
+        Ok(Self {
+            folder: folder.to_owned(),
+            bytes_max,
+        })
+    }
+
+    /// Where the cache is.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The path of a program that is here with all its bytes. A file with other bytes is removed.
+    #[must_use]
+    pub fn find(&self, hash: ProgramHash) -> Option<PathBuf> {
+        let path = self.path_of(hash);
+        let mut file = File::open(&path).ok()?;
+        match program::hash_bytes(&mut file) {
+            Ok((found, _)) if found == hash => {
+                // Only the order in which programs are forgotten hangs on this.
+                drop(file.set_modified(SystemTime::now()));
+                Some(path)
+            }
+            Ok((found, _)) => {
+                tracing::warn!(path = %path.display(), %found, "removed a program with other bytes");
+                drop(fs::remove_file(&path));
+                None
+            }
+            Err(error) => {
+                tracing::warn!(path = %path.display(), %error, "a cached program can't be read");
+                None
+            }
+        }
+    }
+
+    /// The right to bring a program here, `None` while another nanny of this node has it.
+    ///
+    /// # Errors
+    /// If the lock file can't be used.
+    pub fn try_claim(&self, hash: ProgramHash) -> Result<Option<Claim>, CacheError> {
+        let failed = |source| self.file_error(hash, source);
+        let path = self.folder.join(format!("{hash:#}.lock"));
+        let file = open_lock(&path).map_err(failed)?;
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => Ok(Some(Claim { _lock: lock })),
+            Err((_, Errno::EWOULDBLOCK)) => Ok(None),
+            Err((_, errno)) => Err(failed(errno.into())),
+        }
+    }
+
+    /// Takes a program from a reader.
+    ///
+    /// # Errors
+    /// If it can't be read or written, or has another hash.
+    pub fn store(&self, hash: ProgramHash, mut from: impl Read) -> Result<PathBuf, CacheError> {
+        let mut incoming = self.begin(hash)?;
+        let mut buffer = vec![0; 256 << 10];
+        loop {
+            match from.read(&mut buffer) {
+                Ok(0) => return incoming.finish(),
+                Ok(count) => incoming.write(&buffer[..count])?,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(self.file_error(hash, error)),
+            }
+        }
+    }
+
+    /// Begins to take a program whose bytes come piece by piece.
+    ///
+    /// # Errors
+    /// If nothing can be written.
+    pub fn begin(&self, hash: ProgramHash) -> Result<IncomingProgram, CacheError> {
+        static COUNTER: AtomicU64 = AtomicU64::new(0);
+        let counter = COUNTER.fetch_add(1, Ordering::Relaxed);
+        let path = self
+            .folder
+            .join(format!("incoming-{}-{counter}", std::process::id()));
+        let file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path);
+        let file = file.map_err(|source| self.file_error(hash, source))?;
+        let hasher = Box::new(blake3::Hasher::new());
+        Ok(IncomingProgram {
+            cache: self.clone(),
+            hash,
+            path,
+            file: Some(file),
+            hasher,
+        })
+    }
+
+    /// Forgets a program. A process that runs it keeps running.
+    pub fn remove(&self, hash: ProgramHash) {
+        if let Err(error) = fs::remove_file(self.path_of(hash)) {
+            tracing::debug!(%hash, %error, "a program that was to be forgotten stays");
+        }
+    }
+
+    /// Removes the programs that were not used for longest, until the rest fits the limit.
+    fn make_room(&self, keep: &Path) -> io::Result<()> {
+        let lock = open_lock(&self.folder.join("lock"))?;
+        let _lock = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, errno)| errno)?;
+        let mut programs = Vec::new();
+        let mut bytes = 0;
+        for entry in fs::read_dir(&self.folder)? {
+            let entry = entry?;
+            // Another nanny may have removed or renamed it by now.
+            let Ok(metadata) = entry.metadata() else {
+                continue;
+            };
+            let Ok(modified) = metadata.modified() else {
+                continue;
+            };
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if parse_hash(&name).is_some() {
+                bytes += metadata.len();
+                programs.push((modified, metadata.len(), entry.path()));
+            } else if name.starts_with("incoming-")
+                && modified.elapsed().is_ok_and(|age| age > LEFTOVER_AGE)
+            {
+                fs::remove_file(entry.path())?;
+            }
+        }
+        programs.sort();
+        for (_, length, path) in programs {
+            if bytes <= self.bytes_max {
+                break;
+            }
+            if path != keep {
+                fs::remove_file(path)?;
+                bytes -= length;
+            }
+        }
+        Ok(())
+    }
+
+    fn path_of(&self, hash: ProgramHash) -> PathBuf {
+        self.folder.join(format!("{hash:#}"))
+    }
+
+    fn file_error(&self, hash: ProgramHash, source: io::Error) -> CacheError {
+        CacheError::File {
+            hash,
+            folder: self.folder.clone(),
+            source,
+        }
+    }
+}
+
+fn open_lock(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(path)
+}
+
+/// The right to bring a program to a node, until it is dropped.
+#[derive(Debug)]
+pub struct Claim {
+    _lock: Flock<File>,
+}
+
+/// A program on its way into the cache. Dropped before it is finished, it leaves nothing.
+#[derive(Debug)]
+pub struct IncomingProgram {
+    cache: Cache,
+    hash: ProgramHash,
+    path: PathBuf,
+    /// `None` once its bytes are under the program's own name.
+    file: Option<File>,
+    hasher: Box<blake3::Hasher>,
+}
+
+impl IncomingProgram {
+    /// Takes the next bytes.
+    ///
+    /// # Errors
+    /// If they can't be written.
+    pub fn write(&mut self, bytes: &[u8]) -> Result<(), CacheError> {
+        self.hasher.update(bytes);
+        let file = self.file.as_mut().expect("only finishing takes the file");
+        file.write_all(bytes)
+            .map_err(|source| self.cache.file_error(self.hash, source))
+    }
+
+    /// Puts the program under its name, if it has the right bytes.
+    ///
+    /// # Errors
+    /// If it has others, or can't be written.
+    pub fn finish(mut self) -> Result<PathBuf, CacheError> {
+        let found = ProgramHash(*self.hasher.finalize().as_bytes());
+        if found != self.hash {
+            return Err(CacheError::OtherBytes {
+                expected: self.hash,
+                found,
+            });
+        }
+        let path = self.cache.path_of(self.hash);
+        let publish = || {
+            let file = self.file.as_ref().expect("only finishing takes the file");
+            file.set_permissions(Permissions::from_mode(0o500))?;
+            file.sync_all()?;
+            fs::rename(&self.path, &path)
+        };
+        publish().map_err(|source| self.cache.file_error(self.hash, source))?;
+        self.file = None;
+        if let Err(error) = self.cache.make_room(&path) {
+            tracing::warn!(%error, folder = %self.cache.folder.display(), "old programs stay");
+        }
+        Ok(path)
+    }
+}
+
+impl Drop for IncomingProgram {
+    fn drop(&mut self) {
+        if self.file.take().is_some() {
+            drop(fs::remove_file(&self.path));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cache(bytes_max: u64) -> (tempfile::TempDir, Cache) {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache::open(&folder.path().join("cache"), bytes_max).unwrap();
+        (folder, cache)
+    }
+
+    fn hash(bytes: &[u8]) -> ProgramHash {
+        program::hash_bytes(bytes).unwrap().0
+    }
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().mode() & 0o777
+    }
+
+    #[test]
+    fn a_stored_program_is_found_and_closed_to_others() {
+        let (_folder, cache) = cache(100);
+        assert_eq!(cache.find(hash(b"abc")), None);
+        let path = cache.store(hash(b"abc"), &b"abc"[..]).unwrap();
+        assert_eq!(cache.find(hash(b"abc")), Some(path.clone()));
+        assert_eq!((mode(&path), mode(cache.folder())), (0o500, 0o700));
+    }
+
+    #[test]
+    fn other_bytes_are_neither_kept_nor_run() {
+        let (_folder, cache) = cache(100);
+        let error = cache.store(hash(b"abc"), &b"xyz"[..]).unwrap_err();
+        assert!(matches!(error, CacheError::OtherBytes { .. }), "{error}");
+        assert_eq!(fs::read_dir(cache.folder()).unwrap().count(), 0);
+
+        let path = cache.store(hash(b"abc"), &b"abc"[..]).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o700)).unwrap();
+        fs::write(&path, b"abd").unwrap();
+        assert_eq!(cache.find(hash(b"abc")), None);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn an_unfinished_program_leaves_nothing() {
+        let (_folder, cache) = cache(100);
+        let mut incoming = cache.begin(hash(b"abc")).unwrap();
+        incoming.write(b"a").unwrap();
+        drop(incoming);
+        assert_eq!(fs::read_dir(cache.folder()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn the_program_that_was_not_used_for_longest_goes_first() {
+        let (_folder, cache) = cache(5);
+        let old = |bytes: &[u8], age| {
+            let path = cache.store(hash(bytes), bytes).unwrap();
+            let then = SystemTime::now() - Duration::from_secs(age);
+            File::open(path).unwrap().set_modified(then).unwrap();
+        };
+        old(b"aa", 20);
+        old(b"bb", 30);
+        assert!(cache.find(hash(b"bb")).is_some(), "finding it is a use");
+        cache.store(hash(b"cc"), &b"cc"[..]).unwrap();
+        assert_eq!(cache.find(hash(b"aa")), None);
+        assert!(cache.find(hash(b"bb")).is_some() && cache.find(hash(b"cc")).is_some());
+        // What is larger than the whole cache is kept as long as it is the newest.
+        cache.store(hash(b"larger"), &b"larger"[..]).unwrap();
+        assert!(cache.find(hash(b"larger")).is_some() && cache.find(hash(b"cc")).is_none());
+    }
+
+    #[test]
+    fn one_nanny_at_a_time_brings_a_program() {
+        let (_folder, cache) = cache(100);
+        let claim = cache
+            .try_claim(hash(b"abc"))
+            .unwrap()
+            .expect("nobody has it");
+        assert!(cache.try_claim(hash(b"abc")).unwrap().is_none());
+        assert!(
+            cache.try_claim(hash(b"xyz")).unwrap().is_some(),
+            "another program"
+        );
+        drop(claim);
+        assert!(cache.try_claim(hash(b"abc")).unwrap().is_some());
+    }
+
+    #[test]
+    fn many_writers_of_one_program_do_not_disturb_each_other() {
+        let (_folder, cache) = cache(1 << 20);
+        let bytes = vec![7; 100_000];
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| cache.store(hash(&bytes), &bytes[..]).unwrap());
+            }
+        });
+        assert!(cache.find(hash(&bytes)).is_some());
+    }
+
+    #[test]
+    fn an_open_folder_is_closed_to_others() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
+        Cache::open(folder.path(), 1).unwrap();
+        assert_eq!(mode(folder.path()), 0o700);
+    }
+}

@@ -1,0 +1,593 @@
+//! The scheduler as a process, or as part of one: threads and connections around the core.
+//!
+//! One thread does the network (connections, certificates, decoding), one owns the core. Inside
+//! one program, clients and processes are connected by the same typed queues without a network.
+
+mod claim;
+mod core_thread;
+mod peers;
+mod programs;
+
+use std::io;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc as std_mpsc;
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rdask_core::hello::Welcome;
+use rdask_core::id::{Peer, ProcessId};
+use rdask_core::message::{
+    Contact, FromClient, FromNanny, FromProcess, ToClient, ToNanny, ToProcess,
+};
+use rdask_core::scheduler::{ClientInfo, Config, NannyInfo};
+use rdask_net::{
+    Authority, BindError, CertificateError, Endpoint, EndpointConfig, Incoming, InterfaceError,
+    PeerName, PeerNameError, SchedulerFile, Transport, address_of,
+};
+use thiserror::Error;
+use tokio::runtime::{Handle, Runtime};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+
+pub use claim::ClaimError;
+use core_thread::{CoreEnd, INPUTS_MAX, Input, Newcomer, Setup};
+use peers::{Hall, connect, peer_of, tell};
+use programs::Programs;
+
+use crate::connection::{Connected, Inbox, Outbox, Queue, Weigh, outbox};
+use crate::slurm;
+
+/// The scheduler's first start within its run.
+const FIRST_EPOCH: u64 = 1;
+
+/// How long the last words to peers may take.
+const GOODBYE_TIME_MAX: Duration = Duration::from_secs(4);
+
+/// What the scheduler keeps of small results unless told otherwise, in bytes.
+pub const RESULT_MEMORY: u64 = 1 << 30;
+
+/// How to run a scheduler.
+#[derive(Clone, Debug)]
+pub struct SchedulerOptions {
+    /// Where to write what others need to join. Without it there is no network at all.
+    pub scheduler_file: Option<PathBuf>,
+    /// The address to listen on.
+    pub host: Option<IpAddr>,
+    /// The network interface to listen on.
+    pub interface: Option<String>,
+    /// The port to listen on, 0 for any.
+    pub port: u16,
+    /// The transports in use.
+    pub transport: Transport,
+    /// Where to write the process number.
+    pub pid_file: Option<PathBuf>,
+    /// End after nobody has wanted anything for so long.
+    pub idle_timeout: Option<Duration>,
+    /// The most bytes of small results to keep.
+    pub result_memory: u64,
+    /// Whether SIGTERM and SIGINT end the scheduler in good order, and SIGHUP doesn't.
+    pub handle_signals: bool,
+}
+
+impl SchedulerOptions {
+    /// A scheduler that is reached by a scheduler file.
+    #[must_use]
+    pub fn new(scheduler_file: impl Into<PathBuf>) -> Self {
+        Self {
+            scheduler_file: Some(scheduler_file.into()),
+            ..Self::local()
+        }
+    }
+
+    /// A scheduler for this program alone, without network, files and signals.
+    #[must_use]
+    pub fn local() -> Self {
+        Self {
+            scheduler_file: None,
+            host: None,
+            interface: None,
+            port: 0,
+            transport: Transport::Auto,
+            pid_file: None,
+            idle_timeout: None,
+            result_memory: RESULT_MEMORY,
+            handle_signals: false,
+        }
+    }
+}
+
+/// A scheduler could not be started.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// No thread or runtime.
+    #[error("the scheduler's threads can't be started")]
+    Threads(#[source] io::Error),
+    /// No such interface.
+    #[error(transparent)]
+    Interface(#[from] InterfaceError),
+    /// No socket.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// No certificates.
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
+    /// No name for the run.
+    #[error(transparent)]
+    Run(#[from] PeerNameError),
+    /// The scheduler file can't be written there.
+    #[error(transparent)]
+    Claim(#[from] ClaimError),
+    /// The pid file can't be written.
+    #[error("the pid file {path} can't be written")]
+    PidFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Programs can't be kept.
+    #[error("no room for the programs that clients bring")]
+    Programs(#[source] Box<crate::program::cache::CacheError>),
+}
+
+/// Why a scheduler ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ServerEnd {
+    /// It was told to.
+    Stopped(String),
+    /// Nobody has wanted anything for so long.
+    Idle(Duration),
+    /// A bug: its core panicked, and said why on standard error.
+    Panicked,
+}
+
+/// A scheduler that runs on threads of its own. Dropping it ends it.
+#[derive(Debug)]
+pub struct Server {
+    core: mpsc::Sender<Input>,
+    net: Option<JoinHandle<ServerEnd>>,
+    handle: Handle,
+    file: Option<SchedulerFile>,
+}
+
+impl Server {
+    /// Starts a scheduler; returns once others can join it.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub fn start(options: SchedulerOptions) -> Result<Self, StartError> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        let runtime = runtime.map_err(StartError::Threads)?;
+        let handle = runtime.handle().clone();
+        let (core, inputs) = mpsc::channel(INPUTS_MAX);
+        let net_core = core.clone();
+        let (ready, is_ready) = std_mpsc::sync_channel(1);
+        let net = std::thread::Builder::new()
+            .name("rdask-net".to_owned())
+            .spawn(move || run_net(&runtime, options, (net_core, inputs), &ready));
+        let net = net.map_err(StartError::Threads)?;
+        match is_ready.recv() {
+            Ok(Ok(file)) => Ok(Self {
+                core,
+                net: Some(net),
+                handle,
+                file,
+            }),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(StartError::Threads(io::Error::other(
+                "the network thread panicked",
+            ))),
+        }
+    }
+
+    /// What others need to join, unless there is no network.
+    #[must_use]
+    pub fn scheduler_file(&self) -> Option<&SchedulerFile> {
+        self.file.as_ref()
+    }
+
+    /// Connects a client of the same program.
+    ///
+    /// # Errors
+    /// If the scheduler is ending.
+    pub fn connect_local_client(
+        &self,
+        info: ClientInfo,
+    ) -> Result<Connected<FromClient, ToClient>, String> {
+        self.connect_local(
+            |outbox| Newcomer::Client(info, outbox),
+            |peer, messages| match peer {
+                Peer::Client(id) => Input::FromClient(id, messages),
+                Peer::Nanny(_) | Peer::Process(_) => unreachable!("a client was connected"),
+            },
+        )
+    }
+
+    /// Connects a nanny of the same program: the one that a local cluster's worker needs.
+    ///
+    /// # Errors
+    /// If the scheduler is ending.
+    pub fn connect_local_nanny(
+        &self,
+        info: NannyInfo,
+    ) -> Result<Connected<FromNanny, ToNanny>, String> {
+        self.connect_local(
+            |outbox| Newcomer::Nanny(info, outbox),
+            |peer, messages| match peer {
+                Peer::Nanny(id) => Input::FromNanny(id, messages),
+                Peer::Client(_) | Peer::Process(_) => unreachable!("a nanny was connected"),
+            },
+        )
+    }
+
+    /// Connects a process of the same program, as a launch of a local nanny asked for.
+    ///
+    /// # Errors
+    /// If no such process is awaited, or the scheduler is ending.
+    pub fn connect_local_process(
+        &self,
+        process: ProcessId,
+        contact: Contact,
+    ) -> Result<Connected<FromProcess, ToProcess>, String> {
+        self.connect_local(
+            |outbox| Newcomer::Process(process, contact, outbox),
+            |peer, messages| match peer {
+                Peer::Process(id) => Input::FromProcess(id, messages),
+                Peer::Client(_) | Peer::Nanny(_) => unreachable!("a process was connected"),
+            },
+        )
+    }
+
+    /// Ends the scheduler; everybody is told why. Returns when its threads have ended.
+    pub fn stop(mut self, reason: &str) -> ServerEnd {
+        self.end(reason)
+    }
+
+    /// Waits until the scheduler ends by itself: a signal, its idle timeout, or a bug.
+    pub fn wait(mut self) -> ServerEnd {
+        self.join()
+    }
+
+    fn end(&mut self, reason: &str) -> ServerEnd {
+        let (core, reason) = (self.core.clone(), reason.to_owned());
+        // Not on this thread, which may be one that must not block.
+        drop(
+            self.handle
+                .spawn(async move { tell(&core, Input::Stop(reason)).await }),
+        );
+        self.join()
+    }
+
+    fn join(&mut self) -> ServerEnd {
+        match self.net.take().map(JoinHandle::join) {
+            Some(Ok(end)) => end,
+            Some(Err(_)) => ServerEnd::Panicked,
+            None => ServerEnd::Stopped("it had ended".to_owned()),
+        }
+    }
+
+    fn connect_local<Out, In>(
+        &self,
+        newcomer: impl FnOnce(Outbox<In>) -> Newcomer,
+        input_of: fn(Peer, Vec<Out>) -> Input,
+    ) -> Result<Connected<Out, In>, String>
+    where
+        Out: Weigh + Send + 'static,
+        In: Weigh + Send + 'static,
+    {
+        let (to_peer, from_core) = outbox();
+        let (send, to_core) = outbox();
+        let newcomer = newcomer(to_peer);
+        let core = self.core.clone();
+        // Waited for without an async runtime, so that async programs may call this too.
+        let (answer, answered) = std_mpsc::sync_channel(1);
+        self.handle.spawn(async move {
+            let you = connect(&core, newcomer).await;
+            let peer = you.as_ref().ok().map(peer_of);
+            let taken = answer.send(you).is_ok();
+            if let Some(peer) = peer.filter(|_| taken) {
+                bring(&core, peer, to_core, input_of).await;
+                tell(&core, Input::LinkLost(peer)).await;
+            }
+        });
+        let you = answered
+            .recv()
+            .unwrap_or_else(|_| Err("the scheduler has ended".to_owned()))?;
+        let welcome = Welcome {
+            epoch: FIRST_EPOCH,
+            certificate: Vec::new(),
+            you,
+        };
+        Ok(Connected {
+            welcome,
+            send,
+            receive: Inbox::of_queue(from_core),
+        })
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if self.net.is_some() {
+            self.end("the program that ran the scheduler ended it");
+        }
+    }
+}
+
+/// Brings what a peer in the same program says to the core, until it leaves.
+async fn bring<M: Weigh>(
+    core: &mpsc::Sender<Input>,
+    peer: Peer,
+    mut queue: Queue<M>,
+    input_of: fn(Peer, Vec<M>) -> Input,
+) {
+    const AT_ONCE: usize = 1024;
+    while let Some(drained) = queue.drain(AT_ONCE).await {
+        tell(core, input_of(peer, drained.messages)).await;
+        if drained.close.is_some() {
+            return;
+        }
+    }
+}
+
+type Ready = std_mpsc::SyncSender<Result<Option<SchedulerFile>, StartError>>;
+
+/// The network thread: listens, starts the core's thread, and ends when that does.
+fn run_net(
+    runtime: &Runtime,
+    options: SchedulerOptions,
+    (core, inputs): (mpsc::Sender<Input>, mpsc::Receiver<Input>),
+    ready: &Ready,
+) -> ServerEnd {
+    let not_started = || ServerEnd::Stopped("it did not start".to_owned());
+    let opened = match runtime.block_on(Opened::open(&options)) {
+        Ok(opened) => opened,
+        Err(error) => {
+            // The starter waits for it.
+            drop(ready.send(Err(error)));
+            return not_started();
+        }
+    };
+    let (forgotten, to_forget) = mpsc::unbounded_channel();
+    let config = Config {
+        epoch: FIRST_EPOCH,
+        result_bytes_max: options.result_memory,
+    };
+    let setup = Setup {
+        config,
+        idle_timeout: options.idle_timeout,
+        forgotten,
+    };
+    let (ended, core_ended) = oneshot::channel();
+    let thread = std::thread::Builder::new()
+        .name("rdask-core".to_owned())
+        .spawn(move || {
+            // A panic drops the sender, which says it as well.
+            drop(ended.send(core_thread::run(setup, inputs)));
+        });
+    let thread = match thread {
+        Ok(thread) => thread,
+        Err(error) => {
+            drop(ready.send(Err(StartError::Threads(error))));
+            return not_started();
+        }
+    };
+    drop(ready.send(Ok(
+        opened.network.as_ref().map(|network| network.file.clone()),
+    )));
+    let end = runtime.block_on(opened.serve(core, core_ended, to_forget, options.handle_signals));
+    let panicked = thread.join().is_err();
+    match end {
+        Some(CoreEnd::Stopped(reason)) => ServerEnd::Stopped(reason),
+        Some(CoreEnd::Idle(time)) => ServerEnd::Idle(time),
+        None => {
+            debug_assert!(panicked, "only a panic ends the core without a word");
+            ServerEnd::Panicked
+        }
+    }
+}
+
+/// What a scheduler holds open in the world.
+struct Opened {
+    network: Option<Network>,
+    pid_file: Option<PathBuf>,
+}
+
+struct Network {
+    endpoint: Endpoint,
+    authority: Arc<Authority>,
+    file: SchedulerFile,
+    path: PathBuf,
+    programs: Programs,
+}
+
+impl Opened {
+    async fn open(options: &SchedulerOptions) -> Result<Self, StartError> {
+        let network = match &options.scheduler_file {
+            Some(path) => Some(Network::open(path, options).await?),
+            None => None,
+        };
+        if let Some(path) = &options.pid_file {
+            let written = std::fs::write(path, format!("{}\n", std::process::id()));
+            written.map_err(|source| StartError::PidFile {
+                path: path.clone(),
+                source,
+            })?;
+        }
+        Ok(Self {
+            network,
+            pid_file: options.pid_file.clone(),
+        })
+    }
+
+    /// Serves whoever comes until the core ends.
+    async fn serve(
+        self,
+        core: mpsc::Sender<Input>,
+        mut core_ended: oneshot::Receiver<CoreEnd>,
+        to_forget: mpsc::UnboundedReceiver<rdask_core::id::ProgramHash>,
+        handle_signals: bool,
+    ) -> Option<CoreEnd> {
+        let mut tasks = JoinSet::new();
+        if handle_signals {
+            tasks.spawn(stop_on_signal(core.clone()));
+        }
+        let end = match &self.network {
+            None => (&mut core_ended).await.ok(),
+            Some(network) => network.serve(core, core_ended, to_forget).await,
+        };
+        if let Some(network) = self.network {
+            network.close();
+        }
+        if let Some(path) = self.pid_file {
+            remove(&path);
+        }
+        end
+    }
+}
+
+impl Network {
+    async fn open(path: &Path, options: &SchedulerOptions) -> Result<Self, StartError> {
+        let run_id = random_run_id().map_err(StartError::Threads)?;
+        let authority = Arc::new(Authority::new(&run_id)?);
+        let identity = authority.issue(&PeerName::scheduler(&run_id)?)?;
+        let mut config = EndpointConfig::new(identity).with_transport(options.transport);
+        config.ports = options.port..=options.port;
+        if let Some(host) = options.host {
+            config.bind = host;
+        } else if let Some(interface) = &options.interface {
+            config.bind = address_of(interface)?;
+        }
+        let endpoint = Endpoint::bind(config).await?;
+        let join = authority.issue(&PeerName::join(&run_id)?)?;
+        let started = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        let file = SchedulerFile {
+            version: SchedulerFile::VERSION,
+            run_id,
+            epoch: FIRST_EPOCH,
+            addresses: endpoint.addresses(),
+            tls_addresses: endpoint.tls_addresses(),
+            ca_certificate: join.ca_pem(),
+            join_certificate: join.certificate_pem(),
+            join_key: join.key_pem(),
+            pid: std::process::id(),
+            host: slurm::node_name(),
+            started: started.as_secs(),
+            slurm_job_id: slurm::job_id(),
+        };
+        let programs = Programs::open(&file.run_id)?;
+        claim::claim(path, &file).await?;
+        let addresses: Vec<_> = file.addresses.iter().map(ToString::to_string).collect();
+        tracing::info!(run = file.run_id, file = %path.display(), "scheduler listens at {}",
+            addresses.join(", "));
+        Ok(Self {
+            endpoint,
+            authority,
+            file,
+            path: path.to_owned(),
+            programs,
+        })
+    }
+
+    async fn serve(
+        &self,
+        core: mpsc::Sender<Input>,
+        mut core_ended: oneshot::Receiver<CoreEnd>,
+        mut to_forget: mpsc::UnboundedReceiver<rdask_core::id::ProgramHash>,
+    ) -> Option<CoreEnd> {
+        let hall = Arc::new(Hall {
+            authority: self.authority.clone(),
+            epoch: self.file.epoch,
+            core: core.clone(),
+        });
+        let mut visits = JoinSet::new();
+        let end = loop {
+            tokio::select! {
+                incoming = self.endpoint.accept() => match incoming {
+                    Some(Incoming::Control(link)) => {
+                        visits.spawn(peers::serve(link, hall.clone()));
+                    }
+                    Some(Incoming::Data { stream, .. }) => {
+                        visits.spawn(self.programs.clone().serve(stream, core.clone()));
+                    }
+                    None => break (&mut core_ended).await.ok(),
+                },
+                end = &mut core_ended => break end.ok(),
+                Some(hash) = to_forget.recv() => self.programs.forget(hash),
+                Some(ended) = visits.join_next() => {
+                    if let Err(error) = ended {
+                        tracing::error!(%error, "the task of a peer panicked");
+                    }
+                }
+            }
+        };
+        // Last words are in the queues; each connection closes itself once they are out.
+        let goodbye = async { while visits.join_next().await.is_some() {} };
+        if tokio::time::timeout(GOODBYE_TIME_MAX, goodbye)
+            .await
+            .is_err()
+        {
+            tracing::warn!("some peers may not know why the scheduler ended");
+        }
+        visits.shutdown().await;
+        self.endpoint.close().await;
+        end
+    }
+
+    fn close(self) {
+        match SchedulerFile::remove_own(&self.path, &self.file.run_id) {
+            Ok(true) => {}
+            Ok(false) => {
+                tracing::warn!(path = %self.path.display(), "the scheduler file is another's now");
+            }
+            Err(error) => tracing::warn!(%error, "the scheduler file stays"),
+        }
+    }
+}
+
+/// Ends the scheduler on SIGTERM and SIGINT. SIGHUP, as at the end of a login, is survived.
+async fn stop_on_signal(core: mpsc::Sender<Input>) {
+    let signals = (
+        SignalKind::terminate(),
+        SignalKind::interrupt(),
+        SignalKind::hangup(),
+    );
+    let (Ok(mut term), Ok(mut int), Ok(mut hup)) =
+        (signal(signals.0), signal(signals.1), signal(signals.2))
+    else {
+        return tracing::warn!("signals end the scheduler without a goodbye");
+    };
+    let name = loop {
+        tokio::select! {
+            _ = term.recv() => break "SIGTERM",
+            _ = int.recv() => break "SIGINT",
+            _ = hup.recv() => tracing::info!("ignored SIGHUP; end the scheduler with SIGTERM"),
+        }
+    };
+    tracing::info!("got {name}: telling workers and clients");
+    tell(&core, Input::Stop(format!("the scheduler got {name}"))).await;
+}
+
+fn remove(path: &Path) {
+    if let Err(error) = std::fs::remove_file(path) {
+        tracing::debug!(path = %path.display(), %error, "a file of the scheduler stays");
+    }
+}
+
+/// Sixteen hexadecimal digits of the system's randomness: no two runs have the same.
+fn random_run_id() -> io::Result<String> {
+    use std::io::Read;
+    let mut bytes = [0; 8];
+    std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(format!("{:016x}", u64::from_le_bytes(bytes)))
+}
