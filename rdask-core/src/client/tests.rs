@@ -240,7 +240,7 @@ fn a_held_value_is_fetched_and_goes_with_its_waiter() {
         holder: HOLDER,
         contact: contact(),
     };
-    assert_eq!(actions(&mut client), [fetch.clone()]);
+    assert_eq!(actions(&mut client), std::slice::from_ref(&fetch));
     client.handle_fetched(Time(1), task(0, 1), Bytes::from_static(b"long"));
     assert_eq!(actions(&mut client), [Action::Complete(waiter)]);
     let piece = Piece::Value(1, Bytes::from_static(b"long"));
