@@ -9,6 +9,7 @@ pub mod failure;
 pub mod hello;
 pub mod id;
 pub mod message;
+pub mod process;
 pub mod range;
 pub mod scheduler;
 pub mod time;

@@ -22,7 +22,6 @@ mod core;
 mod driver;
 pub(crate) mod nested;
 pub(crate) mod net_thread;
-mod network;
 pub(crate) mod parking;
 pub(crate) mod parts;
 mod sending;
@@ -30,6 +29,7 @@ mod sending_many;
 pub(crate) mod session;
 #[cfg(test)]
 mod tests;
+pub(crate) mod values;
 pub(crate) mod waiting;
 
 pub use self::core::Core;

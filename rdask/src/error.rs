@@ -65,9 +65,9 @@ pub enum Error {
         /// The task.
         task: TaskId,
     },
-    /// `rdask::context()` was asked for what only a task has, outside of one.
-    #[error("this thread doesn't run a task: only tasks have a client of their process")]
-    NoTask,
+    /// The process of this task has no way to submit further tasks.
+    #[error("tasks of this process cannot submit tasks")]
+    NoNesting,
 }
 
 impl Error {
@@ -89,7 +89,7 @@ impl Error {
             | Self::Timeout
             | Self::NotDetached { .. }
             | Self::Released { .. }
-            | Self::NoTask => None,
+            | Self::NoNesting => None,
         }
     }
 

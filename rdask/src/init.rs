@@ -53,24 +53,12 @@ pub fn is_called() -> bool {
     CALLED.load(Ordering::Relaxed)
 }
 
-#[expect(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "the answer to a probe is its output"
-)]
+#[expect(clippy::print_stdout, clippy::print_stderr, reason = "the answer to a probe is its output")]
 fn answer_probe() -> ! {
     match program::hash() {
         Ok(hash) => {
             let rdask = RDASK_VERSION.to_owned();
-            println!(
-                "{}",
-                ProbeAnswer {
-                    protocol: PROTOCOL_VERSION,
-                    hash,
-                    rdask
-                }
-                .encode()
-            );
+            println!("{}", ProbeAnswer { protocol: PROTOCOL_VERSION, hash, rdask }.encode());
             exit(0)
         }
         Err(error) => {
@@ -89,10 +77,7 @@ fn work(setup: impl FnOnce()) -> ! {
     exit(run(handover))
 }
 
-#[expect(
-    clippy::print_stderr,
-    reason = "the nanny keeps what a process says last"
-)]
+#[expect(clippy::print_stderr, reason = "the nanny keeps what a process says last")]
 fn give_up(code: i32, message: &str) -> ! {
     eprintln!("rdask: {message}");
     exit(code)
@@ -105,10 +90,7 @@ struct NotStarted {
 
 impl NotStarted {
     fn new(what: &str, error: &dyn std::fmt::Display) -> Self {
-        Self {
-            code: EXIT_NOT_STARTED,
-            message: format!("{what}: {error}"),
-        }
+        Self { code: EXIT_NOT_STARTED, message: format!("{what}: {error}") }
     }
 }
 
@@ -120,14 +102,10 @@ fn begin() -> Result<Handover, NotStarted> {
         .map_err(|error| NotStarted::new("no signal at the nanny's end", &error))?;
     let (handover, lifeline) = take_handover()?;
     umask(Mode::from_bits_truncate(handover.umask));
-    let hash =
-        program::hash().map_err(|error| NotStarted::new("can't read the program", &error))?;
+    let hash = program::hash().map_err(|error| NotStarted::new("can't read the program", &error))?;
     if format!("{hash:#}") != handover.program {
         let message = "the program's file changed while it was started".to_owned();
-        return Err(NotStarted {
-            code: EXIT_NOT_STARTED,
-            message,
-        });
+        return Err(NotStarted { code: EXIT_NOT_STARTED, message });
     }
     let watch = std::thread::Builder::new().name("rdask-lifeline".to_owned());
     watch
@@ -142,11 +120,7 @@ fn take_handover() -> Result<(Handover, BufReader<File>), NotStarted> {
     // The same pipe under a number of its own, closed in whatever the program starts.
     let mut pipe = BufReader::new(File::open("/proc/self/fd/0").map_err(failed)?);
     let handover = Handover::read(&mut pipe).map_err(|error| NotStarted {
-        code: if error.is_version() {
-            EXIT_VERSION
-        } else {
-            EXIT_NOT_STARTED
-        },
+        code: if error.is_version() { EXIT_VERSION } else { EXIT_NOT_STARTED },
         message: error.to_string(),
     })?;
     let nothing = File::open(Path::new("/dev/null")).map_err(failed)?;
@@ -161,10 +135,7 @@ fn end_with_nanny(mut lifeline: BufReader<File>) {
     // The nanny never writes more; whatever comes is its end.
     while lifeline.read(&mut byte).is_ok_and(|count| count > 0) {}
     if let Err(errno) = kill(nix::unistd::getpid(), Signal::SIGKILL) {
-        give_up(
-            EXIT_NOT_STARTED,
-            &format!("the nanny has ended, and the process can't: {errno}"),
-        );
+        give_up(EXIT_NOT_STARTED, &format!("the nanny has ended, and the process can't: {errno}"));
     }
 }
 

@@ -19,7 +19,8 @@ use crate::error::Result;
 mod handles;
 mod many;
 
-pub use handles::{Handles, Listed};
+pub use handles::Handles;
+pub(crate) use handles::Listed;
 pub use many::{IntoIter, Remotes};
 
 /// Which result of which client an argument is. It keeps nothing alive.

@@ -76,10 +76,7 @@ impl SchedulerOptions {
     /// A scheduler that is reached by a scheduler file.
     #[must_use]
     pub fn new(scheduler_file: impl Into<PathBuf>) -> Self {
-        Self {
-            scheduler_file: Some(scheduler_file.into()),
-            ..Self::local()
-        }
+        Self { scheduler_file: Some(scheduler_file.into()), ..Self::local() }
     }
 
     /// A scheduler for this program alone, without network, files and signals.
@@ -162,29 +159,20 @@ impl Server {
     /// # Errors
     /// See [`StartError`].
     pub fn start(options: SchedulerOptions) -> Result<Self, StartError> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(StartError::Threads)?;
         let handle = runtime.handle().clone();
         let (core, inputs) = mpsc::channel(INPUTS_MAX);
         let net_core = core.clone();
         let (ready, is_ready) = std_mpsc::sync_channel(1);
-        let net = std::thread::Builder::new()
-            .name("rdask-net".to_owned())
-            .spawn(move || run_net(&runtime, options, (net_core, inputs), &ready));
+        let net = std::thread::Builder::new().name("rdask-net".to_owned()).spawn(move || {
+            run_net(&runtime, options, (net_core, inputs), &ready)
+        });
         let net = net.map_err(StartError::Threads)?;
         match is_ready.recv() {
-            Ok(Ok(file)) => Ok(Self {
-                core,
-                net: Some(net),
-                handle,
-                file,
-            }),
+            Ok(Ok(file)) => Ok(Self { core, net: Some(net), handle, file }),
             Ok(Err(error)) => Err(error),
-            Err(_) => Err(StartError::Threads(io::Error::other(
-                "the network thread panicked",
-            ))),
+            Err(_) => Err(StartError::Threads(io::Error::other("the network thread panicked"))),
         }
     }
 
@@ -259,10 +247,7 @@ impl Server {
     fn end(&mut self, reason: &str) -> ServerEnd {
         let (core, reason) = (self.core.clone(), reason.to_owned());
         // Not on this thread, which may be one that must not block.
-        drop(
-            self.handle
-                .spawn(async move { tell(&core, Input::Stop(reason)).await }),
-        );
+        drop(self.handle.spawn(async move { tell(&core, Input::Stop(reason)).await }));
         self.join()
     }
 
@@ -298,19 +283,9 @@ impl Server {
                 tell(&core, Input::LinkLost(peer)).await;
             }
         });
-        let you = answered
-            .recv()
-            .unwrap_or_else(|_| Err("the scheduler has ended".to_owned()))?;
-        let welcome = Welcome {
-            epoch: FIRST_EPOCH,
-            certificate: Vec::new(),
-            you,
-        };
-        Ok(Connected {
-            welcome,
-            send,
-            receive: Inbox::of_queue(from_core),
-        })
+        let you = answered.recv().unwrap_or_else(|_| Err("the scheduler has ended".to_owned()))?;
+        let welcome = Welcome { epoch: FIRST_EPOCH, certificate: Vec::new(), you };
+        Ok(Connected { welcome, send, receive: Inbox::of_queue(from_core) })
     }
 }
 
@@ -357,22 +332,13 @@ fn run_net(
         }
     };
     let (forgotten, to_forget) = mpsc::unbounded_channel();
-    let config = Config {
-        epoch: FIRST_EPOCH,
-        result_bytes_max: options.result_memory,
-    };
-    let setup = Setup {
-        config,
-        idle_timeout: options.idle_timeout,
-        forgotten,
-    };
+    let config = Config { epoch: FIRST_EPOCH, result_bytes_max: options.result_memory };
+    let setup = Setup { config, idle_timeout: options.idle_timeout, forgotten };
     let (ended, core_ended) = oneshot::channel();
-    let thread = std::thread::Builder::new()
-        .name("rdask-core".to_owned())
-        .spawn(move || {
-            // A panic drops the sender, which says it as well.
-            drop(ended.send(core_thread::run(setup, inputs)));
-        });
+    let thread = std::thread::Builder::new().name("rdask-core".to_owned()).spawn(move || {
+        // A panic drops the sender, which says it as well.
+        drop(ended.send(core_thread::run(setup, inputs)));
+    });
     let thread = match thread {
         Ok(thread) => thread,
         Err(error) => {
@@ -380,9 +346,7 @@ fn run_net(
             return not_started();
         }
     };
-    drop(ready.send(Ok(
-        opened.network.as_ref().map(|network| network.file.clone()),
-    )));
+    drop(ready.send(Ok(opened.network.as_ref().map(|network| network.file.clone()))));
     let end = runtime.block_on(opened.serve(core, core_ended, to_forget, options.handle_signals));
     let panicked = thread.join().is_err();
     match end {
@@ -417,15 +381,9 @@ impl Opened {
         };
         if let Some(path) = &options.pid_file {
             let written = std::fs::write(path, format!("{}\n", std::process::id()));
-            written.map_err(|source| StartError::PidFile {
-                path: path.clone(),
-                source,
-            })?;
+            written.map_err(|source| StartError::PidFile { path: path.clone(), source })?;
         }
-        Ok(Self {
-            network,
-            pid_file: options.pid_file.clone(),
-        })
+        Ok(Self { network, pid_file: options.pid_file.clone() })
     }
 
     /// Serves whoever comes until the core ends.
@@ -468,9 +426,7 @@ impl Network {
         }
         let endpoint = Endpoint::bind(config).await?;
         let join = authority.issue(&PeerName::join(&run_id)?)?;
-        let started = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
+        let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let file = SchedulerFile {
             version: SchedulerFile::VERSION,
             run_id,
@@ -490,13 +446,7 @@ impl Network {
         let addresses: Vec<_> = file.addresses.iter().map(ToString::to_string).collect();
         tracing::info!(run = file.run_id, file = %path.display(), "scheduler listens at {}",
             addresses.join(", "));
-        Ok(Self {
-            endpoint,
-            authority,
-            file,
-            path: path.to_owned(),
-            programs,
-        })
+        Ok(Self { endpoint, authority, file, path: path.to_owned(), programs })
     }
 
     async fn serve(
@@ -533,10 +483,7 @@ impl Network {
         };
         // Last words are in the queues; each connection closes itself once they are out.
         let goodbye = async { while visits.join_next().await.is_some() {} };
-        if tokio::time::timeout(GOODBYE_TIME_MAX, goodbye)
-            .await
-            .is_err()
-        {
+        if tokio::time::timeout(GOODBYE_TIME_MAX, goodbye).await.is_err() {
             tracing::warn!("some peers may not know why the scheduler ended");
         }
         visits.shutdown().await;
@@ -557,11 +504,7 @@ impl Network {
 
 /// Ends the scheduler on SIGTERM and SIGINT. SIGHUP, as at the end of a login, is survived.
 async fn stop_on_signal(core: mpsc::Sender<Input>) {
-    let signals = (
-        SignalKind::terminate(),
-        SignalKind::interrupt(),
-        SignalKind::hangup(),
-    );
+    let signals = (SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup());
     let (Ok(mut term), Ok(mut int), Ok(mut hup)) =
         (signal(signals.0), signal(signals.1), signal(signals.2))
     else {

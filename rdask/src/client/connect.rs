@@ -13,9 +13,9 @@ use tokio::time::{Instant, sleep};
 
 use super::Client;
 use super::net_thread::NetThread;
-use super::network::NetworkValues;
 use super::parts::ClientParts;
 use super::session::Session;
+use super::values::NetworkValues;
 use crate::connection::{Connected, dial};
 use crate::error::{ConnectionError, Result};
 use crate::{init, program};

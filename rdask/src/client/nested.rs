@@ -1,71 +1,98 @@
-//! Clients inside tasks: hooks that the runtime of a process sets.
+//! Clients inside tasks.
 //!
 //! A task's client is its process's, made on first use. What a task submits belongs to its run,
 //! and while it waits its slot is given back.
 
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rdask_core::message::Parent;
 
 use super::Client;
+use crate::context::{self, Context};
 use crate::error::{Error, Result};
 
-/// What the runtime of a process provides.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Hooks {
-    /// Connects the client that the tasks of this process share.
-    pub(crate) connect: fn() -> Result<Client>,
-    /// The run that this thread is at, if any.
-    pub(crate) current: fn() -> Option<Parent>,
-    /// Gives back the slot of the run that this thread is at, while the closure waits.
-    pub(crate) park: fn(&mut dyn FnMut()),
+type Connect = dyn Fn() -> Result<Client> + Send + Sync;
+
+/// The client that the tasks of one process share. Clones are the same client.
+#[derive(Clone, Default)]
+pub struct NestedClient(Arc<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    connect: Option<Box<Connect>>,
+    /// The lock is held while the first task that needs it connects; others wait for it.
+    client: Mutex<Option<Client>>,
 }
 
-static HOOKS: OnceLock<Hooks> = OnceLock::new();
-
-/// Sets the hooks, once in a process. Later calls change nothing.
-pub(crate) fn set_hooks(hooks: Hooks) {
-    // A process has one runtime; a second one would set the same.
-    let _ = HOOKS.set(hooks);
-}
-
-/// The client of this task's process.
-///
-/// # Errors
-/// Outside of tasks, or if it cannot connect.
-pub(crate) fn client() -> Result<Client> {
-    /// Connecting is done by one task, others wait for it.
-    static CLIENT: Mutex<Option<Client>> = Mutex::new(None);
-    let hooks = HOOKS.get().ok_or(Error::NoTask)?;
-    let mut client = CLIENT.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(client) = &*client {
-        return Ok(client.clone());
+impl NestedClient {
+    /// A client that is connected when a task first asks for it.
+    pub fn new(connect: impl Fn() -> Result<Client> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(Inner {
+            connect: Some(Box::new(connect)),
+            client: Mutex::default(),
+        }))
     }
-    let connected = (hooks.connect)()?;
-    *client = Some(connected.clone());
-    Ok(connected)
+
+    fn get(&self) -> Result<Client> {
+        let connect = self.0.connect.as_ref().ok_or(Error::NoNesting)?;
+        let mut client = self.0.client.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(client) = &*client {
+            return Ok(client.clone());
+        }
+        let connected = connect()?;
+        *client = Some(connected.clone());
+        Ok(connected)
+    }
+}
+
+impl PartialEq for NestedClient {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for NestedClient {}
+
+impl fmt::Debug for NestedClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NestedClient").finish_non_exhaustive()
+    }
+}
+
+impl Context {
+    /// A client for this task to submit further tasks with. They belong to the task's run: when it
+    /// is cancelled or run again, they are cancelled. While the task waits for them, its slot is
+    /// given to others.
+    ///
+    /// # Errors
+    /// If the process cannot connect to the scheduler.
+    ///
+    /// ```no_run
+    /// fn fibonacci(n: u64) -> rdask::Result<u64> {
+    ///     if n < 2 {
+    ///         return Ok(n);
+    ///     }
+    ///     let client = rdask::context().client()?;
+    ///     let smaller = client.try_map(fibonacci, [n - 1, n - 2]);
+    ///     Ok(client.gather(smaller)?.iter().sum())
+    /// }
+    /// # fn main() -> rdask::Result<()> {
+    /// # let client = rdask::Client::local()?;
+    /// assert_eq!(client.try_submit(fibonacci, (10,)).result()?, 55);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn client(&self) -> Result<Client> {
+        self.nested().get()
+    }
 }
 
 /// The run that this thread is at, if any.
 pub(super) fn parent() -> Option<Parent> {
-    HOOKS.get().and_then(|hooks| (hooks.current)())
-}
-
-/// Whether this thread runs a task.
-pub(super) fn in_task() -> bool {
-    parent().is_some()
-}
-
-/// Waits with the slot given back.
-pub(super) fn park_while<R>(wait: impl FnOnce() -> R) -> R {
-    let Some(hooks) = HOOKS.get() else {
-        return wait();
-    };
-    let (mut wait, mut result) = (Some(wait), None);
-    (hooks.park)(&mut || {
-        if let Some(wait) = wait.take() {
-            result = Some(wait());
-        }
-    });
-    result.expect("the hook calls the closure once")
+    let context = context::try_context()?;
+    Some(Parent {
+        task: context.task(),
+        run: context.run(),
+    })
 }

@@ -6,15 +6,15 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 
-use super::nested;
+use crate::context;
 
 /// Waits for a future on the user's thread. In a task, the slot is given back meanwhile.
 ///
 /// # Panics
 /// Inside an async runtime, whose thread would do nothing else meanwhile.
 pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
-    if nested::in_task() {
-        return nested::park_while(|| park_on(future));
+    if context::try_context().is_some() {
+        return context::park_while(|| park_on(future));
     }
     assert!(
         tokio::runtime::Handle::try_current().is_err(),

@@ -64,13 +64,7 @@ pub struct Queue<M> {
 pub fn outbox<M: Weigh>() -> (Outbox<M>, Queue<M>) {
     let (sender, receiver) = mpsc::unbounded_channel();
     let bytes = Arc::new(AtomicUsize::new(0));
-    (
-        Outbox {
-            sender,
-            bytes: bytes.clone(),
-        },
-        Queue { receiver, bytes },
-    )
+    (Outbox { sender, bytes: bytes.clone() }, Queue { receiver, bytes })
 }
 
 impl<M: Weigh> Outbox<M> {
@@ -80,9 +74,7 @@ impl<M: Weigh> Outbox<M> {
     /// If the connection has ended.
     pub fn send(&self, message: M) -> Result<(), Ended> {
         self.bytes.fetch_add(message.weight(), Ordering::Relaxed);
-        self.sender
-            .send(Outgoing::Message(message))
-            .map_err(|_| Ended)
+        self.sender.send(Outgoing::Message(message)).map_err(|_| Ended)
     }
 
     /// Ends the connection once everything before is sent; the peer is told why.
@@ -90,9 +82,7 @@ impl<M: Weigh> Outbox<M> {
     /// # Errors
     /// If the connection has ended.
     pub fn close(&self, reason: &str) -> Result<(), Ended> {
-        self.sender
-            .send(Outgoing::Close(reason.to_owned()))
-            .map_err(|_| Ended)
+        self.sender.send(Outgoing::Close(reason.to_owned())).map_err(|_| Ended)
     }
 
     /// About how many bytes wait.
@@ -109,18 +99,13 @@ impl<M: Weigh> Outbox<M> {
 
 impl<M> Clone for Outbox<M> {
     fn clone(&self) -> Self {
-        Self {
-            sender: self.sender.clone(),
-            bytes: self.bytes.clone(),
-        }
+        Self { sender: self.sender.clone(), bytes: self.bytes.clone() }
     }
 }
 
 impl<M> fmt::Debug for Outbox<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Outbox")
-            .field("bytes", &self.bytes)
-            .finish_non_exhaustive()
+        f.debug_struct("Outbox").field("bytes", &self.bytes).finish_non_exhaustive()
     }
 }
 
@@ -143,10 +128,7 @@ impl<M: Weigh> Queue<M> {
         if self.receiver.recv_many(&mut taken, limit).await == 0 {
             return None;
         }
-        let mut drained = Drained {
-            messages: Vec::with_capacity(taken.len()),
-            close: None,
-        };
+        let mut drained = Drained { messages: Vec::with_capacity(taken.len()), close: None };
         for outgoing in taken {
             match outgoing {
                 Outgoing::Message(message) => {
@@ -165,17 +147,13 @@ impl<M: Weigh> Queue<M> {
 
 impl<M> fmt::Debug for Queue<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Queue")
-            .field("bytes", &self.bytes)
-            .finish_non_exhaustive()
+        f.debug_struct("Queue").field("bytes", &self.bytes).finish_non_exhaustive()
     }
 }
 
 impl<M> fmt::Debug for Drained<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Drained")
-            .field("messages", &self.messages.len())
-            .finish_non_exhaustive()
+        f.debug_struct("Drained").field("messages", &self.messages.len()).finish_non_exhaustive()
     }
 }
 
@@ -194,20 +172,13 @@ enum Origin<M> {
 impl<M: Weigh> Inbox<M> {
     pub(crate) fn new() -> (mpsc::Sender<Result<M, ConnectionEnd>>, Self) {
         let (sender, receiver) = mpsc::channel(INBOX_MAX);
-        (
-            sender,
-            Self {
-                source: Origin::Link(receiver),
-            },
-        )
+        (sender, Self { source: Origin::Link(receiver) })
     }
 
     /// What comes out of a queue, without a link between.
     #[must_use]
     pub fn of_queue(queue: Queue<M>) -> Self {
-        Self {
-            source: Origin::Queue(queue.receiver, queue.bytes),
-        }
+        Self { source: Origin::Queue(queue.receiver, queue.bytes) }
     }
 
     /// The next message.
@@ -257,7 +228,10 @@ impl<M: Weigh> Inbox<M> {
     }
 }
 
-fn arrived<M: Weigh>(next: Option<Outgoing<M>>, bytes: &AtomicUsize) -> Result<M, ConnectionEnd> {
+fn arrived<M: Weigh>(
+    next: Option<Outgoing<M>>,
+    bytes: &AtomicUsize,
+) -> Result<M, ConnectionEnd> {
     match next {
         Some(Outgoing::Message(message)) => {
             bytes.fetch_sub(message.weight(), Ordering::Relaxed);
@@ -339,14 +313,8 @@ impl Weigh for ToProcess {
 impl Weigh for ToClient {
     fn weight(&self) -> usize {
         let inside = match self {
-            Self::Ended {
-                outcome: Outcome::Values(values),
-                ..
-            } => values.weight(),
-            Self::Ended {
-                outcome: Outcome::Failed(failure),
-                ..
-            } => failure.message.len(),
+            Self::Ended { outcome: Outcome::Values(values), .. } => values.weight(),
+            Self::Ended { outcome: Outcome::Failed(failure), .. } => failure.message.len(),
             Self::States { states, .. } => size_of_val(&states[..]),
             Self::Status { status, .. } => size_of_val(&status.workers[..]),
             _ => 0,

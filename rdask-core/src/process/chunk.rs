@@ -1,0 +1,403 @@
+//! Slots and the chunks that run in them.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::work::{Work, common_sources, has_own_sources, own_sources};
+use super::{Action, ChunkEnd, ChunkId, PARKED_MAX, Process, StartChunk, ValueId};
+use crate::failure::{Failure, FailureKind};
+use crate::id::{ArrayId, AssignmentId, FunctionKey, TaskId};
+use crate::message::{Assign, End, Finished, FromProcess};
+use crate::range::{Range, RangeSet};
+use crate::time::Time;
+
+/// A chunk that lasts so long gives back what it has not started. Chunks are meant to last a
+/// millisecond; a factor of five leaves room for a busy node and is still no wait to speak of.
+const OVERDUE: Duration = Duration::from_millis(5);
+
+/// Tasks in a slot.
+#[derive(Debug)]
+pub(super) struct Chunk {
+    pub(super) assignment: AssignmentId,
+    pub(super) array: ArrayId,
+    pub(super) range: Range,
+    function: FunctionKey,
+    pub(super) threads: u32,
+    alarm: Option<Time>,
+    /// Whether its one run took too long and was reported as failed.
+    pub(super) timed_out: bool,
+}
+
+/// The slots that the scheduler granted, and who has them.
+#[derive(Debug)]
+pub(super) struct Slots {
+    granted: u32,
+    /// Those that runs have which are not parked.
+    pub(super) used: u32,
+    /// Parked runs and how many slots each gave back.
+    pub(super) parked: BTreeMap<ChunkId, u32>,
+    /// Those of them that want to go on, in the order of their asking.
+    pub(super) resuming: VecDeque<ChunkId>,
+    /// Whether the scheduler awaits to hear that no more than the granted slots run.
+    revoked: bool,
+    parked_changed: bool,
+}
+
+impl Slots {
+    pub(super) fn new(granted: u32) -> Self {
+        Self {
+            granted,
+            used: 0,
+            parked: BTreeMap::new(),
+            resuming: VecDeque::new(),
+            revoked: false,
+            parked_changed: false,
+        }
+    }
+
+    pub(super) fn grant(&mut self, slots: u32) {
+        self.revoked = slots < self.granted || (self.revoked && slots < self.used);
+        self.granted = slots;
+    }
+
+    pub(super) fn free(&self) -> u32 {
+        self.granted.saturating_sub(self.used)
+    }
+
+    /// False if no such run is parked.
+    pub(super) fn want_resume(&mut self, chunk: ChunkId) -> bool {
+        let waits = self.parked.contains_key(&chunk) && !self.resuming.contains(&chunk);
+        if waits {
+            self.resuming.push_back(chunk);
+        }
+        waits
+    }
+
+    /// Takes the slots of a chunk back, parked or not.
+    fn leave(&mut self, chunk: ChunkId, threads: u32) {
+        if self.parked.remove(&chunk).is_some() {
+            self.resuming.retain(|waiting| *waiting != chunk);
+            self.parked_changed = true;
+        } else {
+            self.used -= threads;
+        }
+    }
+
+    /// The next parked run that gets its slots again.
+    fn resume_next(&mut self) -> Option<ChunkId> {
+        let chunk = *self.resuming.front()?;
+        let threads = self.parked[&chunk];
+        // What was granted may have shrunk below what it needs; then it goes on alone.
+        if threads > self.free() && (self.used > 0 || self.granted == 0) {
+            return None;
+        }
+        self.resuming.pop_front();
+        self.parked.remove(&chunk);
+        self.parked_changed = true;
+        self.used += threads;
+        Some(chunk)
+    }
+}
+
+impl Process {
+    /// Fills the free slots: with parked runs that want to go on, then with new chunks.
+    pub(super) fn start_next(&mut self) {
+        while let Some(chunk) = self.slots.resume_next() {
+            self.actions.push_back(Action::Resume(chunk));
+        }
+        while self.slots.resuming.is_empty()
+            && self.slots.free() > 0
+            && let Some(assignment) = self.next_in_queue()
+        {
+            self.start_chunk(assignment);
+        }
+    }
+
+    /// The first assignment that may start. One that has to wait for slots which the process may
+    /// have is not overtaken, or it would wait for ever.
+    fn next_in_queue(&self) -> Option<AssignmentId> {
+        let crowded = self.slots.parked.len() >= PARKED_MAX;
+        for (.., id) in &self.queue {
+            let assign = &self.works[id].assign;
+            let threads = u32::from(assign.threads);
+            if threads > self.slots.granted || (crowded && !assign.nested_here) {
+                continue;
+            }
+            return (threads <= self.slots.free()).then_some(*id);
+        }
+        None
+    }
+
+    fn start_chunk(&mut self, id: AssignmentId) {
+        let work = self.works.get_mut(&id).expect("the queue has only these");
+        let assign = Arc::clone(&work.assign);
+        let threads = u32::from(assign.threads);
+        let lanes = u64::from((self.slots.granted / threads).max(1));
+        let share = u32::try_from(self.ready_count.div_ceil(lanes)).unwrap_or(u32::MAX);
+        let len = match assign.timeout {
+            Some(_) => 1,
+            None => self.paces.chunk_len(assign.function).min(share),
+        };
+        let before = work.startable();
+        let range = work.ready.take_first(len).expect("something can start");
+        work.unstarted.remove(range);
+        work.running += range.len();
+        self.requeue(id, before);
+
+        let chunk = ChunkId(self.chunk_count);
+        self.chunk_count += 1;
+        self.slots.used += threads;
+        let alarm = match assign.timeout {
+            Some(timeout) => Some(self.now + timeout),
+            None => (range.len() > 1).then(|| self.now + OVERDUE),
+        };
+        self.alarms.extend(alarm.map(|time| (time, chunk)));
+        self.chunks.insert(
+            chunk,
+            Chunk {
+                assignment: id,
+                array: assign.array,
+                range,
+                function: assign.function,
+                threads,
+                alarm,
+                timed_out: false,
+            },
+        );
+        let small = self.small_inputs(&assign, range);
+        self.actions.push_back(Action::StartChunk(StartChunk {
+            chunk,
+            assign,
+            range,
+            small,
+        }));
+    }
+
+    /// Those inputs of a chunk that only this state machine has.
+    fn small_inputs(&self, assign: &Assign, range: Range) -> BTreeMap<ValueId, Bytes> {
+        let mut small = BTreeMap::new();
+        let mut add = |value: ValueId| {
+            if let Some(bytes) = self.inputs.small(value) {
+                small.insert(value, bytes);
+            }
+        };
+        common_sources(assign).for_each(|source| add(ValueId::of(source)));
+        if has_own_sources(assign) {
+            for index in range {
+                let position = (index - assign.range.start) as usize;
+                own_sources(assign, position).for_each(|source| add(ValueId::of(source)));
+            }
+        }
+        small
+    }
+
+    pub(super) fn chunk_ended(&mut self, id: ChunkId, end: ChunkEnd) {
+        let Some(chunk) = self.chunks.remove(&id) else {
+            self.stale_count += 1;
+            return;
+        };
+        if let Some(time) = chunk.alarm {
+            self.alarms.remove(&(time, id));
+        }
+        self.slots.leave(id, chunk.threads);
+        let mut rest = RangeSet::from(chunk.range);
+        let count: u32 = end.ended.iter().map(|(range, _)| range.len()).sum();
+        self.paces.measured(chunk.function, count, end.busy);
+        let busy_ns = u64::try_from(end.busy.as_nanos()).unwrap_or(u64::MAX);
+        for (range, how) in end.ended {
+            assert!(
+                rest.covers(range),
+                "tasks {range:?} ended in a chunk of {:?}",
+                chunk.range
+            );
+            rest.remove(range);
+            let share = u128::from(busy_ns) * u128::from(range.len()) / u128::from(count.max(1));
+            self.tasks_ended(&chunk, range, share as u64, how);
+        }
+        for range in rest.iter() {
+            if chunk.timed_out {
+                let work = self.works.get_mut(&chunk.assignment);
+                let work = work.expect("an assignment stays while tasks of it run");
+                work.running -= range.len();
+                work.cancelled.remove(range);
+            } else {
+                self.not_run(chunk.assignment, range);
+            }
+        }
+        self.remove_if_over(chunk.assignment);
+    }
+
+    /// Runs of a chunk ended.
+    fn tasks_ended(&mut self, chunk: &Chunk, range: Range, busy_ns: u64, end: End) {
+        let array = chunk.array;
+        let work = self.works.get_mut(&chunk.assignment);
+        let work = work.expect("an assignment stays while tasks of it run");
+        work.running -= range.len();
+        work.cancelled.remove(range);
+        let assign = Arc::clone(&work.assign);
+        let movable = !work.uses_local;
+        if chunk.timed_out {
+            // A copy of another run's result may have come from elsewhere meanwhile.
+            if matches!(end, End::Stored(_)) && !self.kept.has_any(array, range) {
+                self.actions.push_back(Action::DropValues(array, range));
+            }
+            return;
+        }
+        match &end {
+            End::Inline(blob) => {
+                assert_eq!(blob.count(), range.len(), "one result per task");
+                self.kept.small(array, range, blob.clone());
+                self.values_came(array, range);
+            }
+            End::Stored(sizes) => {
+                let parts = usize::from(assign.parts);
+                assert_eq!(
+                    sizes.len(),
+                    range.len() as usize * parts,
+                    "one size per part"
+                );
+                self.kept.stored(array, range);
+                self.values_came(array, range);
+            }
+            End::Failed(_) | End::Cancelled => {}
+        }
+        let unwanted = self.kept.marked_dropped(array, range);
+        self.tasks_left(&assign, range);
+        self.outbox.push(
+            Finished {
+                assignment: chunk.assignment,
+                array,
+                range,
+                busy_ns,
+                end,
+            },
+            movable,
+        );
+        for range in unwanted {
+            self.drop_values(array, range);
+        }
+    }
+
+    /// Tasks that were to run have not started: they are queued again, or are over if they were
+    /// cancelled.
+    pub(super) fn not_run(&mut self, id: AssignmentId, range: Range) {
+        let work = self.works.get_mut(&id);
+        let work = work.expect("an assignment stays while tasks of it run");
+        let before = work.startable();
+        work.running -= range.len();
+        work.unstarted.insert(range);
+        work.ready.insert(range);
+        let cancelled: Vec<Range> = work.cancelled.within(range).collect();
+        work.cancelled.remove(range);
+        self.requeue(id, before);
+        for range in cancelled {
+            self.cancel_unstarted(id, range);
+        }
+    }
+
+    pub(super) fn taken_back(&mut self, id: ChunkId, range: Range) {
+        let Some(chunk) = self.chunks.get_mut(&id) else {
+            self.stale_count += 1;
+            return;
+        };
+        if range.is_empty() {
+            return;
+        }
+        assert!(
+            range.end == chunk.range.end && chunk.range.covers(range),
+            "tasks {range:?} taken back from a chunk of {:?}",
+            chunk.range
+        );
+        chunk.range.end = range.start;
+        let assignment = chunk.assignment;
+        self.not_run(assignment, range);
+    }
+
+    pub(super) fn parked(&mut self, id: ChunkId) {
+        let Some(chunk) = self.chunks.get(&id) else {
+            self.stale_count += 1;
+            return;
+        };
+        if self.slots.parked.contains_key(&id) {
+            self.stale_count += 1;
+            return;
+        }
+        self.slots.used -= chunk.threads;
+        self.slots.parked.insert(id, chunk.threads);
+        self.slots.parked_changed = true;
+        if chunk.range.len() > 1 {
+            self.actions.push_back(Action::TakeBack(id));
+        }
+    }
+
+    /// A chunk lasts long.
+    pub(super) fn alarm(&mut self, id: ChunkId) {
+        let chunk = self.chunks.get_mut(&id).expect("alarms go with chunks");
+        chunk.alarm = None;
+        let work = &self.works[&chunk.assignment];
+        let assign = Arc::clone(&work.assign);
+        if assign.timeout.is_none() {
+            self.paces.overdue(chunk.function);
+            self.actions.push_back(Action::TakeBack(id));
+            return;
+        }
+        chunk.timed_out = true;
+        let (range, movable) = (chunk.range, !work.uses_local);
+        self.actions.push_back(Action::CancelRunning(id, range));
+        let finished = Finished {
+            assignment: assign.assignment,
+            array: assign.array,
+            range,
+            busy_ns: 0,
+            end: End::Failed(timed_out(work, range.start)),
+        };
+        self.outbox.push(finished, movable);
+        // Inputs are released now rather than at the run's end: it has its own hold on them.
+        self.tasks_left(&assign, range);
+    }
+
+    /// Tells the scheduler of slots that came free.
+    pub(super) fn tell_slots(&mut self) {
+        if std::mem::take(&mut self.slots.parked_changed) {
+            let parked = &self.slots.parked;
+            self.actions.push_back(Action::Send(FromProcess::Parked {
+                runs: parked.len() as u32,
+                slots: parked.values().sum(),
+            }));
+        }
+        if self.slots.revoked && self.slots.used <= self.slots.granted {
+            self.slots.revoked = false;
+            self.actions.push_back(Action::Send(FromProcess::SlotsFree {
+                slots: self.slots.granted,
+            }));
+        }
+    }
+}
+
+fn timed_out(work: &Work, index: u32) -> Failure {
+    let assign = &work.assign;
+    let limit = assign.timeout.unwrap_or_default();
+    let task = TaskId {
+        array: assign.array,
+        index,
+    };
+    Failure {
+        function: assign.name.clone().unwrap_or_default(),
+        run: run_number(assign, index),
+        ..Failure::of_scheduler(
+            FailureKind::TimedOut,
+            format!("it ran longer than {limit:?}; its slot is free once it ends"),
+            task,
+        )
+    }
+}
+
+/// The number of the run of task `index` that `assign` asks for.
+#[must_use]
+pub fn run_number(assign: &Assign, index: u32) -> u32 {
+    let special = assign.runs.iter().find(|(range, _)| range.contains(index));
+    special.map_or(1, |(_, run)| *run)
+}

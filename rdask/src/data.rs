@@ -1,0 +1,279 @@
+//! Values over data streams, both ends: one request, one reply, then raw bytes.
+//!
+//! Requests and replies are framed as on control links and bounded to a few kilobytes. Whoever
+//! sends bytes sends exactly as many as it announced; whoever reads them takes no more than it
+//! allows. A stream on which nothing moves is given up.
+
+use std::future::Future;
+use std::io;
+use std::time::Duration;
+
+use bytes::Bytes;
+use rdask_core::id::{AssignmentId, ProcessId, TaskId};
+use rdask_core::message::{Contact, DataReply, DataRequest};
+use rdask_net::{
+    DataStream, DialError, Endpoint, FrameTooLong, PeerName, PeerNameError, PeerRole, Target,
+    push_frame,
+};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use thiserror::Error;
+use tokio::io::AsyncReadExt;
+
+/// A stream on which nothing moves for so long is given up. A holder may need some seconds to
+/// encode; one that is suspended longer than this is about to be fenced.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Requests and replies are a few numbers or a short text.
+const HEAD_BYTES_MAX: usize = 4096;
+
+/// How much of a refusal's reason travels.
+const REASON_BYTES_MAX: usize = 2000;
+
+/// One write. Each piece has the whole patience, so that slow links are no dead ones.
+const PIECE_BYTES: usize = 256 * 1024;
+
+/// The longest value. Longer ones would be refused by the memory of any worker today.
+pub const VALUE_BYTES_MAX: u64 = 1 << 38;
+
+/// What is set aside at once for a value that was announced; the rest as bytes arrive, so that an
+/// announcement alone costs nothing.
+const RESERVED_BYTES_MAX: u64 = 64 << 20;
+
+/// A value could not be got, put or served.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum DataError {
+    /// The holder can't be reached.
+    #[error(transparent)]
+    Dial(#[from] DialError),
+    /// The holder's name can't be formed.
+    #[error(transparent)]
+    Name(#[from] PeerNameError),
+    /// The stream broke.
+    #[error("the transfer broke off")]
+    Stream(#[from] io::Error),
+    /// Nothing moved.
+    #[error("nothing has moved for {} s", PATIENCE.as_secs())]
+    Stalled,
+    /// The holder doesn't have the value.
+    #[error("it is not there")]
+    NotHere,
+    /// The other side said no.
+    #[error("refused: {0}")]
+    Refused(String),
+    /// A value is longer than anything we take.
+    #[error("{0} bytes are more than a value may have")]
+    TooLong(u64),
+    /// There is no memory for the value.
+    #[error("no memory for {0} bytes")]
+    NoMemory(u64),
+    /// The other side sent something else than it should.
+    #[error("the other side's words make no sense")]
+    Nonsense,
+}
+
+impl From<FrameTooLong> for DataError {
+    fn from(_: FrameTooLong) -> Self {
+        Self::Nonsense
+    }
+}
+
+/// Where a process of this endpoint's run listens.
+fn target(endpoint: &Endpoint, contact: &Contact, process: ProcessId) -> Result<Target, DataError> {
+    let identity = endpoint.identity();
+    let run = identity.name().run();
+    Ok(Target {
+        quic: contact.quic.clone(),
+        tls: contact.tls.clone(),
+        name: PeerName::new(PeerRole::Process, u64::from(process.0), run)?,
+    })
+}
+
+/// Gets a value's encoded bytes from a holder.
+///
+/// # Errors
+/// See [`DataError`].
+pub async fn get(
+    endpoint: &Endpoint,
+    contact: &Contact,
+    holder: ProcessId,
+    task: TaskId,
+    part: u16,
+) -> Result<Bytes, DataError> {
+    let to = target(endpoint, contact, holder)?;
+    let mut stream = in_time(endpoint.open_data(&to)).await??;
+    write_head(&mut stream, &DataRequest::Get { task, part }).await?;
+    match read_head(&mut stream).await? {
+        DataReply::Follows { size } => read_value(&mut stream, size).await,
+        other => Err(unwanted(other)),
+    }
+}
+
+/// A value to be put with a process, as the scheduler said.
+#[derive(Clone, Debug)]
+pub struct Put {
+    /// Whose result it is.
+    pub task: TaskId,
+    /// As the scheduler named it.
+    pub assignment: AssignmentId,
+    /// The encoded value.
+    pub bytes: Bytes,
+}
+
+/// Puts a value with a process.
+///
+/// # Errors
+/// See [`DataError`].
+pub async fn put(
+    endpoint: &Endpoint,
+    contact: &Contact,
+    process: ProcessId,
+    put: Put,
+) -> Result<(), DataError> {
+    let to = target(endpoint, contact, process)?;
+    let mut stream = in_time(endpoint.open_data(&to)).await??;
+    let request = DataRequest::Put {
+        task: put.task,
+        assignment: put.assignment,
+        size: put.bytes.len() as u64,
+    };
+    write_head(&mut stream, &request).await?;
+    write_value(&mut stream, put.bytes).await?;
+    match read_head(&mut stream).await? {
+        DataReply::Taken => Ok(()),
+        other => Err(unwanted(other)),
+    }
+}
+
+/// What a reply says that is not what was asked for.
+fn unwanted(reply: DataReply) -> DataError {
+    match reply {
+        DataReply::NotHere => DataError::NotHere,
+        DataReply::Refused { message } => DataError::Refused(message),
+        DataReply::Follows { .. } | DataReply::Taken => DataError::Nonsense,
+    }
+}
+
+/// Who has values and takes values.
+pub trait DataHandler: Sync {
+    /// The encoded bytes of a value, `None` if it is not here.
+    ///
+    /// # Errors
+    /// If it can't be given: the text says why.
+    fn value(
+        &self,
+        task: TaskId,
+        part: u16,
+    ) -> impl Future<Output = Result<Option<Bytes>, String>> + Send;
+
+    /// Takes the encoded bytes of a value.
+    ///
+    /// # Errors
+    /// If it isn't taken: the text says why.
+    fn put(
+        &self,
+        task: TaskId,
+        assignment: AssignmentId,
+        bytes: Bytes,
+    ) -> impl Future<Output = Result<(), String>> + Send;
+}
+
+/// Answers one stream.
+///
+/// # Errors
+/// See [`DataError`]; the other side sees that the stream ended.
+pub async fn serve(mut stream: DataStream, handler: &impl DataHandler) -> Result<(), DataError> {
+    match read_head(&mut stream).await? {
+        DataRequest::Get { task, part } => match handler.value(task, part).await {
+            Ok(Some(bytes)) => {
+                let size = bytes.len() as u64;
+                write_head(&mut stream, &DataReply::Follows { size }).await?;
+                write_value(&mut stream, bytes).await?;
+            }
+            Ok(None) => write_head(&mut stream, &DataReply::NotHere).await?,
+            Err(reason) => refuse(&mut stream, reason).await?,
+        },
+        DataRequest::Put {
+            task,
+            assignment,
+            size,
+        } => {
+            let bytes = read_value(&mut stream, size).await?;
+            match handler.put(task, assignment, bytes).await {
+                Ok(()) => write_head(&mut stream, &DataReply::Taken).await?,
+                Err(reason) => refuse(&mut stream, reason).await?,
+            }
+        }
+        DataRequest::GetProgram { .. } | DataRequest::PutProgram { .. } => {
+            refuse(&mut stream, "programs are with nannies".to_owned()).await?;
+        }
+    }
+    in_time(stream.finish()).await?.map_err(DataError::from)
+}
+
+async fn refuse(stream: &mut DataStream, mut reason: String) -> Result<(), DataError> {
+    let cut = reason.floor_char_boundary(REASON_BYTES_MAX);
+    reason.truncate(cut);
+    write_head(stream, &DataReply::Refused { message: reason }).await
+}
+
+async fn in_time<T>(work: impl Future<Output = T>) -> Result<T, DataError> {
+    let timed = tokio::time::timeout(PATIENCE, work).await;
+    timed.map_err(|_| DataError::Stalled)
+}
+
+async fn write_head(stream: &mut DataStream, head: &impl Serialize) -> Result<(), DataError> {
+    let body = postcard::to_allocvec(head).map_err(|_| DataError::Nonsense)?;
+    let mut frame = Vec::new();
+    push_frame(&mut frame, |buffer| buffer.extend_from_slice(&body))?;
+    in_time(stream.write_bytes(frame.into())).await??;
+    Ok(())
+}
+
+async fn read_head<T: DeserializeOwned>(stream: &mut DataStream) -> Result<T, DataError> {
+    let mut length = [0; 4];
+    in_time(stream.read_exact(&mut length)).await??;
+    let length = u32::from_le_bytes(length) as usize;
+    if length > HEAD_BYTES_MAX {
+        return Err(DataError::Nonsense);
+    }
+    let mut body = vec![0; length];
+    in_time(stream.read_exact(&mut body)).await??;
+    postcard::from_bytes(&body).map_err(|_| DataError::Nonsense)
+}
+
+async fn write_value(stream: &mut DataStream, mut bytes: Bytes) -> Result<(), DataError> {
+    while !bytes.is_empty() {
+        let piece = bytes.split_to(bytes.len().min(PIECE_BYTES));
+        in_time(stream.write_bytes(piece)).await??;
+    }
+    Ok(())
+}
+
+async fn read_value(stream: &mut DataStream, size: u64) -> Result<Bytes, DataError> {
+    if size > VALUE_BYTES_MAX {
+        return Err(DataError::TooLong(size));
+    }
+    let mut bytes: Vec<u8> = Vec::new();
+    let mut left = size;
+    while left > 0 {
+        if bytes.len() == bytes.capacity() {
+            let more = left.min(RESERVED_BYTES_MAX.max(bytes.len() as u64));
+            let more = usize::try_from(more).map_err(|_| DataError::TooLong(size))?;
+            let reserved = bytes.try_reserve_exact(more);
+            reserved.map_err(|_| DataError::NoMemory(size))?;
+        }
+        let room = (bytes.capacity() - bytes.len()) as u64;
+        let mut limited = (&mut *stream).take(left.min(room));
+        let read = in_time(limited.read_buf(&mut bytes)).await??;
+        if read == 0 {
+            return Err(DataError::Stream(io::ErrorKind::UnexpectedEof.into()));
+        }
+        left -= read as u64;
+    }
+    Ok(bytes.into())
+}
+
+#[cfg(test)]
+mod tests;
