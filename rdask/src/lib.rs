@@ -13,8 +13,8 @@
 //!     x * x
 //! }
 //!
+//! #[rdask::main] // a worker can start this very program
 //! fn main() -> rdask::Result<()> {
-//!     rdask::init(); // a worker can start this very program
 //!     let client = Client::connect("scheduler.json")?; // Client::local()? needs no cluster
 //!     let squares = client.map(square, (0..16).map(f64::from));
 //!     println!("{:?}", client.gather(squares)?);
@@ -148,5 +148,6 @@ pub use init::{init, init_with};
 pub use options::Options;
 pub use rdask_core::id::TaskId;
 pub use rdask_core::message::{ClusterStatus, TaskStatus, WorkerStatus};
+pub use rdask_macros::main;
 pub use remote::{Handles, IntoIter, Remote, Remotes};
 pub use shared::Shared;
