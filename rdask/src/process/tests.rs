@@ -73,6 +73,7 @@ impl Driver {
             home: Home {
                 worker: "w".to_owned(),
                 node: "n".to_owned(),
+                client: crate::NestedClient::default(),
             },
             to_scheduler,
             from_scheduler,

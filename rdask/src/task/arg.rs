@@ -156,7 +156,7 @@ impl ArgSink {
 
     /// Takes the result of another task.
     pub(crate) fn remote<T>(&mut self, remote: &Remote<T>) {
-        self.dep(Dep::Remote(remote.handle.clone()));
+        self.dep(Dep::Remote(remote.handle()));
     }
 
     fn dep(&mut self, dep: Dep) {
