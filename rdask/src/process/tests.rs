@@ -442,3 +442,24 @@ async fn a_million_tiny_tasks_cost_little() {
     }
     driver.exit().await;
 }
+
+/// Prints what one task costs alone: over a channel, to a slot, and back.
+#[tokio::test]
+async fn one_task_at_a_time_takes_microseconds() {
+    const COUNT: u32 = 2000;
+    let mut driver = Driver::start(2);
+    let tasks = map(double, 0..1u32).unwrap();
+    let begun = Instant::now();
+    for id in 0..COUNT {
+        driver.assign(assignment(id, 0, &tasks)).await;
+        driver.ended(1).await;
+    }
+    let each = begun.elapsed() / COUNT;
+    std::io::Write::write_all(
+        &mut std::io::stderr(),
+        format!("one task at a time: {each:?} each\n").as_bytes(),
+    )
+    .unwrap();
+    assert!(each < Duration::from_millis(20), "{each:?}");
+    driver.exit().await;
+}
