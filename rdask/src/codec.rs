@@ -1,13 +1,16 @@
 //! How values become bytes and bytes become values again.
 //!
-//! Both ends run the same program, so the format needs no schema: postcard, with one exception. A value that is
-//! itself a `Vec` of primitive numbers travels as the raw bytes of its elements, which is as fast as memory.
+//! Both ends run the same program, so the format needs no schema: postcard, with one exception. A
+//! value that is itself a `Vec` of primitive numbers travels as the raw bytes of its elements,
+//! which is as fast as memory.
 //!
-//! There are two forms of the same bytes. *Alone*, a value fills its slice to the end, and bytes that are left over
-//! are an error. *Packed*, values stand back to back, and each one knows where it ends.
+//! There are two forms of the same bytes. *Alone*, a value fills its slice to the end, and bytes
+//! that are left over are an error. *Packed*, values stand back to back, and each one knows where
+//! it ends.
 //!
-//! Encoding and decoding run the user's `Serialize` and `Deserialize`: they may panic, be slow, or refuse. Callers
-//! run them where user code may run. What this module adds itself never panics, whatever the bytes are.
+//! Encoding and decoding run the user's `Serialize` and `Deserialize`: they may panic, be slow, or
+//! refuse. Callers run them where user code may run. What this module adds itself never panics,
+//! whatever the bytes are.
 
 use std::any::type_name;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,8 +27,8 @@ pub(crate) use raw::{bytes_of as raw_bytes_of, duplicate};
 
 /// What can travel between processes: arguments and results of tasks.
 ///
-/// Every type that serde can write and read again, and that threads may share, is `Data`; there is nothing to
-/// implement.
+/// Every type that serde can write and read again, and that threads may share, is `Data`; there is
+/// nothing to implement.
 ///
 /// ```
 /// #[derive(serde::Serialize, serde::Deserialize)]
@@ -37,7 +40,8 @@ pub(crate) use raw::{bytes_of as raw_bytes_of, duplicate};
 /// ```
 ///
 /// The format is not self-describing: types that look at the bytes before they know what to read
-/// (`#[serde(untagged)]`, `#[serde(flatten)]`, `serde_json::Value`) compile, but fail when they are decoded.
+/// (`#[serde(untagged)]`, `#[serde(flatten)]`, `serde_json::Value`) compile, but fail when they are
+/// decoded. So do values that nest more than 512 levels deep, such as long linked lists.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot travel between processes",
     label = "not `Serialize + DeserializeOwned + Send + Sync + 'static`",
@@ -111,6 +115,14 @@ pub enum DecodeError {
         /// How many bytes there were.
         length: usize,
     },
+    /// A value that is deeper, or has more empty elements, than we are ready to decode.
+    #[error(
+        "{type_name} cannot be decoded: it nests too deep, or has too many elements of no size"
+    )]
+    Excessive {
+        /// The type that was wanted.
+        type_name: &'static str,
+    },
     /// More bytes than the value.
     #[error("{extra} bytes follow the {type_name}")]
     Trailing {
@@ -122,11 +134,14 @@ pub enum DecodeError {
 }
 
 impl DecodeError {
-    fn new<T>(length: usize, cause: postcard::Error) -> Self {
+    fn new<T>(length: usize, cause: guard::Stopped) -> Self {
         let type_name = type_name::<T>();
         match cause {
-            postcard::Error::WontImplement => Self::NotSelfDescribing { type_name },
-            cause => Self::Malformed {
+            guard::Stopped::Excessive => Self::Excessive { type_name },
+            guard::Stopped::Malformed(postcard::Error::WontImplement) => {
+                Self::NotSelfDescribing { type_name }
+            }
+            guard::Stopped::Malformed(cause) => Self::Malformed {
                 type_name,
                 length,
                 cause,
@@ -154,8 +169,9 @@ pub fn encodings_completed() -> u64 {
     ENCODINGS_COMPLETED.load(Ordering::Relaxed)
 }
 
-/// Adds to [`encodings_completed`]. Whoever calls [`encode_limited`] in a loop counts once, at the loop's end: slots
-/// that shared a counter per task would spend more on the counter than on a small task.
+/// Adds to [`encodings_completed`]. Whoever calls [`encode_limited`] in a loop counts once, at the
+/// loop's end: slots that shared a counter per task would spend more on the counter than on a small
+/// task.
 pub(crate) fn count_encodings(n: u64) {
     if n > 0 {
         ENCODINGS_COMPLETED.fetch_add(n, Ordering::Relaxed);
@@ -174,8 +190,8 @@ pub fn encode<T: Data>(value: &T, out: &mut Vec<u8>) -> Result<(), EncodeError> 
     Ok(())
 }
 
-/// Appends the value to `out`, in the form that stands alone, unless that takes more than `limit` bytes: then it
-/// stops there. Not counted: see [`count_encodings`].
+/// Appends the value to `out`, in the form that stands alone, unless that takes more than `limit`
+/// bytes: then it stops there. Not counted: the caller does, once for many.
 ///
 /// # Errors
 /// If the type cannot be encoded; `out` is as it was then.
@@ -195,7 +211,8 @@ pub fn encode_limited<T: Data>(
     encode_postcard(value, limit, out)
 }
 
-/// Appends the value to `out` so that others may follow it, unless that takes more than `limit` bytes.
+/// Appends the value to `out` so that others may follow it, unless that takes more than `limit`
+/// bytes.
 ///
 /// # Errors
 /// If the type cannot be encoded; `out` is as it was then.
@@ -269,8 +286,11 @@ pub fn decode<T: Data>(bytes: &[u8]) -> Result<T, DecodeError> {
 pub(crate) fn unpack<T: Data>(bytes: &mut &[u8]) -> Result<T, DecodeError> {
     let malformed = |cause| DecodeError::new::<T>(bytes.len(), cause);
     if raw::is_raw::<T>() {
-        let (own, rest) = raw::split_length(bytes)
-            .ok_or_else(|| malformed(postcard::Error::DeserializeUnexpectedEnd))?;
+        let (own, rest) = raw::split_length(bytes).ok_or_else(|| {
+            malformed(guard::Stopped::Malformed(
+                postcard::Error::DeserializeUnexpectedEnd,
+            ))
+        })?;
         let value = raw::value_of(own).expect("checked above that the type is raw");
         *bytes = rest;
         return value;

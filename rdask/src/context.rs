@@ -34,6 +34,11 @@ impl Context {
         self.run
     }
 
+    /// The client that the tasks of this process share.
+    pub(crate) fn nested(&self) -> &crate::NestedClient {
+        &self.home.client
+    }
+
     /// The name of the worker that runs it.
     pub fn worker(&self) -> &str {
         &self.home.worker

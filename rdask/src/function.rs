@@ -1,12 +1,12 @@
 //! The functions of this program that tasks can run, and what running them takes.
 //!
-//! A function is named by a key, never sent: both ends run the same program, and every place that submits a function
-//! has put it into a [table](table) when the program was linked. [`register`] is the client's side: it makes sure
-//! that the function is in the table and returns its entry. [`entry`] is the worker's side: an unknown key gives
-//! `None`, never a jump.
+//! A function is named by a key, never sent: both ends run the same program, and every place that
+//! submits a function has put it into a table when the program was linked. [`register`] is the
+//! client's side: it makes sure that the function is in the table and returns its entry. [`entry`]
+//! is the worker's side: an unknown key gives `None`, never a jump.
 //!
-//! What an entry runs is a [`Chunk`]: as many tasks of this function as a slot takes at once. The loop over them is
-//! compiled together with the user's function, so a tiny task costs nanoseconds.
+//! What an entry runs is a [`Chunk`]: as many tasks of this function as a slot takes at once. The
+//! loop over them is compiled together with the user's function, so a tiny task costs nanoseconds.
 //!
 //! Nothing here knows of networks, schedulers or handles.
 
@@ -30,8 +30,8 @@ use crate::codec::Data;
 
 /// A way to call a function as a task: what its inputs are and what becomes of its result.
 ///
-/// The implementing type names the function's type and all other types involved. It is never constructed: its type id
-/// is what the key in the table is made from.
+/// The implementing type names the function's type and all other types involved. It is never
+/// constructed: its type id is what the key in the table is made from.
 pub trait Call: 'static {
     /// The function. Its values have no size.
     type Function: Copy + Send + Sync + 'static;
@@ -48,8 +48,8 @@ pub trait Call: 'static {
 /// One function in the table.
 #[derive(Clone, Copy)]
 pub struct Entry {
-    /// Names the function among those of this program, in all processes of it. Other builds of the same source have
-    /// other keys.
+    /// Names the function among those of this program, in all processes of it. Other builds of the
+    /// same source have other keys.
     pub key: u64,
     /// Runs a chunk of its tasks.
     pub call: fn(&mut Chunk<'_>),

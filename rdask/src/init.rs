@@ -16,6 +16,8 @@ use rdask_core::message::{FromProcess, ToProcess};
 use rdask_net::{Endpoint, SchedulerFile, address_of};
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::client::connect::client_of;
+use crate::client::nested::NestedClient;
 use crate::connection::{Connected, contact_of, dial, joining};
 use crate::handover::{Handover, PROBE_ARGUMENT, PROCESS_ARGUMENT, ProbeAnswer, RDASK_VERSION};
 use crate::process::{self, DataPlane, Home, ProcessSetup};
@@ -218,6 +220,8 @@ fn try_run(handover: Handover) -> Result<(), NotStarted> {
                 message: chain(&error),
             })?;
         let (to_scheduler, from_scheduler) = connected.into_channels();
+        let process = handover.process;
+        let client = NestedClient::new(move || client_of(&file, process));
         let reason = process::run(ProcessSetup {
             process: handover.process,
             // The scheduler grants them.
@@ -225,6 +229,7 @@ fn try_run(handover: Handover) -> Result<(), NotStarted> {
             home: Home {
                 worker: handover.worker_name,
                 node: handover.node,
+                client,
             },
             to_scheduler,
             from_scheduler,

@@ -1,8 +1,9 @@
 //! Panics of tasks: caught, with message, place and backtrace.
 //!
-//! The place and the backtrace are known only to the panic hook, which runs on the panicking thread before the unwinding.
-//! Ours notes them if the thread is running a chunk of tasks, and otherwise calls the hook that was there before. If the
-//! user replaced our hook, or if the panic was resumed and no hook ran, the message from the panic itself is left.
+//! The place and the backtrace are known only to the panic hook, which runs on the panicking thread
+//! before the unwinding. Ours notes them if the thread is running a chunk of tasks, and otherwise
+//! calls the hook that was there before. If the user replaced our hook, or if the panic was resumed
+//! and no hook ran, the message from the panic itself is left.
 
 use std::any::Any;
 use std::backtrace::Backtrace;
@@ -12,8 +13,8 @@ use std::sync::Once;
 
 use crate::function::{Failure, FailureKind};
 
-/// How many panics of a chunk get a backtrace. Finding the names of its frames takes milliseconds: a map whose every
-/// task panics should not take hours for it.
+/// How many panics of a chunk get a backtrace. Finding the names of its frames takes milliseconds:
+/// a map whose every task panics should not take hours for it.
 const BACKTRACES_PER_CHUNK_MAX: u32 = 4;
 
 thread_local! {
@@ -168,7 +169,8 @@ const RUNNING: [&str; 3] = [
     "rdask::function::",
 ];
 
-/// Cuts a printed backtrace into frames: `  12: name`, perhaps followed by `at file:line` on a line of its own.
+/// Cuts a printed backtrace into frames: `  12: name`, perhaps followed by `at file:line` on a line
+/// of its own.
 fn frames(backtrace: &str) -> Vec<&str> {
     let mut starts = Vec::new();
     let mut position = 0;

@@ -42,6 +42,8 @@ pub struct Home {
     pub worker: String,
     /// The node's name.
     pub node: String,
+    /// For tasks that submit tasks.
+    pub client: crate::NestedClient,
 }
 
 /// How a process gets values from others and gives them its own.

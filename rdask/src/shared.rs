@@ -7,8 +7,9 @@ use serde::{Serialize, Serializer};
 
 /// A value that a task shares with others in its process: no copy is made.
 ///
-/// A task function takes `&T` where it can. An `async fn` cannot, since its future outlives the call; it takes
-/// `Shared<T>`, which is fed by the same arguments and behaves like `&T` and like an [`Arc`].
+/// A task function takes `&T` where it can. An `async fn` cannot, since its future outlives the
+/// call; it takes `Shared<T>`, which is fed by the same arguments and behaves like `&T` and like an
+/// [`Arc`].
 ///
 /// ```
 /// use rdask::Shared;
@@ -22,7 +23,8 @@ use serde::{Serialize, Serializer};
 /// assert_eq!(table.clone().len(), 2);
 /// ```
 ///
-/// It serialises as `T`. It does not deserialise: it is a way to *receive* a `T`, not a type of data.
+/// It serialises as `T`. It does not deserialise: it is a way to *receive* a `T`, not a type of
+/// data.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Shared<T>(Arc<T>);
 

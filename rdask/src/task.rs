@@ -2,13 +2,13 @@
 //!
 //! Users meet these traits in signatures and in error messages, and implement none of them:
 //!
-//! - [`TaskFn`]: a function of up to six parameters, each taken by value ([`By`]), by reference ([`Ref`]) or as a
-//!   [`Shared`](crate::Shared) ([`Shr`]);
+//! - [`TaskFn`]: a function of up to six parameters, each taken by value ([`By`]), by reference
+//!   ([`Ref`]) or as a [`Shared`](crate::Shared) ([`Shr`]);
 //! - [`Arg`] and [`Args`]: an argument, and a tuple of them;
 //! - [`Out`] and [`TryOut`]: what a function returns, now ([`Plain`]) or later ([`Awaited`]).
 //!
-//! Parameters are wrapped in kinds so that the implementations for `fn(T)` and `fn(&T)` differ in more than a lifetime.
-//! Inference stays unique, since a reference is never [`Data`](crate::Data).
+//! Parameters are wrapped in kinds so that the implementations for `fn(T)` and `fn(&T)` differ in
+//! more than a lifetime. Inference stays unique, since a reference is never [`Data`](crate::Data).
 //!
 //! [`submission`] turns a typed call into what a client sends: a key, inline bytes, dependencies.
 
@@ -26,8 +26,9 @@ pub use param::{By, Param, Ref, Shr, TaskFn};
 
 /// Refuses, when the program is built, functions that capture variables.
 ///
-/// To be used directly in each public method that takes a function: then the compiler's note "the above error was
-/// encountered while instantiating" names that method, and the line of the user's that called it.
+/// To be used directly in each public method that takes a function: then the compiler's note "the
+/// above error was encountered while instantiating" names that method, and the line of the user's
+/// that called it.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! assert_captures_nothing {

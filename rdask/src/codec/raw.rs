@@ -1,7 +1,7 @@
 //! Vectors of primitive numbers as raw bytes, found by type id: stable Rust has no specialisation.
 //!
-//! Both ends run the same program, so they agree on what is raw. Bytes are little-endian: on a big-endian machine
-//! nothing is raw, and postcard does it all.
+//! Both ends run the same program, so they agree on what is raw. Bytes are little-endian: on a
+//! big-endian machine nothing is raw, and postcard does it all.
 
 use std::any::{Any, TypeId, type_name};
 
@@ -94,7 +94,8 @@ fn numbers<N: Pod>(bytes: &[u8]) -> Option<Vec<N>> {
     Some(numbers)
 }
 
-/// A copy of the value, if it is of a type that is known to be cheap to copy: a number, a vector of numbers or text.
+/// A copy of the value, if it is of a type that is known to be cheap to copy: a number, a vector of
+/// numbers or text.
 pub(crate) fn duplicate<T: 'static>(value: &T) -> Option<T> {
     let value: &dyn Any = value;
     let mut copy: Option<T> = None;

@@ -5,7 +5,8 @@ use std::fmt;
 use super::{Input, Value};
 use crate::codec::{self, Data, EncodeError, Encoded};
 
-/// Results of at most this many bytes ride along with the report that the task is done; longer ones stay typed.
+/// Results of at most this many bytes ride along with the report that the task is done; longer ones
+/// stay typed.
 pub const INLINE_RESULT_BYTES_MAX: usize = 1024;
 
 /// Tasks of one function, to be run one after the other on this thread.
@@ -36,8 +37,9 @@ impl fmt::Debug for Chunk<'_> {
 pub trait TaskSource {
     /// The next task, or `None` when there is none or when the rest is cancelled or given back.
     ///
-    /// Each call means that the task before it has ended, and has its outcome, even if it panicked. What else is due
-    /// between two tasks (noting which one runs, looking at a clock) is done here. A panic in here is not caught.
+    /// Each call means that the task before it has ended, and has its outcome, even if it panicked.
+    /// What else is due between two tasks (noting which one runs, looking at a clock) is done here.
+    /// A panic in here is not caught.
     fn next(&mut self) -> Option<TaskInputs<'_>>;
 }
 
@@ -46,8 +48,8 @@ pub trait TaskSource {
 pub struct TaskInputs<'a> {
     /// The arguments that came with the task, packed, in the order of the parameters.
     pub inline: &'a [u8],
-    /// Where each argument is, in the order of the parameters. As many as the function has parameters, or, where it
-    /// folds, as there are values to fold.
+    /// Where each argument is, in the order of the parameters. As many as the function has
+    /// parameters, or, where it folds, as there are values to fold.
     pub params: &'a [ParamSource],
     /// The other arguments, in the order of the parameters.
     pub inputs: &'a mut [Input],
@@ -184,7 +186,8 @@ impl Outcomes {
         }
     }
 
-    /// Records that the next task failed. Bytes of a result that did not get finished are forgotten.
+    /// Records that the next task failed. Bytes of a result that did not get finished are
+    /// forgotten.
     #[cold]
     pub(super) fn push_failure(&mut self, failure: Box<Failure>) {
         self.push_special(Special::Failed(failure));

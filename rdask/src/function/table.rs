@@ -1,15 +1,18 @@
 //! The link-time table of functions: all `unsafe` code of this matter is in this file.
 //!
-//! [`register`] is generic over the [`Call`]. Wherever the compiler instantiates it, an `asm!` block without
-//! instructions adds one pointer to a section of the object file: the address of [`record`] for that `Call`. The linker
-//! concatenates these sections and defines symbols for their start and end. So the table lists what *can* be submitted,
-//! before anything is, in every process of the program.
+//! [`register`] is generic over the [`Call`]. Wherever the compiler instantiates it, an `asm!` block
+//! without instructions adds one pointer to a section of the object file: the address of [`record`]
+//! for that `Call`. The linker concatenates these sections and defines symbols for their start and
+//! end. So the table lists what *can* be submitted, before anything is, in every process of the
+//! program.
 //!
-//! The flag `R` (retain) is essential: without it, linkers drop sections that nothing refers to. The compiler may copy
-//! an `asm!` block, as when it inlines, so records repeat; they are folded when the table is first read.
+//! The flag `R` (retain) is essential: without it, linkers drop sections that nothing refers to.
+//! The compiler may copy an `asm!` block, as when it inlines, so records repeat; they are folded
+//! when the table is first read.
 //!
-//! Where there is no such section (Miri, other systems), registering adds to a table at run time. Then only processes
-//! that submit a function know it, which is enough for a cluster inside one process.
+//! Where there is no such section (Miri, other systems), registering adds to a table at run time.
+//! Then only processes that submit a function know it, which is enough for a cluster inside one
+//! process.
 
 #![allow(
     unsafe_code,
@@ -44,9 +47,11 @@ fn record<C: Call>() -> &'static Record {
     }
 }
 
-/// Sees to it that the function is in the table of every process of this program, and returns its entry.
+/// Sees to it that the function is in the table of every process of this program, and returns its
+/// entry.
 ///
-/// It takes the function itself as a witness that such a value exists: `call` makes another one from nothing.
+/// It takes the function itself as a witness that such a value exists: `call` makes another one
+/// from nothing.
 ///
 /// # Errors
 /// If the linker dropped the function.
@@ -69,18 +74,20 @@ pub fn entries() -> Vec<&'static Entry> {
 }
 
 fn call<C: Call>(chunk: &mut Chunk<'_>) {
-    const {
-        assert!(
-            size_of::<C::Function>() == 0,
-            "rdask: a task function has no size"
-        )
-    };
-    // SAFETY: The type has no size, so there are no bytes to initialise. It is `Copy + Send + Sync + 'static`, so a
-    // value of it may be duplicated, on any thread, at any time, once one exists. One does: a chunk names its function
-    // by a key, keys are handed out by `register` alone, and that was given a value, here or in another process of the
-    // same program. (A peer that makes keys up could name a function that was compiled but never submitted; it holds
-    // the cluster's credentials. For a type without values `assume_init` panics.) What remains is a closure that
-    // captures a zero-sized token vouching for a fact of one machine; the crate's documentation excludes it.
+    // Public methods refuse such functions at compile time; a second compile error from here would
+    // only confuse.
+    assert!(
+        size_of::<C::Function>() == 0,
+        "rdask: a task function has no size"
+    );
+    // SAFETY: The type has no size, so there are no bytes to initialise. It is `Copy + Send + Sync
+    // + 'static`, so a value of it may be duplicated, on any thread, at any time, once one exists.
+    // One does: a chunk names its function by a key, keys are handed out by `register` alone, and
+    // that was given a value, here or in another process of the same program. (A peer that makes
+    // keys up could name a function that was compiled but never submitted; it holds the cluster's
+    // credentials. For a type without values `assume_init` panics.) What remains is a closure that
+    // captures a zero-sized token vouching for a fact of one machine; the documentation of `TaskFn`
+    // excludes it.
     let function = unsafe { MaybeUninit::<C::Function>::uninit().assume_init() };
     trampoline::run::<C>(function, chunk);
 }
@@ -109,8 +116,8 @@ fn key(id: TypeId) -> u64 {
 /// Folds records into a table by key.
 ///
 /// # Panics
-/// If two different functions have the same key. No program can work with that, and rebuilding it after any change
-/// gives other keys.
+/// If two different functions have the same key. No program can work with that, and rebuilding it
+/// after any change gives other keys.
 fn fold(records: impl IntoIterator<Item = &'static Record>) -> BTreeMap<u64, (TypeId, Entry)> {
     let mut table = BTreeMap::new();
     for record in records {
@@ -121,7 +128,8 @@ fn fold(records: impl IntoIterator<Item = &'static Record>) -> BTreeMap<u64, (Ty
             call: record.call,
             name: record.name,
         };
-        // Equal types may have several copies of `call`, one per crate that uses it: compare the types.
+        // Equal types may have several copies of `call`, one per crate that uses it: compare the
+        // types.
         let (known_id, known) = *table.entry(key).or_insert((id, new));
         assert!(
             known_id == id,
@@ -162,8 +170,9 @@ mod place {
 
     #[inline(always)]
     pub(super) fn add<C: Call>() {
-        // SAFETY: No instruction is emitted. The directives write one aligned pointer into a section of our own and
-        // return to the section that was current. The pointer is to `record::<C>`, a `fn() -> &'static Record`.
+        // SAFETY: No instruction is emitted. The directives write one aligned pointer into a
+        // section of our own and return to the section that was current. The pointer is to
+        // `record::<C>`, a `fn() -> &'static Record`.
         unsafe {
             core::arch::asm!(
                 ".pushsection rdask_functions,\"awR\",%progbits",
@@ -189,7 +198,8 @@ mod place {
     fn table() -> &'static HashMap<u64, Entry> {
         static TABLE: OnceLock<HashMap<u64, Entry>> = OnceLock::new();
         TABLE.get_or_init(|| {
-            // The linker defines the symbols only if there is a section. A program that submits nothing has this one.
+            // The linker defines the symbols only if there is a section. A program that submits
+            // nothing has this one.
             add::<Nothing>();
             let records = linked().iter().map(|record| record());
             fold(records)
@@ -202,9 +212,10 @@ mod place {
     fn linked() -> &'static [Pointer] {
         let start = (&raw const START).addr();
         let count = ((&raw const STOP).addr() - start) / size_of::<Pointer>();
-        // SAFETY: Between these symbols the linker put the sections of this name and nothing else. Each consists of
-        // pointers written by `add`, aligned to 8 bytes, so they lie without gaps. They are relocated before `main`
-        // and never written again. The provenance is that of the linked image, which no Rust object describes.
+        // SAFETY: Between these symbols the linker put the sections of this name and nothing else.
+        // Each consists of pointers written by `add`, aligned to 8 bytes, so they lie without gaps.
+        // They are relocated before `main` and never written again. The provenance is that of the
+        // linked image, which no Rust object describes.
         unsafe { std::slice::from_raw_parts(ptr::with_exposed_provenance(start), count) }
     }
 

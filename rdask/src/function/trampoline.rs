@@ -7,8 +7,9 @@ use crate::panics::Watch;
 
 /// Runs all tasks of the chunk. Each has an outcome afterwards.
 ///
-/// A panic costs an unwinding; tasks that don't panic cost nothing for those that might, since the one `catch_unwind` is
-/// around the loop, and the loop is entered again behind the task that panicked.
+/// A panic costs an unwinding; tasks that don't panic cost nothing for those that might, since the
+/// one `catch_unwind` is around the loop, and the loop is entered again behind the task that
+/// panicked.
 ///
 /// # Panics
 /// If the source does.

@@ -1,4 +1,5 @@
-//! Values while they are in this process: typed where they were made here, bytes where they came from elsewhere.
+//! Values while they are in this process: typed where they were made here, bytes where they came
+//! from elsewhere.
 
 use std::any::{Any, type_name};
 use std::fmt;
@@ -15,8 +16,8 @@ type AnyArc = Arc<dyn Any + Send + Sync>;
 ///
 /// It is encoded when someone in another process asks, not before.
 ///
-/// Dropping the last share drops the value. That is user code; a panic in it is caught and logged, since nobody is
-/// left whom it could concern.
+/// Dropping the last share drops the value. That is user code; a panic in it is caught and logged,
+/// since nobody is left whom it could concern.
 #[derive(Clone)]
 pub struct Value {
     /// `None` only while it is dropped.
@@ -95,7 +96,8 @@ impl Value {
         (self.kind.encode)(self.any())
     }
 
-    /// About how long [`encode`](Self::encode) would be, in bytes.
+    /// About how long [`encode`](Self::encode) would be, in bytes. Cheap, but it runs the user's
+    /// `Serialize`.
     pub fn size_hint(&self) -> usize {
         (self.kind.size_hint)(self.any())
     }
@@ -160,7 +162,8 @@ impl<T: Data> AsRef<[u8]> for RawBytes<T> {
     }
 }
 
-/// A value that came as bytes. It is decoded by the first task that needs it and then shared by all.
+/// A value that came as bytes. It is decoded by the first task that needs it and then shared by
+/// all.
 pub struct EncodedInput {
     bytes: Bytes,
     decoded: OnceLock<Result<Value, DecodeError>>,

@@ -14,6 +14,17 @@ pub(crate) const INLINE_ARG_BYTES_MAX: usize = 64 * 1024;
 /// |---|---|
 /// | `T`, `&T` or `Shared<T>` | `T`, [`Remote<T>`](crate::Remote), `&Remote<T>` |
 /// | `String` or `&String` | `&str`, too |
+///
+/// ```
+/// use rdask::{Remote, task::Arg};
+///
+/// fn feeds<T>(_: impl Arg<T>) {}
+/// feeds::<f64>(1.0);
+/// feeds::<String>("text");
+/// fn of_another_task(input: &Remote<f64>) {
+///     feeds::<f64>(input);
+/// }
+/// ```
 #[diagnostic::on_unimplemented(
     message = "a parameter of type `{T}` cannot be fed by `{Self}`",
     label = "expected `{T}`, `Remote<{T}>` or `&Remote<{T}>`"
@@ -49,6 +60,13 @@ impl Arg<String> for &str {
 }
 
 /// The arguments of one task, as a tuple: `(a, b)`, or `(a,)` if there is but one.
+///
+/// ```
+/// use rdask::task::{Args, By, Ref};
+///
+/// fn feed<P>(_: impl Args<P>) {}
+/// feed::<(By<f64>, Ref<String>)>((1.0, "text"));
+/// ```
 #[diagnostic::on_unimplemented(
     message = "the arguments `{Self}` do not fit the parameters `{P}`",
     label = "expected a tuple with one argument for each of `{P}`",
@@ -138,7 +156,7 @@ impl ArgSink {
 
     /// Takes the result of another task.
     pub(crate) fn remote<T>(&mut self, remote: &Remote<T>) {
-        self.dep(Dep::Remote(remote.handle.clone()));
+        self.dep(Dep::Remote(remote.handle()));
     }
 
     fn dep(&mut self, dep: Dep) {

@@ -21,6 +21,14 @@ pub enum Awaited {}
 /// What a task function may return: any [`Data`], or a future of it.
 ///
 /// A `Result` is a value like any other; see [`TryOut`] for tasks that fail.
+///
+/// ```
+/// use rdask::task::{Awaited, Out, Plain};
+///
+/// fn returned<R: Out<K>, K>(_: R) {}
+/// returned::<_, Plain>(Some(vec![1.0]));
+/// returned::<_, Awaited>(async { 1 });
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be the result of a task",
     label = "not serialisable",
@@ -55,8 +63,16 @@ where
     }
 }
 
-/// What the functions of `try_submit`, `try_map` and `try_map_with` may return: a `Result` whose error can be displayed,
-/// or a future of one. An `Err` fails the task.
+/// What the functions of `try_submit`, `try_map` and `try_map_with` may return: a `Result` whose
+/// error can be displayed, or a future of one. An `Err` fails the task.
+///
+/// ```
+/// use rdask::task::{Plain, TryOut};
+///
+/// fn returned<R: TryOut<K>, K>(_: R) {}
+/// returned::<_, Plain>("1.5".parse::<f64>());
+/// returned::<_, Plain>(std::fs::read_to_string("data.csv"));
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a `Result` that a task can end with",
     label = "expected `Result<T, E>` with a serialisable `T` and an `E` that implements `Display`",
@@ -70,25 +86,46 @@ pub trait TryOut<K> {
     fn finish(self) -> Result<Self::Value, Box<Failure>>;
 }
 
-impl<T: Data, E: Display> TryOut<Plain> for Result<T, E> {
-    type Value = T;
+impl<R: EndsTask> TryOut<Plain> for R {
+    type Value = R::Value;
 
     #[inline]
-    fn finish(self) -> Result<T, Box<Failure>> {
-        self.map_err(returned)
+    fn finish(self) -> Result<R::Value, Box<Failure>> {
+        self.end()
     }
 }
 
-impl<F, T, E> TryOut<Awaited> for F
+impl<F> TryOut<Awaited> for F
 where
-    F: Future<Output = Result<T, E>>,
-    T: Data,
-    E: Display,
+    F: Future<Output: EndsTask>,
 {
+    type Value = <F::Output as EndsTask>::Value;
+
+    fn finish(self) -> Result<Self::Value, Box<Failure>> {
+        block_on(self).end()
+    }
+}
+
+/// `Result`, with a name. Both implementations of [`TryOut`] are for any type that has something:
+/// if one were for `Result` alone, the compiler would complain of every other type that it is not a
+/// future.
+#[doc(hidden)]
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a `Result` that a task can end with",
+    label = "expected `Result<T, E>` with a serialisable `T` and an `E` that implements `Display`"
+)]
+pub trait EndsTask {
+    type Value: Data;
+
+    fn end(self) -> Result<Self::Value, Box<Failure>>;
+}
+
+impl<T: Data, E: Display> EndsTask for Result<T, E> {
     type Value = T;
 
-    fn finish(self) -> Result<T, Box<Failure>> {
-        block_on(self).map_err(returned)
+    #[inline]
+    fn end(self) -> Result<T, Box<Failure>> {
+        self.map_err(returned)
     }
 }
 
@@ -137,7 +174,8 @@ impl<K: 'static, R: TryOut<K>> Finish<R> for AsResult<K> {
     }
 }
 
-/// Runs a future on this slot: in the runtime that the slot has entered, if any, else by parking the thread.
+/// Runs a future on this slot: in the runtime that the slot has entered, if any, else by parking
+/// the thread.
 fn block_on<F: Future>(future: F) -> F::Output {
     match tokio::runtime::Handle::try_current() {
         Ok(runtime) => runtime.block_on(future),

@@ -8,7 +8,8 @@ use crate::shared::Shared;
 
 /// A parameter `T`: the task owns its argument.
 ///
-/// Where the process has the value and others use it too, it is copied, through serde if there is no shorter way.
+/// Where the process has the value and others use it too, it is copied, through serde if there is
+/// no shorter way.
 #[derive(Debug)]
 pub struct By<T>(PhantomData<fn() -> T>);
 
@@ -38,10 +39,31 @@ impl<T: Data> Param for Shr<T> {
     type Value = T;
 }
 
-/// A function that `submit` can run as a task: an item, a method, or a closure that captures nothing.
+/// A function that `submit` can run as a task: an item, a method, or a closure that captures
+/// nothing.
 ///
-/// `P` is the tuple of its parameters. A parameter is a `T`, `&T` or (up to the third of three) `Shared<T>`, where `T`
-/// is [`Data`]. The parameters of closures need types: `|x: f64, y: f64| x * y`.
+/// `P` is the tuple of its parameters. A parameter is a `T`, `&T` or (with up to three parameters)
+/// `Shared<T>`, where `T` is [`Data`]. The parameters of closures need types: `|x: f64, y: f64| x *
+/// y`, and those of generic functions need to be named: `square::<f64>`.
+///
+/// ```
+/// use rdask::task::{By, Ref, TaskFn};
+///
+/// fn scale(v: &Vec<f64>, by: f64) -> Vec<f64> {
+///     v.iter().map(|x| x * by).collect()
+/// }
+///
+/// fn task<P: 'static>(_: impl TaskFn<P>) {}
+/// task::<(Ref<Vec<f64>>, By<f64>)>(scale);
+/// task::<(By<f64>,)>(f64::sqrt);
+/// task::<(By<f64>, By<f64>)>(|x: f64, y: f64| x * y);
+/// ```
+///
+/// # What must not be captured
+/// A closure that captures a variable with a size does not compile. One that captures a value
+/// *without* a size does, and gets another value of that type where it runs. That is wrong for
+/// tokens that vouch for a fact of one machine or process, such as "this CPU has AVX2" or "this
+/// library is initialised": obtain such a token inside the function.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be run as a task with these parameters",
     label = "each parameter must be `T`, `&T` or `Shared<T>` of a serialisable `T`",
@@ -108,7 +130,8 @@ macro_rules! param_pass {
     };
 }
 
-/// Implements `TaskFn` for all lists of kinds: takes the type parameters one by one and branches at each.
+/// Implements `TaskFn` for all lists of kinds: takes the type parameters one by one and branches at
+/// each.
 macro_rules! with_shared {
     ([] $($done:tt)*) => { task_fn!($($done)*); };
     ([$T:ident $($rest:ident)*]) => {

@@ -1,7 +1,7 @@
 //! From a typed call to what a client sends. The client's methods are thin around these functions.
 //!
-//! Each checks that the function is in the program's table and encodes the values. Values that do not encode are
-//! reported beside the others: such a task fails, the rest of its `map` does not.
+//! Each checks that the function is in the program's table and encodes the values. Values that do
+//! not encode are reported beside the others: such a task fails, the rest of its `map` does not.
 
 use std::marker::PhantomData;
 
@@ -153,8 +153,9 @@ where
     Ok(tasks)
 }
 
-/// The leaves of a tree, and the function that each of its nodes folds its children with, in order: a node is a task
-/// with as many arguments as it has children. One item is its own tree; without items there is none.
+/// The leaves of a tree, and the function that each of its nodes folds its children with, in order:
+/// a node is a task with as many arguments as it has children. One item is its own tree; without
+/// items there is none.
 ///
 /// # Errors
 /// If the function is not in the program's table.

@@ -14,6 +14,7 @@ use crate::shared::Shared;
 mod failures;
 mod inputs;
 mod shapes;
+mod speed;
 
 fn input_of(dep: Dep) -> Input {
     match dep {

@@ -220,11 +220,7 @@ fn an_argument_or_result_that_panics_when_dropped_fails_its_task_alone() {
 
 #[test]
 fn a_stored_value_that_panics_when_dropped_hurts_nobody() {
-    let value = Value::new(Bomb(7));
-    let hook = panic::take_hook();
-    panic::set_hook(Box::new(|_| ()));
-    drop(value);
-    panic::set_hook(hook);
+    drop(Value::new(Bomb(7)));
 }
 
 #[test]

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use super::*;
 use crate::function::{EncodedInput, Entry};
 
-/// For tests that read the counter of encodings, which is one for the whole process. Others in this binary encode at
-/// any time, so such a test runs its steps again when someone interfered.
+/// For tests that read the counter of encodings, which is one for the whole process. Others in this
+/// binary encode at any time, so such a test runs its steps again when someone interfered.
 fn encodings_of(steps: impl Fn()) -> u64 {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let _one = ONE_AT_A_TIME

@@ -1,0 +1,216 @@
+//! The client for async programs: the same core, and waiting that is `.await`ed.
+
+use std::ops::Deref;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rdask_core::message::ClusterStatus;
+
+pub use crate::as_completed::Completed;
+use crate::client::{self, Core, Waited};
+use crate::codec::Data;
+use crate::error::Result;
+use crate::remote::{Handles, Remotes};
+
+/// A connection to a scheduler, for async programs on any runtime.
+///
+/// Submitting, mapping and scattering are methods of [`Core`] and don't wait. Handles are
+/// `.await`ed: `remote.await?` instead of `remote.result()?`.
+///
+/// ```no_run
+/// # async fn job() -> rdask::Result<()> {
+/// use rdask::aio::Client;
+///
+/// let client = Client::connect("scheduler.json").await?;
+/// let root = client.submit(f64::sqrt, (16.0,));
+/// assert_eq!(root.await?, 4.0);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Client {
+    core: Core,
+}
+
+impl From<crate::Client> for Client {
+    /// The same client, for async code.
+    fn from(client: crate::Client) -> Self {
+        Self {
+            core: client.core().clone(),
+        }
+    }
+}
+
+impl Client {
+    /// Connects to the scheduler that wrote this file.
+    ///
+    /// # Errors
+    /// If the file cannot be read, or nobody answers at the addresses in it.
+    ///
+    /// ```no_run
+    /// # async fn job() -> rdask::Result<()> {
+    /// let client = rdask::aio::Client::connect("scheduler.json").await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn connect(scheduler_file: impl AsRef<Path>) -> Result<Self> {
+        let session = client::connect::connect(scheduler_file.as_ref()).await?;
+        Ok(Self {
+            core: Core::new(session),
+        })
+    }
+
+    /// Connects to the scheduler whose file the variable `RDASK_SCHEDULER_FILE` names.
+    ///
+    /// # Errors
+    /// If there is no such variable, or as for [`connect`](Self::connect).
+    ///
+    /// ```no_run
+    /// # async fn job() -> rdask::Result<()> {
+    /// let client = rdask::aio::Client::from_env().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn from_env() -> Result<Self> {
+        Self::connect(client::connect::file_from_env()?).await
+    }
+
+    /// A client of a cluster inside this very process.
+    ///
+    /// # Errors
+    /// If the system gives no threads.
+    ///
+    /// ```no_run
+    /// # fn job() -> rdask::Result<()> {
+    /// let client = rdask::aio::Client::local()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn local() -> Result<Self> {
+        crate::Client::local().map(Self::from)
+    }
+
+    /// The results of tasks, in order.
+    ///
+    /// # Errors
+    /// With a failure among them, as soon as there is one; if the connection is lost.
+    ///
+    /// ```no_run
+    /// # async fn job(client: rdask::aio::Client) -> rdask::Result<()> {
+    /// let roots = client.map(f64::sqrt, [1.0, 4.0]);
+    /// assert_eq!(client.gather(roots).await?, [1.0, 2.0]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn gather<T: Data>(&self, remotes: impl Handles<T>) -> Result<Vec<T>> {
+        client::gather(remotes).await
+    }
+
+    /// Waits until tasks have ended, well or not.
+    ///
+    /// # Errors
+    /// If the connection is lost before. A failed task is no error here.
+    ///
+    /// ```no_run
+    /// # async fn job(client: rdask::aio::Client) -> rdask::Result<()> {
+    /// let roots = client.map(f64::sqrt, [1.0, 4.0]);
+    /// client.wait(&roots).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn wait<T>(&self, remotes: impl Handles<T>) -> Result<()> {
+        client::wait(remotes).await
+    }
+
+    /// Waits until tasks have ended or some time has passed, and says which have.
+    ///
+    /// # Errors
+    /// If the connection is lost before.
+    ///
+    /// ```no_run
+    /// # async fn job(client: rdask::aio::Client) -> rdask::Result<()> {
+    /// let roots = client.map(f64::sqrt, [1.0, 4.0]);
+    /// let waited = client.wait_timeout(&roots, std::time::Duration::from_secs(1)).await?;
+    /// println!("{} done", waited.done.len());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn wait_timeout<T>(
+        &self,
+        remotes: impl Handles<T>,
+        timeout: Duration,
+    ) -> Result<Waited<T>> {
+        client::wait_timeout(&self.core.session, remotes, timeout).await
+    }
+
+    /// Results as they come.
+    ///
+    /// ```no_run
+    /// # async fn job(client: rdask::aio::Client) -> rdask::Result<()> {
+    /// let mut roots = client.as_completed(client.map(f64::sqrt, [1.0, 4.0]));
+    /// while let Some((position, root)) = roots.next().await {
+    ///     println!("{position}: {}", root?);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn as_completed<T: Data>(&self, remotes: impl Handles<T>) -> Completed<T> {
+        Completed::new(&self.core.session, &remotes.list())
+    }
+
+    /// Keeps results under a name until somebody [attaches](Self::attach) to it.
+    ///
+    /// # Errors
+    /// If the connection is lost.
+    ///
+    /// ```no_run
+    /// # async fn job(client: rdask::aio::Client) -> rdask::Result<()> {
+    /// let roots = client.map(f64::sqrt, [1.0, 4.0]);
+    /// client.detach("roots", &roots).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn detach<T>(&self, name: &str, remotes: impl Handles<T>) -> Result<()> {
+        client::detach(name, remotes).await
+    }
+
+    /// The results that were [detached](Self::detach) under a name, which must be of this type.
+    ///
+    /// # Errors
+    /// If nothing was; if the connection is lost. Results of another type fail to decode.
+    ///
+    /// ```no_run
+    /// # async fn job(client: rdask::aio::Client) -> rdask::Result<()> {
+    /// let roots = client.attach::<f64>("roots").await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn attach<T: Data>(&self, name: &str) -> Result<Remotes<T>> {
+        let tasks = self.core.session.attach(name).await?;
+        Ok(Remotes::counted(Arc::clone(&self.core.session), tasks))
+    }
+
+    /// What the cluster looks like: its workers, and how many tasks are in which state.
+    ///
+    /// # Errors
+    /// If the connection is lost.
+    ///
+    /// ```no_run
+    /// # async fn job(client: rdask::aio::Client) -> rdask::Result<()> {
+    /// println!("{} workers", client.status().await?.workers.len());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn status(&self) -> Result<ClusterStatus> {
+        self.core.session.cluster().await
+    }
+}
+
+impl Deref for Client {
+    type Target = Core;
+
+    fn deref(&self) -> &Core {
+        &self.core
+    }
+}

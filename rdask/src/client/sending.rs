@@ -1,0 +1,224 @@
+//! From typed calls, whose values are encoded already, to what the state machine numbers and sends.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rdask_core::client::Client as Machine;
+use rdask_core::failure::{Failure, FailureKind};
+use rdask_core::id::{FunctionKey, TaskId};
+use rdask_core::message::{Edge, Param, Parent, Shape, TaskOptions};
+use rdask_core::range::Range;
+use rdask_core::time::Time;
+
+use super::nested;
+use super::session::{Session, Tasks};
+use crate::function::{Entry, ParamSource, UnknownFunction, Value};
+use crate::remote::Handle;
+use crate::task::Dep;
+use crate::task::submission::OneTask;
+
+/// What all tasks of one call have in common.
+pub(super) struct Call<'a> {
+    function: &'a Entry,
+    options: &'a TaskOptions,
+    pub(super) parent: Option<Parent>,
+}
+
+impl Call<'_> {
+    fn name(&self) -> &'static str {
+        (self.function.name)()
+    }
+
+    pub(super) fn shape(&self, params: Vec<Param>) -> Shape {
+        Shape {
+            function: FunctionKey(self.function.key),
+            name: self.name().to_owned(),
+            params,
+            options: self.options.clone(),
+        }
+    }
+
+    /// A task that fails here, instead of one that cannot be submitted.
+    pub(super) fn refuse(&self, machine: &mut Machine, refusal: Refusal) -> TaskId {
+        match refusal {
+            Refusal::Own(message) => {
+                machine.fail_here(FailureKind::Unrunnable, message, self.name())
+            }
+            Refusal::Input(failure) => machine.fail_with(failure),
+        }
+    }
+
+    /// Makes tasks of all inputs that are values: one array, whose handles go to `held`.
+    pub(super) fn resolve(
+        &self,
+        machine: &mut Machine,
+        inputs: Vec<Input>,
+        held: &mut Tasks,
+    ) -> Vec<Result<TaskId, Refusal>> {
+        let values: Vec<Bytes> = inputs
+            .iter()
+            .filter_map(|input| match input {
+                Input::Value(bytes) => Some(bytes.clone()),
+                Input::Task(_) | Input::Bad(_) => None,
+            })
+            .collect();
+        let len = values.len() as u32;
+        let scattered = (len > 0).then(|| machine.scatter(values, self.options.clone()));
+        held.extend(scattered.map(|array| (array, Range::new(0, len))));
+        let mut scattered = scattered
+            .into_iter()
+            .flat_map(|array| (0..len).map(move |index| TaskId { array, index }));
+        let resolve = |input| match input {
+            Input::Task(task) => match machine.failure_here(task) {
+                None => Ok(task),
+                Some(failure) => Err(Refusal::Input(failure)),
+            },
+            Input::Value(_) => Ok(scattered.next().expect("one for each value")),
+            Input::Bad(message) => Err(Refusal::Own(message)),
+        };
+        inputs.into_iter().map(resolve).collect()
+    }
+}
+
+/// Why a task cannot be submitted: it fails here.
+#[derive(Clone, Debug)]
+pub(super) enum Refusal {
+    /// By itself.
+    Own(String),
+    /// Since its input did.
+    Input(Arc<Failure>),
+}
+
+/// An argument that does not travel with its task.
+#[derive(Debug)]
+pub(super) enum Input {
+    /// The result of a task.
+    Task(TaskId),
+    /// A value, encoded.
+    Value(Bytes),
+    /// A value that doesn't encode.
+    Bad(String),
+}
+
+/// The edge to a task with one output.
+pub(super) fn edge(task: TaskId) -> Edge {
+    Edge { task, part: 0 }
+}
+
+/// Drops handles that were only needed while submitting. The scheduler hears of that after it has
+/// heard who needs the values.
+pub(super) fn release_all(machine: &mut Machine, now: Time, held: Tasks) {
+    for (array, range) in held {
+        machine.release(now, array, range);
+    }
+}
+
+impl Session {
+    pub(super) fn call<'a>(&self, function: &'a Entry, options: &'a TaskOptions) -> Call<'a> {
+        let parent = if self.nested { nested::parent() } else { None };
+        Call {
+            function,
+            options,
+            parent,
+        }
+    }
+
+    /// A task of its own. There is one handle of it.
+    pub(super) fn send_one(
+        &self,
+        task: Result<OneTask, UnknownFunction>,
+        options: &TaskOptions,
+    ) -> TaskId {
+        let task = match task {
+            Ok(task) => task,
+            Err(error) => return self.fail(error.to_string(), error.name),
+        };
+        let call = self.call(task.function, options);
+        let bad = task.error.map(|error| Refusal::Own(error.to_string()));
+        let inputs: Vec<Input> = task.deps.into_iter().map(|dep| self.input(dep)).collect();
+        self.with(|state, now| {
+            let machine = &mut state.machine;
+            let mut held = Tasks::new();
+            let sources: Result<Vec<TaskId>, Refusal> = match bad {
+                Some(refusal) => Err(refusal),
+                None => call
+                    .resolve(machine, inputs, &mut held)
+                    .into_iter()
+                    .collect(),
+            };
+            let id = match sources {
+                Ok(sources) => {
+                    let params = task.params.iter().map(|param| match param {
+                        ParamSource::Inline => Param::Inline,
+                        ParamSource::Input => Param::Edge,
+                    });
+                    let shape = call.shape(params.collect());
+                    let edges: Vec<Edge> = sources.into_iter().map(edge).collect();
+                    machine.submit(now, shape, &task.inline, &edges, call.parent)
+                }
+                Err(refusal) => call.refuse(machine, refusal),
+            };
+            release_all(machine, now, held);
+            id
+        })
+    }
+
+    /// Values of the program's own. There is one handle of each.
+    pub(super) fn send_values(
+        &self,
+        values: impl Iterator<Item = Value>,
+        options: &TaskOptions,
+    ) -> Tasks {
+        let mut tasks = Tasks::new();
+        let mut run: Vec<Bytes> = Vec::new();
+        for value in values {
+            match value.encode() {
+                Ok(bytes) => run.push(bytes),
+                Err(error) => {
+                    tasks.extend(self.scatter_run(std::mem::take(&mut run), options));
+                    let task = self.fail(error.to_string(), "scatter");
+                    tasks.push((task.array, Range::one(task.index)));
+                }
+            }
+        }
+        tasks.extend(self.scatter_run(run, options));
+        tasks
+    }
+
+    fn scatter_run(
+        &self,
+        run: Vec<Bytes>,
+        options: &TaskOptions,
+    ) -> Option<(rdask_core::id::ArrayId, Range)> {
+        let range = Range::new(0, run.len() as u32);
+        (!range.is_empty()).then(|| {
+            let array = self.with(|state, _| state.machine.scatter(run, options.clone()));
+            (array, range)
+        })
+    }
+
+    /// A task that fails here. There is one handle of it.
+    pub(super) fn fail(&self, message: String, function: &str) -> TaskId {
+        self.with(|state, _| {
+            let machine = &mut state.machine;
+            machine.fail_here(FailureKind::Unrunnable, message, function)
+        })
+    }
+
+    /// Checks whose handle it is, or encodes the value: all that needs no lock.
+    pub(super) fn input(&self, dep: Dep) -> Input {
+        match dep {
+            Dep::Remote(Handle { session, task }) => {
+                assert!(
+                    session == std::ptr::from_ref(self) as usize,
+                    "this Remote belongs to another client: submit with the client that made it"
+                );
+                Input::Task(task)
+            }
+            Dep::Value(value) => match value.encode() {
+                Ok(bytes) => Input::Value(bytes),
+                Err(error) => Input::Bad(error.to_string()),
+            },
+        }
+    }
+}

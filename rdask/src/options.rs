@@ -1,0 +1,164 @@
+//! How and where tasks run.
+
+use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rdask_core::message::TaskOptions;
+
+use crate::client::Core;
+
+/// How and where tasks run: set what you need, then submit or map with it, once or often.
+///
+/// ```no_run
+/// # fn main() -> rdask::Result<()> {
+/// # use std::time::Duration;
+/// let client = rdask::Client::local()?;
+/// let careful = client.options().name("root").retries(2).timeout(Duration::from_secs(60));
+/// let roots = careful.map(f64::sqrt, [1.0, 4.0]);
+/// let more = careful.submit(f64::sqrt, (9.0,));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+#[must_use = "options do nothing until something is submitted with them"]
+pub struct Options {
+    core: Core,
+}
+
+impl Options {
+    pub(crate) fn new(core: Core) -> Self {
+        Self { core }
+    }
+
+    fn set(mut self, change: impl FnOnce(&mut TaskOptions)) -> Self {
+        change(Arc::make_mut(&mut self.core.options));
+        self
+    }
+
+    /// The tasks' name in logs and errors, instead of their function's.
+    ///
+    /// ```no_run
+    /// # let client = rdask::Client::local().unwrap();
+    /// let root = client.options().name("root").submit(f64::sqrt, (16.0,));
+    /// ```
+    pub fn name(self, name: impl Into<String>) -> Self {
+        self.set(|options| options.name = Some(name.into()))
+    }
+
+    /// Tasks of a higher priority go first, among those of one client. Usually it is 0.
+    ///
+    /// ```no_run
+    /// # let client = rdask::Client::local().unwrap();
+    /// let soon = client.options().priority(10).submit(f64::sqrt, (16.0,));
+    /// ```
+    pub fn priority(self, priority: i32) -> Self {
+        self.set(|options| options.priority = priority)
+    }
+
+    /// How often a task that fails is run again. Tasks that are lost with their worker are run
+    /// again anyway.
+    ///
+    /// ```no_run
+    /// # let client = rdask::Client::local().unwrap();
+    /// let text = client
+    ///     .options()
+    ///     .retries(3)
+    ///     .try_submit(std::fs::read_to_string::<String>, ("data.csv",));
+    /// ```
+    pub fn retries(self, retries: u32) -> Self {
+        self.set(|options| options.retries = retries)
+    }
+
+    /// How long to wait before a task that failed is run again.
+    ///
+    /// ```no_run
+    /// # let client = rdask::Client::local().unwrap();
+    /// # use std::time::Duration;
+    /// let patient = client.options().retries(3).retry_delay(Duration::from_secs(10));
+    /// ```
+    pub fn retry_delay(self, delay: Duration) -> Self {
+        self.set(|options| options.retry_delay = delay)
+    }
+
+    /// A run that takes longer fails.
+    ///
+    /// ```no_run
+    /// # let client = rdask::Client::local().unwrap();
+    /// # use std::time::Duration;
+    /// let root = client.options().timeout(Duration::from_secs(1)).submit(f64::sqrt, (16.0,));
+    /// ```
+    pub fn timeout(self, timeout: Duration) -> Self {
+        self.set(|options| options.timeout = Some(timeout))
+    }
+
+    /// How many slots of its worker a run takes, for functions that start threads themselves.
+    ///
+    /// # Panics
+    /// If it is 0.
+    ///
+    /// ```no_run
+    /// # let client = rdask::Client::local().unwrap();
+    /// let root = client.options().threads(4).submit(f64::sqrt, (16.0,));
+    /// ```
+    pub fn threads(self, threads: u16) -> Self {
+        assert!(threads > 0, "a run takes at least one slot");
+        self.set(|options| options.threads = threads)
+    }
+
+    /// What else a run takes of its worker, such as one of its GPUs. Precise to a ten-thousandth.
+    ///
+    /// # Panics
+    /// If the amount is negative or no number.
+    ///
+    /// ```no_run
+    /// # let client = rdask::Client::local().unwrap();
+    /// let root = client.options().resource("GPU", 0.5).submit(f64::sqrt, (16.0,));
+    /// ```
+    pub fn resource(self, name: impl Into<String>, amount: f64) -> Self {
+        assert!(amount >= 0.0, "an amount of a resource is not negative");
+        let name = name.into();
+        // Beyond the range of u64 it saturates, and no worker has that much.
+        let amount = (amount * 10_000.0).round() as u64;
+        self.set(|options| {
+            options.resources.retain(|(other, _)| *other != name);
+            options.resources.push((name, amount));
+            options.resources.sort();
+        })
+    }
+
+    /// Only workers of these names.
+    ///
+    /// ```no_run
+    /// # let client = rdask::Client::local().unwrap();
+    /// let root = client.options().workers(["node1-0"]).submit(f64::sqrt, (16.0,));
+    /// ```
+    pub fn workers<N: Into<String>>(self, names: impl IntoIterator<Item = N>) -> Self {
+        self.set(|options| options.workers = names.into_iter().map(Into::into).collect())
+    }
+
+    /// Only workers of these pools: Slurm jobs, or what `rdask worker --pool` says.
+    ///
+    /// ```no_run
+    /// # let client = rdask::Client::local().unwrap();
+    /// let root = client.options().pools(["gpu"]).submit(f64::sqrt, (16.0,));
+    /// ```
+    pub fn pools<N: Into<String>>(self, names: impl IntoIterator<Item = N>) -> Self {
+        self.set(|options| options.pools = names.into_iter().map(Into::into).collect())
+    }
+}
+
+impl Deref for Options {
+    type Target = Core;
+
+    fn deref(&self) -> &Core {
+        &self.core
+    }
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Options").field(&self.core.options).finish()
+    }
+}

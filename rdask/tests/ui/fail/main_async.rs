@@ -1,0 +1,2 @@
+#[rdask::main]
+async fn main() {}

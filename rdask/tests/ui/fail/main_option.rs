@@ -1,0 +1,2 @@
+#[rdask::main(threads = 4)]
+fn main() {}

@@ -1,0 +1,6 @@
+#[path = "../client.rs"]
+mod client;
+
+fn main() {
+    let _ = client::Client.map(|s: String| s.parse::<f64>(), ["1.5"]);
+}
