@@ -1,5 +1,7 @@
 //! The built `rdask` command: real processes on loopback, and what people see of them.
 
+#![expect(clippy::unwrap_used, reason = "a test that can not go on ends")]
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
