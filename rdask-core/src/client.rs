@@ -288,10 +288,10 @@ impl Client {
 
     /// Asks what the cluster looks like. The answer is [`Action::Status`], and whatever was sent
     /// before it has been taken in by then.
-    pub fn ask_status(&mut self) -> u32 {
+    pub fn ask_status(&mut self, when_ready: bool) -> u32 {
         self.flush_batch();
         let request = self.number_request();
-        self.send(FromClient::AskStatus { request });
+        self.send(FromClient::AskStatus { request, when_ready });
         request
     }
 

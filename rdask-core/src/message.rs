@@ -317,6 +317,8 @@ pub enum FromClient {
     AskStatus {
         /// A number of the client's to know the answer by.
         request: u32,
+        /// Answer when the client's program is at work in each worker that can run it.
+        when_ready: bool,
     },
     /// So many bytes of inline results have arrived and been taken: send more.
     Taken {

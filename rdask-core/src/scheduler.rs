@@ -127,6 +127,8 @@ pub struct Scheduler {
     next_assignment: u64,
     /// Scattered values that wait for a process to be put with.
     puts: BTreeMap<ProgramHash, BTreeSet<(Gid, u32)>>,
+    /// Clients that wait for their programs to be at work, and by which request.
+    asking_ready: Vec<(ClientId, u32)>,
     /// Processes that may have room.
     open: BTreeSet<ProcessId>,
     /// Results under a name.
@@ -202,6 +204,7 @@ impl Scheduler {
             assignments: BTreeMap::new(),
             next_assignment: 1,
             puts: BTreeMap::new(),
+            asking_ready: Vec::new(),
             open: BTreeSet::new(),
             detached: BTreeMap::new(),
             delayed: BTreeSet::new(),
@@ -403,6 +406,7 @@ impl Scheduler {
         self.share_slots();
         self.place_puts();
         self.place();
+        self.answer_ready();
         self.note_idleness();
     }
 

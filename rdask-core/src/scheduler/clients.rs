@@ -114,7 +114,10 @@ impl Scheduler {
             FromClient::AskStates { request, array, range } => {
                 self.answer_states(from, request, array, range);
             }
-            FromClient::AskStatus { request } => {
+            FromClient::AskStatus { request, when_ready: true } => {
+                self.asking_ready.push((from, request));
+            }
+            FromClient::AskStatus { request, when_ready: false } => {
                 let status = self.status();
                 self.send_client(from, ToClient::Status { request, status });
             }
@@ -122,6 +125,23 @@ impl Scheduler {
         }
         self.work_off();
         Ok(())
+    }
+
+    /// Answers those who wait for their programs to be at work in each worker that can run them.
+    pub(crate) fn answer_ready(&mut self) {
+        for (client, request) in std::mem::take(&mut self.asking_ready) {
+            let hash = match self.clients.get(&client).map(|client| client.kind) {
+                Some(ClientKind::Program { hash, .. }) => Some(hash),
+                Some(ClientKind::Observer) => None,
+                None => continue,
+            };
+            if hash.is_none_or(|hash| self.is_at_work(hash)) {
+                let status = self.status();
+                self.send_client(client, ToClient::Status { request, status });
+            } else {
+                self.asking_ready.push((client, request));
+            }
+        }
     }
 
     fn detach(&mut self, name: String, ranges: Vec<(ArrayId, Range)>) {

@@ -155,6 +155,15 @@ impl Scheduler {
         }
     }
 
+    /// Whether each worker that can run the program has begun to.
+    pub(crate) fn is_at_work(&self, hash: ProgramHash) -> bool {
+        self.cluster.workers.iter().all(|(id, worker)| {
+            let process = worker.processes.get(&hash).and_then(|id| self.cluster.processes.get(id));
+            let has_failed = self.programs.get(hash).is_some_and(|one| one.failed.contains_key(id));
+            worker.leaving || has_failed || process.is_some_and(|one| one.stage == Stage::Running)
+        })
+    }
+
     fn launch_missing(&mut self, hash: ProgramHash) {
         let Some(program) = self.programs.get(hash) else {
             return;

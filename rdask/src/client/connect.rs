@@ -9,7 +9,7 @@ use rdask_core::hello::{Role, You};
 use rdask_core::id::ProcessId;
 use rdask_core::message::{FromClient, ToClient};
 use rdask_net::{Endpoint, EndpointConfig, FileMode, SchedulerFile};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::net_thread::NetThread;
 use super::parts::ClientParts;
@@ -24,6 +24,9 @@ const FILE_VARIABLE: &str = "RDASK_SCHEDULER_FILE";
 
 /// How long a client waits for a scheduler that is just starting.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long connecting waits for the workers to start the program.
+const READY_TIME_MAX: Duration = Duration::from_secs(2);
 
 /// How often it looks meanwhile.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -77,14 +80,24 @@ async fn connect_through(
         return Err(not_connected("it takes this program for no client").into());
     };
     let values = NetworkValues::new(endpoint, file, guard);
-    Ok(Session::start(ClientParts {
+    let session = Session::start(ClientParts {
         id,
         send: connected.send,
         receive: connected.receive,
         values: Arc::new(values),
-        net,
+        net: Arc::clone(&net),
         nested: nested_in.is_some(),
-    }))
+    });
+    // Workers start the program now, and the first tasks need not wait for that. A slow start, or
+    // a node that can't be reached, holds nobody up: tasks begin where they can.
+    let waiting = Arc::clone(&session);
+    let ready = net.handle().spawn(async move {
+        if let Ok(Err(error)) = timeout(READY_TIME_MAX, waiting.ready()).await {
+            tracing::debug!(%error, "the connection ended before the program was at work");
+        }
+    });
+    ready.await.map_err(not_connected)?;
+    Ok(session)
 }
 
 type Joined = (Endpoint, SchedulerFile, Connected<FromClient, ToClient>);

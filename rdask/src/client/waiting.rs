@@ -156,7 +156,16 @@ impl Session {
 
     /// What the cluster looks like. Whatever was sent before has been taken in by then.
     pub(crate) async fn cluster(self: &Arc<Self>) -> Result<ClusterStatus> {
-        match self.ask(|state| state.machine.ask_status()).await? {
+        self.status_when(false).await
+    }
+
+    /// Waits until the program is at work in each worker that can run it.
+    pub(crate) async fn ready(self: &Arc<Self>) -> Result<()> {
+        self.status_when(true).await.map(|_| ())
+    }
+
+    async fn status_when(self: &Arc<Self>, ready: bool) -> Result<ClusterStatus> {
+        match self.ask(|state| state.machine.ask_status(ready)).await? {
             Answer::Status(status) => Ok(status),
             Answer::Attached(_) | Answer::States(_) => Err(unexpected()),
         }

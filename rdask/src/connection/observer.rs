@@ -129,7 +129,7 @@ impl Observer {
         let asked = self.requests;
         self.connected
             .send
-            .send(FromClient::AskStatus { request: asked })?;
+            .send(FromClient::AskStatus { request: asked, when_ready: false })?;
         let receive = &mut self.connected.receive;
         self.runtime.block_on(async {
             let answer = async {

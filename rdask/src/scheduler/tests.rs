@@ -58,7 +58,7 @@ async fn ask(file: &SchedulerFile) {
     let mut observer = dial::<FromClient, ToClient>(&endpoint, file, Role::Observer)
         .await
         .unwrap();
-    let request = FromClient::AskStatus { request: 7 };
+    let request = FromClient::AskStatus { request: 7, when_ready: false };
     observer.send.send(request).unwrap();
     let answer = observer.receive.recv().await.unwrap();
     assert!(
@@ -275,7 +275,7 @@ fn a_local_client_needs_no_network() {
     let mut connected = server.door().connect_client(client()).unwrap();
     connected
         .send
-        .send(FromClient::AskStatus { request: 1 })
+        .send(FromClient::AskStatus { request: 1, when_ready: false })
         .unwrap();
     let answer = connected.receive.blocking_recv().unwrap();
     let ToClient::Status { status, .. } = answer else {

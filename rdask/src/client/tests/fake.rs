@@ -230,7 +230,7 @@ impl World {
                 drop(values);
                 self.say(ToClient::States { request, states });
             }
-            FromClient::AskStatus { request } => {
+            FromClient::AskStatus { request, .. } => {
                 let status = Default::default();
                 self.say(ToClient::Status { request, status });
             }
