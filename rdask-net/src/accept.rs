@@ -25,9 +25,11 @@ use crate::identity::{ALPN_DATA, peer_name};
 use crate::interface::MtuTable;
 use crate::link::Link;
 use crate::peer_name::{PeerName, PeerRole};
+use crate::tls_wire::{Lingering, TlsWire};
 use crate::transport::{
     DATA_STREAMS, PENDING_MAX, PENDING_UNPROVEN_MAX, Purpose, accepted_transport, server_config,
 };
+use crate::unreachable::Unreachable;
 
 /// From a peer's first packet to its first whole frame.
 const FIRST_FRAME_TIME_MAX: Duration = Duration::from_secs(5);
@@ -76,26 +78,15 @@ pub(crate) struct Acceptor {
     pub(crate) identity: Arc<IdentityCell>,
     pub(crate) incoming: mpsc::Sender<Incoming>,
     pub(crate) mtus: Arc<MtuTable>,
-    pending: Arc<AtomicUsize>,
+    pub(crate) lingering: Lingering,
+    pub(crate) unreachable: Arc<Unreachable>,
+    pub(crate) pending: Arc<AtomicUsize>,
 }
 
 /// Counts a connection that has not shown itself yet.
 struct Pending(Arc<AtomicUsize>);
 
 impl Acceptor {
-    pub(crate) fn new(
-        identity: Arc<IdentityCell>,
-        incoming: mpsc::Sender<Incoming>,
-        mtus: Arc<MtuTable>,
-    ) -> Self {
-        Self {
-            identity,
-            incoming,
-            mtus,
-            pending: Arc::default(),
-        }
-    }
-
     fn pend(&self) -> Pending {
         self.pending.fetch_add(1, Ordering::Relaxed);
         Pending(self.pending.clone())
@@ -213,7 +204,8 @@ async fn serve_control(
 ) -> Result<(), Refusal> {
     let first = tokio::time::timeout(FIRST_FRAME_TIME_MAX, async {
         let (send, receive) = connection.accept_bi().await.ok()?;
-        let mut link = Link::quic(connection.clone(), send, receive, peer);
+        let watch = acceptor.unreachable.watch(connection.remote_address());
+        let mut link = Link::quic(connection.clone(), send, receive, watch, peer);
         link.first_frame().await.ok()?;
         Some(link)
     });
@@ -229,7 +221,16 @@ async fn serve_control(
 /// Serves a data connection until its dialer closes it.
 async fn serve_data(connection: &quinn::Connection, acceptor: &Acceptor, peer: PeerName) {
     connection.set_max_concurrent_bi_streams(VarInt::from_u32(DATA_STREAMS));
-    while let Ok((send, receive)) = connection.accept_bi().await {
+
+    let mut watch = acceptor.unreachable.watch(connection.remote_address());
+    loop {
+        let accepted = tokio::select! {
+            accepted = connection.accept_bi() => accepted,
+            () = watch.gone() => return connection.close(CODE_REFUSED, b"unreachable"),
+        };
+        let Ok((send, receive)) = accepted else {
+            return;
+        };
         let stream = DataStream::quic(send, receive, None, peer.clone());
         hand_over(
             acceptor,
@@ -292,11 +293,12 @@ async fn greet_tls(stream: TcpStream, remote: SocketAddr, acceptor: &Acceptor) -
             return None;
         }
     };
+    let wire = TlsWire::new(stream, acceptor.lingering.clone());
     if purpose == Purpose::Data {
-        let stream = DataStream::tls(Box::new(stream.into()), peer.clone());
+        let stream = DataStream::tls(Box::new(wire), peer.clone());
         return Some(Incoming::Data { stream, peer });
     }
-    let mut link = Link::tls(stream.into(), remote, peer);
+    let mut link = Link::tls(wire, remote, peer);
     link.first_frame().await.ok()?;
     Some(Incoming::Control(link))
 }

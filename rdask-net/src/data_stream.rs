@@ -10,13 +10,11 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use quinn::{ReadError, VarInt, WriteError};
-use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::net::TcpStream;
-use tokio_rustls::TlsStream;
 
 use crate::peer_name::PeerName;
 use crate::pool::Lease;
+use crate::tls_wire::TlsWire;
 
 /// The code of a stream that was dropped before it was finished.
 const CODE_DROPPED: u32 = 0;
@@ -34,7 +32,7 @@ enum Wire {
         receive: quinn::RecvStream,
         _lease: Option<Lease>,
     },
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<TlsWire>),
 }
 
 impl DataStream {
@@ -55,7 +53,7 @@ impl DataStream {
         }
     }
 
-    pub(crate) fn tls(stream: Box<TlsStream<TcpStream>>, peer: PeerName) -> Self {
+    pub(crate) fn tls(stream: Box<TlsWire>, peer: PeerName) -> Self {
         Self {
             peer,
             wire: Wire::Tls(stream),
@@ -122,13 +120,7 @@ impl DataStream {
                 let _ = send.reset(VarInt::from_u32(code));
                 let _ = receive.stop(VarInt::from_u32(code));
             }
-            Wire::Tls(stream) => {
-                // No lingering: the peer must not take the end for a clean one.
-                let socket = SockRef::from(stream.get_ref().0);
-                if let Err(error) = socket.set_linger(Some(std::time::Duration::ZERO)) {
-                    tracing::debug!(peer = %self.peer, %error, "a stream ends without a reset");
-                }
-            }
+            Wire::Tls(stream) => stream.abort(),
         }
     }
 }

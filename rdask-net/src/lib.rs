@@ -53,7 +53,9 @@ mod peer_name;
 mod pool;
 mod scheduler_file;
 mod socket;
+mod tls_wire;
 mod transport;
+mod unreachable;
 
 pub use accept::Incoming;
 pub use authority::{Authority, CertificateError, KeyRequest};

@@ -13,12 +13,12 @@ use bytes::Bytes;
 use quinn::{ConnectionError, ReadError, TransportErrorCode, VarInt, WriteError};
 use thiserror::Error;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
-use tokio::net::TcpStream;
-use tokio_rustls::TlsStream;
 
 use crate::frame::{FrameDecoder, FrameError, push_close};
 use crate::peer_name::PeerName;
 use crate::socket::canonical;
+use crate::tls_wire::TlsWire;
+use crate::unreachable::Watch;
 
 /// How long a closing half waits for the peer to have received what was sent.
 const DELIVERY_TIME_MAX: Duration = Duration::from_secs(3);
@@ -52,6 +52,12 @@ pub enum LinkError {
     /// Nothing was heard from the peer for the link's idle time.
     #[error("{peer} has been silent for too long; its process or node is gone or frozen")]
     Silent {
+        /// The peer.
+        peer: PeerName,
+    },
+    /// The peer's node answers, but nobody has the peer's port open any more.
+    #[error("the process of {peer} is gone: its node says that the port is closed")]
+    Gone {
         /// The peer.
         peer: PeerName,
     },
@@ -94,6 +100,7 @@ impl Link {
         connection: quinn::Connection,
         send: quinn::SendStream,
         receive: quinn::RecvStream,
+        watch: Watch,
         peer: PeerName,
     ) -> Self {
         let remote_address = canonical(connection.remote_address());
@@ -108,6 +115,7 @@ impl Link {
         let wire = ReceiveWire::Quic {
             connection,
             stream: receive,
+            watch,
         };
         let receiver = FrameReceiver {
             peer,
@@ -121,11 +129,7 @@ impl Link {
         }
     }
 
-    pub(crate) fn tls(
-        stream: TlsStream<TcpStream>,
-        remote_address: SocketAddr,
-        peer: PeerName,
-    ) -> Self {
+    pub(crate) fn tls(stream: TlsWire, remote_address: SocketAddr, peer: PeerName) -> Self {
         let (read, write) = tokio::io::split(stream);
         let sender = FrameSender {
             peer: peer.clone(),
@@ -181,7 +185,7 @@ enum SendWire {
         connection: quinn::Connection,
         stream: quinn::SendStream,
     },
-    Tls(WriteHalf<TlsStream<TcpStream>>),
+    Tls(WriteHalf<TlsWire>),
 }
 
 impl FrameSender {
@@ -282,8 +286,9 @@ enum ReceiveWire {
     Quic {
         connection: quinn::Connection,
         stream: quinn::RecvStream,
+        watch: Watch,
     },
-    Tls(ReadHalf<TlsStream<TcpStream>>),
+    Tls(ReadHalf<TlsWire>),
 }
 
 impl FrameReceiver {
@@ -342,7 +347,19 @@ impl FrameReceiver {
     async fn read(&mut self) -> Result<bool, LinkError> {
         let buffer = self.decoder.read_buffer();
         let read = match &mut self.wire {
-            ReceiveWire::Quic { stream, .. } => stream.read_buf(buffer).await,
+            ReceiveWire::Quic {
+                connection,
+                stream,
+                watch,
+            } => tokio::select! {
+                // What has arrived comes before what it ended with.
+                biased;
+                read = stream.read_buf(buffer) => read,
+                () = watch.gone() => {
+                    connection.close(CODE_CLOSED, b"unreachable");
+                    Err(io::ErrorKind::ConnectionRefused.into())
+                }
+            },
             ReceiveWire::Tls(stream) => stream.read_buf(buffer).await,
         };
         match read {
@@ -367,10 +384,7 @@ impl fmt::Debug for FrameReceiver {
     }
 }
 
-async fn write_and_flush(
-    stream: &mut WriteHalf<TlsStream<TcpStream>>,
-    bytes: &[u8],
-) -> io::Result<()> {
+async fn write_and_flush(stream: &mut WriteHalf<TlsWire>, bytes: &[u8]) -> io::Result<()> {
     stream.write_all(bytes).await?;
     stream.flush().await
 }
@@ -412,12 +426,14 @@ pub(crate) fn link_error(peer: &PeerName, error: io::Error) -> LinkError {
             detail: format!("TLS alert {alert:?}"),
         };
     }
-    if error.kind() == io::ErrorKind::TimedOut {
-        return LinkError::Silent { peer };
-    }
-    LinkError::Lost {
-        peer,
-        source: error,
+    match error.kind() {
+        io::ErrorKind::TimedOut => LinkError::Silent { peer },
+        // Ours: the socket's verdict on the peer's port.
+        io::ErrorKind::ConnectionRefused => LinkError::Gone { peer },
+        _ => LinkError::Lost {
+            peer,
+            source: error,
+        },
     }
 }
 
