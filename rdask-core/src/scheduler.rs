@@ -311,8 +311,7 @@ impl Scheduler {
         if self.clients.contains_key(&from)
             && let Err(reason) = self.client_message(from, message)
         {
-            self.actions
-                .push_back(Action::Close(Peer::Client(from), reason.to_string()));
+            self.actions.push_back(Action::Close(Peer::Client(from), reason.to_string()));
             self.lose_client(from);
         }
     }
@@ -328,19 +327,13 @@ impl Scheduler {
             FromProcess::Report { number, finished } => self.take_report(from, number, finished),
             FromProcess::SlotsFree { slots } => self.slots_freed(from, slots),
             FromProcess::Parked { runs, slots } => self.parked(from, runs, slots),
-            FromProcess::GaveUp {
-                assignment, ranges, ..
-            } => {
+            FromProcess::GaveUp { assignment, ranges, .. } => {
                 for range in ranges {
                     self.give_back(from, assignment, range);
                 }
             }
             FromProcess::Holds { values } => self.copied(from, &values),
-            FromProcess::Missed {
-                task,
-                holder,
-                given_back,
-            } => {
+            FromProcess::Missed { task, holder, given_back } => {
                 self.value_missed(task, holder);
                 for (assignment, range) in given_back {
                     self.give_back(from, assignment, range);
@@ -363,12 +356,7 @@ impl Scheduler {
                 self.program_fetch_failed(from, hash, &message)
             }
             FromNanny::LaunchFailed { process, message } => self.launch_failed(process, &message),
-            FromNanny::Exited {
-                process,
-                exit,
-                board,
-                stderr,
-            } => {
+            FromNanny::Exited { process, exit, board, stderr } => {
                 self.process_exited(process, &exit, &board, &stderr);
             }
             FromNanny::Leaving { reason } => self.nanny_leaving(from, &reason),
@@ -422,10 +410,7 @@ impl Scheduler {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Time> {
         let delayed = self.delayed.first().map(|(time, ..)| *time);
-        [delayed, self.programs.next_timeout()]
-            .into_iter()
-            .flatten()
-            .min()
+        [delayed, self.programs.next_timeout()].into_iter().flatten().min()
     }
 
     /// Since when nothing has been submitted, run or wanted; `None` while something is.

@@ -29,6 +29,7 @@ use crate::tls_wire::{Lingering, TlsWire};
 use crate::transport::{
     DATA_STREAMS, PENDING_MAX, PENDING_UNPROVEN_MAX, Purpose, accepted_transport, server_config,
 };
+use crate::unreachable::Unreachable;
 
 /// From a peer's first packet to its first whole frame.
 const FIRST_FRAME_TIME_MAX: Duration = Duration::from_secs(5);
@@ -78,28 +79,14 @@ pub(crate) struct Acceptor {
     pub(crate) incoming: mpsc::Sender<Incoming>,
     pub(crate) mtus: Arc<MtuTable>,
     pub(crate) lingering: Lingering,
-    pending: Arc<AtomicUsize>,
+    pub(crate) unreachable: Arc<Unreachable>,
+    pub(crate) pending: Arc<AtomicUsize>,
 }
 
 /// Counts a connection that has not shown itself yet.
 struct Pending(Arc<AtomicUsize>);
 
 impl Acceptor {
-    pub(crate) fn new(
-        identity: Arc<IdentityCell>,
-        incoming: mpsc::Sender<Incoming>,
-        mtus: Arc<MtuTable>,
-        lingering: Lingering,
-    ) -> Self {
-        Self {
-            identity,
-            incoming,
-            mtus,
-            lingering,
-            pending: Arc::default(),
-        }
-    }
-
     fn pend(&self) -> Pending {
         self.pending.fetch_add(1, Ordering::Relaxed);
         Pending(self.pending.clone())
@@ -217,7 +204,8 @@ async fn serve_control(
 ) -> Result<(), Refusal> {
     let first = tokio::time::timeout(FIRST_FRAME_TIME_MAX, async {
         let (send, receive) = connection.accept_bi().await.ok()?;
-        let mut link = Link::quic(connection.clone(), send, receive, peer);
+        let watch = acceptor.unreachable.watch(connection.remote_address());
+        let mut link = Link::quic(connection.clone(), send, receive, watch, peer);
         link.first_frame().await.ok()?;
         Some(link)
     });
@@ -234,7 +222,15 @@ async fn serve_control(
 async fn serve_data(connection: &quinn::Connection, acceptor: &Acceptor, peer: PeerName) {
     connection.set_max_concurrent_bi_streams(VarInt::from_u32(DATA_STREAMS));
 
-    while let Ok((send, receive)) = connection.accept_bi().await {
+    let mut watch = acceptor.unreachable.watch(connection.remote_address());
+    loop {
+        let accepted = tokio::select! {
+            accepted = connection.accept_bi() => accepted,
+            () = watch.gone() => return connection.close(CODE_REFUSED, b"unreachable"),
+        };
+        let Ok((send, receive)) = accepted else {
+            return;
+        };
         let stream = DataStream::quic(send, receive, None, peer.clone());
         hand_over(
             acceptor,

@@ -11,6 +11,7 @@ use crate::endpoint::{BindError, EndpointConfig};
 use crate::interface::advertised_addresses;
 use crate::socket::{DatagramSocket, canonical};
 use crate::transport::{Transport, endpoint_config, server_config};
+use crate::unreachable::Unreachable;
 
 /// Connections that the kernel holds for a TCP listener before we accept them.
 const TCP_BACKLOG: u32 = 1024;
@@ -25,7 +26,10 @@ pub(crate) struct Sockets {
 }
 
 /// Binds the first port of the range that is free for every transport in use.
-pub(crate) fn bind_sockets(config: &EndpointConfig) -> Result<Sockets, BindError> {
+pub(crate) fn bind_sockets(
+    config: &EndpointConfig,
+    unreachable: &Arc<Unreachable>,
+) -> Result<Sockets, BindError> {
     let (first, last) = (*config.ports.start(), *config.ports.end());
     let ports: Box<dyn Iterator<Item = u16>> = if (first, last) == (0, 0) {
         Box::new((0..ANY_PORT_TRIES).map(|_| 0))
@@ -34,7 +38,7 @@ pub(crate) fn bind_sockets(config: &EndpointConfig) -> Result<Sockets, BindError
     };
     let mut failed = None;
     for port in ports {
-        match bind_port(config, port) {
+        match bind_port(config, port, unreachable) {
             Ok(sockets) => return Ok(sockets),
             Err(error) => failed = Some(error),
         }
@@ -48,11 +52,19 @@ pub(crate) fn bind_sockets(config: &EndpointConfig) -> Result<Sockets, BindError
     })
 }
 
-fn bind_port(config: &EndpointConfig, port: u16) -> io::Result<Sockets> {
+fn bind_port(
+    config: &EndpointConfig,
+    port: u16,
+    unreachable: &Arc<Unreachable>,
+) -> io::Result<Sockets> {
     let mut address = SocketAddr::new(config.bind, port);
     let mut quic = None;
     if config.transport != Transport::Tls {
-        let socket = Arc::new(DatagramSocket::bind(address, config.segmentation_offload)?);
+        let socket = Arc::new(DatagramSocket::bind(
+            address,
+            config.segmentation_offload,
+            unreachable.clone(),
+        )?);
         let server = config.accept.then(|| server_config(&config.identity));
         let runtime = Arc::new(TokioRuntime);
         let endpoint =

@@ -25,6 +25,7 @@ use crate::peer_name::PeerName;
 use crate::socket::in_family;
 use crate::tls_wire::{Lingering, TlsWire};
 use crate::transport::{CONTROL_IDLE, Purpose, Transport, client_config};
+use crate::unreachable::Unreachable;
 
 /// How long all addresses together have to answer, per transport.
 const DIAL_TIME_MAX: Duration = Duration::from_secs(5);
@@ -98,17 +99,20 @@ pub struct Attempt {
 #[non_exhaustive]
 pub enum AttemptError {
     /// No answer in time.
-    #[error("no answer over QUIC within 5 s (nobody there, or UDP is blocked on the way)")]
+    #[error("no answer over QUIC in 4 to 5 s (nobody there, or UDP is blocked on the way)")]
     QuicSilent,
     /// No answer in time.
     #[error("no answer over TLS within 5 s (nobody there, or TCP is blocked on the way)")]
     TlsSilent,
+    /// The node answers, but nobody has the port open.
+    #[error("QUIC: nobody listens there (the file or address may be of an earlier start)")]
+    PortClosed,
     /// The socket has no way to this kind of address.
     #[error("this endpoint's socket is for IPv4 only")]
     Family,
     /// Someone answered, but not the peer; or the peer refused us.
     #[error("QUIC: {0}")]
-    Quic(#[from] ConnectionError),
+    Quic(#[source] ConnectionError),
     /// The dial could not even begin.
     #[error("QUIC: {0}")]
     Start(#[from] quinn::ConnectError),
@@ -142,6 +146,7 @@ pub(crate) struct Dialer {
     pub(crate) bind: IpAddr,
     pub(crate) transport: Transport,
     pub(crate) lingering: Lingering,
+    pub(crate) unreachable: Arc<Unreachable>,
 }
 
 /// A connection over whichever transport got through.
@@ -202,7 +207,7 @@ impl Dialer {
         let connect = |address| {
             let (endpoint, identity) = (endpoint.clone(), identity.clone());
             let (mtus, bind) = (self.mtus.clone(), self.bind);
-            let name = target.name.to_string();
+            let (name, unreachable) = (target.name.to_string(), self.unreachable.clone());
             async move {
                 let remote = in_family(address, bind.is_ipv6()).ok_or(AttemptError::Family)?;
                 let local = if bind.is_unspecified() {
@@ -212,7 +217,15 @@ impl Dialer {
                 };
                 let mtu = mtus.towards(local, address.ip());
                 let config = client_config(&identity, purpose, mtu);
-                Ok(endpoint.connect_with(config, remote, &name)?.await?)
+                let mut watch = unreachable.watch(address);
+                let connecting = endpoint.connect_with(config, remote, &name)?;
+                tokio::select! {
+                    connected = connecting => connected.map_err(|error| match error {
+                        ConnectionError::TimedOut => AttemptError::QuicSilent,
+                        other => AttemptError::Quic(other),
+                    }),
+                    () = watch.gone() => Err(AttemptError::PortClosed),
+                }
             }
         };
         let silent = || AttemptError::QuicSilent;

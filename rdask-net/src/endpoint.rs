@@ -27,6 +27,7 @@ use crate::link::Link;
 use crate::pool::{Pool, Route};
 use crate::tls_wire::Lingering;
 use crate::transport::{Purpose, Transport, server_config};
+use crate::unreachable::Unreachable;
 
 /// Peers and streams that wait for [`Endpoint::accept`]. When full, further ones wait with their
 /// tasks, and beyond those as pending handshakes.
@@ -153,6 +154,7 @@ struct Shared {
     quic_addresses: Vec<SocketAddr>,
     tls_addresses: Vec<SocketAddr>,
     pool: Arc<Pool>,
+    unreachable: Arc<Unreachable>,
     /// Whether QUIC failed where TLS worked, so that further dials need not wait for it again.
     tls_first: AtomicBool,
     /// Locked by whoever accepts; waits in turn.
@@ -173,7 +175,8 @@ impl Endpoint {
         if tokio::runtime::Handle::try_current().is_err() {
             return Err(BindError::NoRuntime);
         }
-        let Sockets { quic, tls } = bind_sockets(&config)?;
+        let unreachable = Arc::new(Unreachable::default());
+        let Sockets { quic, tls } = bind_sockets(&config, &unreachable)?;
         let quic_bound = quic
             .as_ref()
             .and_then(|endpoint| endpoint.local_addr().ok());
@@ -182,7 +185,14 @@ impl Endpoint {
         let identity = Arc::new(IdentityCell(RwLock::new(config.identity.clone())));
         let lingering = Lingering::default();
         let (sender, incoming) = mpsc::channel(INCOMING_MAX);
-        let acceptor = Acceptor::new(identity.clone(), sender, mtus.clone(), lingering.clone());
+        let acceptor = Acceptor {
+            identity: identity.clone(),
+            incoming: sender,
+            mtus: mtus.clone(),
+            lingering: lingering.clone(),
+            unreachable: unreachable.clone(),
+            pending: Arc::default(),
+        };
         let mut tasks = JoinSet::new();
 
         if let Some(endpoint) = quic.clone().filter(|_| config.accept) {
@@ -199,6 +209,7 @@ impl Endpoint {
             bind: config.bind,
             transport: config.transport,
             lingering,
+            unreachable: unreachable.clone(),
         };
         let shared = Shared {
             identity,
@@ -207,6 +218,7 @@ impl Endpoint {
             quic_addresses: quic_bound.map(advertised).unwrap_or_default(),
             tls_addresses: tls_bound.map(advertised).unwrap_or_default(),
             pool,
+            unreachable,
             tls_first: AtomicBool::new(false),
             incoming: tokio::sync::Mutex::new(incoming),
             tasks: Mutex::new(tasks),
@@ -283,7 +295,14 @@ impl Endpoint {
                     name: to.name.clone(),
                     source,
                 })?;
-                Ok(Link::quic(connection, send, receive, to.name.clone()))
+                let watch = self.shared.unreachable.watch(connection.remote_address());
+                Ok(Link::quic(
+                    connection,
+                    send,
+                    receive,
+                    watch,
+                    to.name.clone(),
+                ))
             }
             Dialled::Tls(stream, address) => Ok(Link::tls(*stream, address, to.name.clone())),
         }
@@ -302,7 +321,13 @@ impl Endpoint {
             let mut fresh = None;
             let route = lease.slot().route.get_or_try_init(|| async {
                 Ok::<_, DialError>(match self.dial(to, Purpose::Data).await? {
-                    Dialled::Quic(connection) => Route::Quic(connection),
+                    Dialled::Quic(connection) => {
+                        self.spawn(close_when_gone(
+                            connection.clone(),
+                            &self.shared.unreachable,
+                        ));
+                        Route::Quic(connection)
+                    }
                     Dialled::Tls(stream, _) => {
                         fresh = Some(stream);
                         Route::Tls
@@ -369,6 +394,16 @@ impl Endpoint {
         }
     }
 
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let mut tasks = self
+            .shared
+            .tasks
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn(task);
+    }
+
     async fn dial(&self, to: &Target, purpose: Purpose) -> Result<Dialled, DialError> {
         let tls_first = self.shared.tls_first.load(Ordering::Relaxed);
         let identity = self.identity();
@@ -380,6 +415,20 @@ impl Endpoint {
         let tls_won = matches!(dialled, Dialled::Tls(..)) && !to.quic.is_empty();
         self.shared.tls_first.store(tls_won, Ordering::Relaxed);
         Ok(dialled)
+    }
+}
+
+/// Closes a dialled data connection when its peer's port is found dead; ends with the connection.
+fn close_when_gone(
+    connection: quinn::Connection,
+    unreachable: &Arc<Unreachable>,
+) -> impl Future<Output = ()> + Send + 'static {
+    let mut watch = unreachable.watch(connection.remote_address());
+    async move {
+        tokio::select! {
+            _ = connection.closed() => {}
+            () = watch.gone() => connection.close(CODE_ENDPOINT_CLOSED, b"unreachable"),
+        }
     }
 }
 

@@ -55,6 +55,7 @@ mod scheduler_file;
 mod socket;
 mod tls_wire;
 mod transport;
+mod unreachable;
 
 pub use accept::Incoming;
 pub use authority::{Authority, CertificateError, KeyRequest};

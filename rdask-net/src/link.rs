@@ -18,6 +18,7 @@ use crate::frame::{FrameDecoder, FrameError, push_close};
 use crate::peer_name::PeerName;
 use crate::socket::canonical;
 use crate::tls_wire::TlsWire;
+use crate::unreachable::Watch;
 
 /// How long a closing half waits for the peer to have received what was sent.
 const DELIVERY_TIME_MAX: Duration = Duration::from_secs(3);
@@ -51,6 +52,12 @@ pub enum LinkError {
     /// Nothing was heard from the peer for the link's idle time.
     #[error("{peer} has been silent for too long; its process or node is gone or frozen")]
     Silent {
+        /// The peer.
+        peer: PeerName,
+    },
+    /// The peer's node answers, but nobody has the peer's port open any more.
+    #[error("the process of {peer} is gone: its node says that the port is closed")]
+    Gone {
         /// The peer.
         peer: PeerName,
     },
@@ -93,6 +100,7 @@ impl Link {
         connection: quinn::Connection,
         send: quinn::SendStream,
         receive: quinn::RecvStream,
+        watch: Watch,
         peer: PeerName,
     ) -> Self {
         let remote_address = canonical(connection.remote_address());
@@ -107,6 +115,7 @@ impl Link {
         let wire = ReceiveWire::Quic {
             connection,
             stream: receive,
+            watch,
         };
         let receiver = FrameReceiver {
             peer,
@@ -277,6 +286,7 @@ enum ReceiveWire {
     Quic {
         connection: quinn::Connection,
         stream: quinn::RecvStream,
+        watch: Watch,
     },
     Tls(ReadHalf<TlsWire>),
 }
@@ -337,7 +347,19 @@ impl FrameReceiver {
     async fn read(&mut self) -> Result<bool, LinkError> {
         let buffer = self.decoder.read_buffer();
         let read = match &mut self.wire {
-            ReceiveWire::Quic { stream, .. } => stream.read_buf(buffer).await,
+            ReceiveWire::Quic {
+                connection,
+                stream,
+                watch,
+            } => tokio::select! {
+                // What has arrived comes before what it ended with.
+                biased;
+                read = stream.read_buf(buffer) => read,
+                () = watch.gone() => {
+                    connection.close(CODE_CLOSED, b"unreachable");
+                    Err(io::ErrorKind::ConnectionRefused.into())
+                }
+            },
             ReceiveWire::Tls(stream) => stream.read_buf(buffer).await,
         };
         match read {
@@ -404,12 +426,14 @@ pub(crate) fn link_error(peer: &PeerName, error: io::Error) -> LinkError {
             detail: format!("TLS alert {alert:?}"),
         };
     }
-    if error.kind() == io::ErrorKind::TimedOut {
-        return LinkError::Silent { peer };
-    }
-    LinkError::Lost {
-        peer,
-        source: error,
+    match error.kind() {
+        io::ErrorKind::TimedOut => LinkError::Silent { peer },
+        // Ours: the socket's verdict on the peer's port.
+        io::ErrorKind::ConnectionRefused => LinkError::Gone { peer },
+        _ => LinkError::Lost {
+            peer,
+            source: error,
+        },
     }
 }
 

@@ -213,7 +213,10 @@ pub async fn serve(mut stream: DataStream, handler: &impl DataHandler) -> Result
 }
 
 async fn refuse(stream: &mut DataStream, mut reason: String) -> Result<(), DataError> {
-    let cut = reason.floor_char_boundary(REASON_BYTES_MAX);
+    let mut cut = reason.len().min(REASON_BYTES_MAX);
+    while !reason.is_char_boundary(cut) {
+        cut -= 1;
+    }
     reason.truncate(cut);
     write_head(stream, &DataReply::Refused { message: reason }).await
 }

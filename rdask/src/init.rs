@@ -16,8 +16,10 @@ use rdask_core::message::{FromProcess, ToProcess};
 use rdask_net::{Endpoint, SchedulerFile, address_of};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::client::connect::client_of;
+use crate::client::Client;
+use crate::client::connect::connect_file;
 use crate::client::nested::NestedClient;
+use crate::client::parking::park_on;
 use crate::connection::{Connected, contact_of, dial, joining};
 use crate::handover::{Handover, PROBE_ARGUMENT, PROCESS_ARGUMENT, ProbeAnswer, RDASK_VERSION};
 use crate::process::{self, DataPlane, Home, ProcessSetup};
@@ -221,7 +223,10 @@ fn try_run(handover: Handover) -> Result<(), NotStarted> {
             })?;
         let (to_scheduler, from_scheduler) = connected.into_channels();
         let process = handover.process;
-        let client = NestedClient::new(move || client_of(&file, process));
+        let client = NestedClient::new(move || {
+            let session = park_on(connect_file(file.clone(), Some(process), None))?;
+            Ok(Client::from_session(session))
+        });
         let reason = process::run(ProcessSetup {
             process: handover.process,
             // The scheduler grants them.

@@ -68,6 +68,8 @@ pub struct NannyOptions {
     pub death_timeout: Duration,
     /// Where to write the process number.
     pub pid_file: Option<PathBuf>,
+    /// Whether SIGTERM and SIGINT are a notice to the nanny.
+    pub handle_signals: bool,
 }
 
 /// Why a nanny ended in good order.
@@ -136,13 +138,13 @@ pub fn run(options: NannyOptions) -> Result<NannyEnd, NannyError> {
         .build();
     let runtime = runtime.map_err(NannyError::Start)?;
     let _pid_file = PidFile::write(options.pid_file.as_deref()).map_err(NannyError::Start)?;
-    if slurm::job_id().is_some() {
+    if options.handle_signals && slurm::job_id().is_some() {
         // The step's end reaches its direct child on every site; others hear of it by this.
         nix::sys::prctl::set_pdeathsig(Signal::SIGTERM)
             .map_err(|errno| NannyError::Start(errno.into()))?;
     }
     let end = runtime.block_on(async {
-        let mut signals = Signals::new().map_err(NannyError::Start)?;
+        let mut signals = Signals::new(options.handle_signals).map_err(NannyError::Start)?;
         let cache = Cache::of_this_node(options.local_directory.as_deref())?;
         tracing::debug!(folder = %cache.folder().display(), "programs are kept");
         serve(&options, &cache, &mut signals).await
@@ -262,18 +264,17 @@ async fn try_join(options: &NannyOptions) -> Result<Joined, NotJoined> {
     }
 }
 
-/// The signals that a nanny takes as a notice.
-struct Signals {
-    terminate: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
-}
+/// The signals that a nanny takes as a notice: none inside another program.
+struct Signals(Option<(tokio::signal::unix::Signal, tokio::signal::unix::Signal)>);
 
 impl Signals {
-    fn new() -> io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-        })
+    fn new(wanted: bool) -> io::Result<Self> {
+        if !wanted {
+            return Ok(Self(None));
+        }
+        let terminate = signal(SignalKind::terminate())?;
+        let interrupt = signal(SignalKind::interrupt())?;
+        Ok(Self(Some((terminate, interrupt))))
     }
 
     /// The name of the next one.
@@ -281,9 +282,12 @@ impl Signals {
     /// # Cancel safety
     /// Cancel safe: nothing is lost when the future is dropped.
     async fn next(&mut self) -> &'static str {
+        let Some((terminate, interrupt)) = &mut self.0 else {
+            return std::future::pending().await;
+        };
         tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
         }
     }
 }

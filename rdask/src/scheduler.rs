@@ -198,54 +198,24 @@ impl Server {
         self.file.as_ref()
     }
 
-    /// Connects a client of the same program.
-    ///
-    /// # Errors
-    /// If the scheduler is ending.
-    pub fn connect_local_client(
-        &self,
-        info: ClientInfo,
-    ) -> Result<Connected<FromClient, ToClient>, String> {
-        self.connect_local(
-            |outbox| Newcomer::Client(info, outbox),
-            |peer, messages| match peer {
-                Peer::Client(id) => Input::FromClient(id, messages),
-                Peer::Nanny(_) | Peer::Process(_) => unreachable!("a client was connected"),
-            },
-        )
+    /// For clients and processes of the same program, without a network.
+    pub(crate) fn door(&self) -> Door {
+        Door { core: self.core.clone(), handle: self.handle.clone() }
     }
 
     /// Connects a nanny of the same program: the one that a local cluster's worker needs.
     ///
     /// # Errors
     /// If the scheduler is ending.
-    pub fn connect_local_nanny(
+    pub(crate) fn connect_local_nanny(
         &self,
         info: NannyInfo,
     ) -> Result<Connected<FromNanny, ToNanny>, String> {
-        self.connect_local(
+        self.door().connect(
             |outbox| Newcomer::Nanny(info, outbox),
             |peer, messages| match peer {
                 Peer::Nanny(id) => Input::FromNanny(id, messages),
                 Peer::Client(_) | Peer::Process(_) => unreachable!("a nanny was connected"),
-            },
-        )
-    }
-
-    /// Connects a process of the same program, as a launch of a local nanny asked for.
-    ///
-    /// # Errors
-    /// If no such process is awaited, or the scheduler is ending.
-    pub fn connect_local_process(
-        &self,
-        process: ProcessId,
-        contact: Contact,
-    ) -> Result<Connected<FromProcess, ToProcess>, String> {
-        self.connect_local(
-            |outbox| Newcomer::Process(process, contact, outbox),
-            |peer, messages| match peer {
-                Peer::Process(id) => Input::FromProcess(id, messages),
-                Peer::Client(_) | Peer::Nanny(_) => unreachable!("a process was connected"),
             },
         )
     }
@@ -260,7 +230,7 @@ impl Server {
         self.join()
     }
 
-    fn end(&mut self, reason: &str) -> ServerEnd {
+    pub(crate) fn end(&mut self, reason: &str) -> ServerEnd {
         let (core, reason) = (self.core.clone(), reason.to_owned());
         // Not on this thread, which may be one that must not block.
         drop(
@@ -277,8 +247,56 @@ impl Server {
             None => ServerEnd::Stopped("it had ended".to_owned()),
         }
     }
+}
 
-    fn connect_local<Out, In>(
+/// The way into a scheduler of the same program.
+#[derive(Clone, Debug)]
+pub(crate) struct Door {
+    core: mpsc::Sender<Input>,
+    handle: Handle,
+}
+
+impl Door {
+    /// Connects a client of the same program.
+    ///
+    /// # Errors
+    /// If the scheduler is ending.
+    pub(crate) fn connect_client(
+        &self,
+        info: ClientInfo,
+    ) -> Result<Connected<FromClient, ToClient>, String> {
+        self.connect(
+            |outbox| Newcomer::Client(info, outbox),
+            |peer, messages| match peer {
+                Peer::Client(id) => Input::FromClient(id, messages),
+                Peer::Nanny(_) | Peer::Process(_) => unreachable!("a client was connected"),
+            },
+        )
+    }
+
+    /// Connects a process of the same program, as a launch of a local nanny asked for.
+    ///
+    /// # Errors
+    /// If no such process is awaited, or the scheduler is ending.
+    pub(crate) async fn connect_process(
+        &self,
+        process: ProcessId,
+        contact: Contact,
+    ) -> Result<Connected<FromProcess, ToProcess>, String> {
+        let door = self.clone();
+        let connect = move || {
+            door.connect(
+                |outbox| Newcomer::Process(process, contact, outbox),
+                |peer, messages| match peer {
+                    Peer::Process(id) => Input::FromProcess(id, messages),
+                    Peer::Client(_) | Peer::Nanny(_) => unreachable!("a process was connected"),
+                },
+            )
+        };
+        tokio::task::spawn_blocking(connect).await.map_err(|error| error.to_string())?
+    }
+
+    fn connect<Out, In>(
         &self,
         newcomer: impl FnOnce(Outbox<In>) -> Newcomer,
         input_of: fn(Peer, Vec<Out>) -> Input,

@@ -23,6 +23,7 @@ pub(super) fn run(args: Worker) -> Result<u8, Failed> {
         local_directory: args.local_directory,
         death_timeout: args.death_timeout,
         pid_file: args.pid_file,
+        handle_signals: true,
     };
     match rdask::nanny::run(options) {
         Ok(NannyEnd::Told(reason)) => tracing::info!("ended: {reason}"),

@@ -33,11 +33,7 @@ pub(crate) struct Client {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ClientKind {
     /// Everything.
-    Program {
-        hash: ProgramHash,
-        share: ShareNo,
-        nested_in: Option<ProcessId>,
-    },
+    Program { hash: ProgramHash, share: ShareNo, nested_in: Option<ProcessId> },
     /// Ask.
     Observer,
 }
@@ -47,20 +43,8 @@ impl Scheduler {
         let id = ClientId(self.fresh_id());
         let hash = info.program.hash;
         let share = self.share_for(hash, info.nested_in.is_some());
-        self.programs.add_client(
-            id,
-            info.program,
-            info.surroundings,
-            info.nested_in.is_some(),
-        );
-        self.insert_client(
-            id,
-            ClientKind::Program {
-                hash,
-                share,
-                nested_in: info.nested_in,
-            },
-        );
+        self.programs.add_client(id, info.program, info.surroundings, info.nested_in.is_some());
+        self.insert_client(id, ClientKind::Program { hash, share, nested_in: info.nested_in });
         id
     }
 
@@ -107,51 +91,27 @@ impl Scheduler {
         message: FromClient,
     ) -> Result<(), BadSubmit> {
         match message {
-            FromClient::SubmitArray {
-                number,
-                len,
-                shape,
-                parent,
-            } => {
+            FromClient::SubmitArray { number, len, shape, parent } => {
                 self.submit_array(from, number, len, shape, parent)?;
             }
             FromClient::Payload { number, payload } => self.take_payload(from, number, payload)?,
-            FromClient::SubmitBatch {
-                number,
-                batch,
-                parent,
-            } => {
+            FromClient::SubmitBatch { number, batch, parent } => {
                 self.submit_batch(from, number, batch, parent)?;
             }
             FromClient::ScatterInline { number, values } => {
                 self.scatter_inline(from, number, values)?;
             }
-            FromClient::Scatter {
-                number,
-                sizes,
-                options,
-            } => {
+            FromClient::Scatter { number, sizes, options } => {
                 self.scatter(from, number, sizes, &options)?;
             }
-            FromClient::PutFailed {
-                assignment,
-                message,
-            } => self.put_failed(assignment, &message),
-            FromClient::Want {
-                array,
-                range,
-                values,
-            } => self.want(from, array, range, values),
+            FromClient::PutFailed { assignment, message } => self.put_failed(assignment, &message),
+            FromClient::Want { array, range, values } => self.want(from, array, range, values),
             FromClient::Missed { task, holder } => self.value_missed(task, holder),
             FromClient::Release { ranges } => self.release_handles(from, &ranges),
             FromClient::Cancel { array, range } => self.cancel(array, range),
             FromClient::Detach { name, ranges } => self.detach(name, ranges),
             FromClient::Attach { request, name } => self.attach(from, request, &name),
-            FromClient::AskStates {
-                request,
-                array,
-                range,
-            } => {
+            FromClient::AskStates { request, array, range } => {
                 self.answer_states(from, request, array, range);
             }
             FromClient::AskStatus { request } => {

@@ -43,10 +43,7 @@ impl Worker {
             && named(&requirement.workers, &self.info.name)
             && named(&requirement.pools, &self.pool)
             && requirement.resources.iter().all(|(name, amount)| {
-                self.info
-                    .resources
-                    .iter()
-                    .any(|(has, total)| has == name && total >= amount)
+                self.info.resources.iter().any(|(has, total)| has == name && total >= amount)
             })
     }
 
@@ -56,9 +53,7 @@ impl Worker {
             let free = self.free.get(name).copied().unwrap_or(0);
             free.checked_div(*amount).unwrap_or(u64::from(u32::MAX))
         });
-        rooms
-            .min()
-            .map_or(u32::MAX, |room| u32::try_from(room).unwrap_or(u32::MAX))
+        rooms.min().map_or(u32::MAX, |room| u32::try_from(room).unwrap_or(u32::MAX))
     }
 
     pub(crate) fn take_resources(&mut self, requirement: &Requirement, runs: u32) {
@@ -125,10 +120,7 @@ impl Process {
             nanny,
             program,
             stage: Stage::Launching,
-            contact: Contact {
-                quic: Vec::new(),
-                tls: Vec::new(),
-            },
+            contact: Contact { quic: Vec::new(), tls: Vec::new() },
             granted: 0,
             occupied: 0,
             demand: 0,

@@ -29,37 +29,19 @@ impl Scheduler {
     }
 
     fn take_finished(&mut self, from: ProcessId, finished: Finished) {
-        let Finished {
-            assignment,
-            array,
-            range,
-            busy_ns,
-            end,
-        } = finished;
+        let Finished { assignment, array, range, busy_ns, end } = finished;
         let is_consistent = match &end {
             End::Inline(blob) => blob.check().is_ok() && blob.count() == range.len(),
             End::Stored(_) | End::Failed(_) | End::Cancelled => true,
         };
-        let gid = self
-            .assignments
-            .get(&assignment)
-            .map(|assignment| assignment.group);
+        let gid = self.assignments.get(&assignment).map(|assignment| assignment.group);
         let is_known = is_consistent
             && gid.is_some_and(|gid| self.groups.get(gid).is_none_or(|group| group.id == array));
-        let parts = if is_known {
-            self.account(from, assignment, range)
-        } else {
-            Vec::new()
-        };
+        let parts = if is_known { self.account(from, assignment, range) } else { Vec::new() };
         let (Some(gid), false) = (gid, parts.is_empty()) else {
             self.stale_count += 1;
             if let End::Stored(_) = end {
-                self.send_process(
-                    from,
-                    ToProcess::Drop {
-                        ranges: vec![(array, range)],
-                    },
-                );
+                self.send_process(from, ToProcess::Drop { ranges: vec![(array, range)] });
             }
             return;
         };
@@ -89,10 +71,7 @@ impl Scheduler {
         id: AssignmentId,
         range: Range,
     ) -> Vec<Range> {
-        let Some(assignment) = self
-            .assignments
-            .get_mut(&id)
-            .filter(|one| one.process == from)
+        let Some(assignment) = self.assignments.get_mut(&id).filter(|one| one.process == from)
         else {
             return Vec::new();
         };
@@ -116,10 +95,8 @@ impl Scheduler {
                 worker.give_resources(self.classes.get(class), count);
             }
         }
-        if let Some(share) = self
-            .groups
-            .get(gid)
-            .and_then(|group| self.shares.get_mut(&group.share))
+        if let Some(share) =
+            self.groups.get(gid).and_then(|group| self.shares.get_mut(&group.share))
         {
             share.used_ns = share.used_ns.saturating_sub(estimate);
         }
@@ -131,18 +108,14 @@ impl Scheduler {
         let Some(group) = self.groups.get(gid) else {
             return;
         };
-        let threads = group
-            .shape(range.start)
-            .map_or(1, |shape| shape.shape.options.threads);
+        let threads = group.shape(range.start).map_or(1, |shape| shape.shape.options.threads);
         if let Some(share) = self.shares.get_mut(&group.share) {
-            share.used_ns = share
-                .used_ns
-                .saturating_add(busy_ns.saturating_mul(u64::from(threads)));
+            share.used_ns =
+                share.used_ns.saturating_add(busy_ns.saturating_mul(u64::from(threads)));
         }
         if let (Some(shape), End::Inline(_) | End::Stored(_)) = (group.shape(range.start), end) {
             let busy = Duration::from_nanos(busy_ns);
-            self.stats
-                .measured(shape.stat, u64::from(range.len()), busy);
+            self.stats.measured(shape.stat, u64::from(range.len()), busy);
         }
     }
 
@@ -165,8 +138,7 @@ impl Scheduler {
         let piece = if whole {
             blob.clone()
         } else {
-            blob.slice(Range::new(range.start - start, range.end - start))
-                .compact()
+            blob.slice(Range::new(range.start - start, range.end - start)).compact()
         };
         self.result_bytes += group.results.insert(range.start, piece) as u64;
         group.holding.set(range, Holding::Inline);
@@ -184,16 +156,12 @@ impl Scheduler {
         let Some(group) = self.groups.get_mut(gid) else {
             return;
         };
-        let parts = group
-            .shape(range.start)
-            .map_or(1, |shape| shape.shape.options.parts);
+        let parts = group.shape(range.start).map_or(1, |shape| shape.shape.options.parts);
         for index in range {
             let first = (index - start) as usize * parts as usize;
             let own = sizes.get(first..first + parts as usize).unwrap_or_default();
             let size = own.iter().fold(0u64, |sum, size| sum.saturating_add(*size));
-            group
-                .holding
-                .set(Range::one(index), Holding::Held(from, log2(size)));
+            group.holding.set(Range::one(index), Holding::Held(from, log2(size)));
         }
         if let Some(process) = self.cluster.processes.get_mut(&from) {
             process.held.entry(gid).or_default().insert(range);
@@ -208,9 +176,8 @@ impl Scheduler {
             };
             let run = group.run(index);
             let options = group.shape(index).map(|shape| &shape.shape.options);
-            let (retries, delay) = options.map_or((0, Duration::ZERO), |options| {
-                (options.retries, options.retry_delay)
-            });
+            let (retries, delay) = options
+                .map_or((0, Duration::ZERO), |options| (options.retries, options.retry_delay));
             let tries = group.tries.entry(index).or_insert(0);
             *tries += 1;
             let may_retry = *tries <= retries && failure.kind != FailureKind::Unrunnable;
@@ -224,9 +191,8 @@ impl Scheduler {
             failure.origin = group.task(index);
             failure.run = run;
             if failure.function.is_empty() {
-                failure.function = group
-                    .shape(index)
-                    .map_or(String::new(), |shape| shape.shape.name.clone());
+                failure.function =
+                    group.shape(index).map_or(String::new(), |shape| shape.shape.name.clone());
             }
             if let Some(worker) = self.cluster.worker_of(from) {
                 failure.worker = Some(worker.info.name.clone());
@@ -314,11 +280,7 @@ impl Scheduler {
                 copies.push(at);
             }
             if let Some(process) = self.cluster.processes.get_mut(&at) {
-                process
-                    .copies
-                    .entry(gid)
-                    .or_default()
-                    .insert(Range::one(task.index));
+                process.copies.entry(gid).or_default().insert(Range::one(task.index));
             }
         }
     }
@@ -337,17 +299,12 @@ impl Scheduler {
             return;
         };
         let (process, gid) = (assignment.process, assignment.group);
-        let scattered = self
-            .groups
-            .get(gid)
-            .is_some_and(|group| matches!(group.inputs, Inputs::Scattered(_)));
+        let scattered =
+            self.groups.get(gid).is_some_and(|group| matches!(group.inputs, Inputs::Scattered(_)));
         if scattered {
             tracing::warn!(%process, message, "a scattered value could not be put; trying elsewhere");
-            let all: RangeSet = self
-                .assignments
-                .get(&id)
-                .map(|one| one.remaining.clone())
-                .unwrap_or_default();
+            let all: RangeSet =
+                self.assignments.get(&id).map(|one| one.remaining.clone()).unwrap_or_default();
             for range in all.iter() {
                 self.give_back(process, id, range);
             }

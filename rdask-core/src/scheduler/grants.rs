@@ -40,10 +40,7 @@ impl Scheduler {
         for (hash, entry) in demand.iter_mut().filter(|(_, entry)| !entry.has_ready) {
             let processes = self.programs.get(*hash).map(|program| &program.processes);
             entry.has_ready = processes.into_iter().flatten().any(|id| {
-                self.cluster
-                    .processes
-                    .get(id)
-                    .is_some_and(|one| !one.local_ready.is_empty())
+                self.cluster.processes.get(id).is_some_and(|one| !one.local_ready.is_empty())
             });
         }
         demand
@@ -91,11 +88,7 @@ impl Scheduler {
         let Some(process) = self.cluster.processes.get_mut(&id) else {
             return;
         };
-        let is_change = if only_less {
-            slots < process.granted
-        } else {
-            slots != process.granted
-        };
+        let is_change = if only_less { slots < process.granted } else { slots != process.granted };
         if !is_change {
             return;
         }
@@ -131,9 +124,7 @@ fn divide(slots: u32, weights: &[(ProcessId, u32)]) -> Vec<(ProcessId, u32)> {
         })
         .collect();
     // What division leaves over goes to those with work, those with least first.
-    let mut order: Vec<usize> = (0..targets.len())
-        .filter(|nth| weights[*nth].1 > 0)
-        .collect();
+    let mut order: Vec<usize> = (0..targets.len()).filter(|nth| weights[*nth].1 > 0).collect();
     order.sort_by_key(|nth| (targets[*nth].1, targets[*nth].0));
     for nth in order.into_iter().cycle().take(left as usize) {
         targets[nth].1 += 1;
@@ -146,15 +137,8 @@ mod tests {
     use super::*;
 
     fn check(slots: u32, weights: &[u32], expected: &[u32]) {
-        let weights: Vec<_> = weights
-            .iter()
-            .zip(0..)
-            .map(|(w, id)| (ProcessId(id), *w))
-            .collect();
-        let targets: Vec<u32> = divide(slots, &weights)
-            .into_iter()
-            .map(|(_, part)| part)
-            .collect();
+        let weights: Vec<_> = weights.iter().zip(0..).map(|(w, id)| (ProcessId(id), *w)).collect();
+        let targets: Vec<u32> = divide(slots, &weights).into_iter().map(|(_, part)| part).collect();
         assert_eq!(targets, expected);
     }
 

@@ -36,23 +36,17 @@ pub(crate) enum Work {
 pub(crate) fn takers(param: &Param, len: u32, range: Range) -> Range {
     let all = Range::new(0, len);
     match *param {
-        Param::Each { start, .. } => Range::new(
-            range.start.saturating_sub(start),
-            range.end.saturating_sub(start),
-        )
-        .intersection(all),
-        Param::Block {
-            start, end, width, ..
-        } => {
+        Param::Each { start, .. } => {
+            Range::new(range.start.saturating_sub(start), range.end.saturating_sub(start))
+                .intersection(all)
+        }
+        Param::Block { start, end, width, .. } => {
             let part = range.intersection(Range::new(start, end));
             if part.is_empty() {
                 return Range::new(0, 0);
             }
-            Range::new(
-                (part.start - start) / width,
-                (part.end - 1 - start) / width + 1,
-            )
-            .intersection(all)
+            Range::new((part.start - start) / width, (part.end - 1 - start) / width + 1)
+                .intersection(all)
         }
         Param::One { task, .. } if range.contains(task.index) => all,
         Param::All { range: taken, .. } if !taken.intersection(range).is_empty() => all,
@@ -64,9 +58,7 @@ pub(crate) fn takers(param: &Param, len: u32, range: Range) -> Range {
 pub(crate) fn taken(param: &Param, index: u32) -> Range {
     match *param {
         Param::Each { start, .. } => Range::one(start.saturating_add(index)),
-        Param::Block {
-            start, end, width, ..
-        } => {
+        Param::Block { start, end, width, .. } => {
             let first = start.saturating_add(index.saturating_mul(width));
             Range::new(first, first.saturating_add(width).min(end))
         }
@@ -201,9 +193,7 @@ impl Scheduler {
                 _ => 0,
             };
             if let Some(group) = self.groups.get_mut(gid) {
-                group
-                    .state
-                    .set(Range::one(index), State::Waiting(count + 1));
+                group.state.set(Range::one(index), State::Waiting(count + 1));
             }
         }
         for (index, edge) in edges {
@@ -213,10 +203,7 @@ impl Scheduler {
     }
 
     fn tie_edge(&mut self, gid: Gid, index: u32, edge: super::group::EdgeTo) {
-        let Some(upstream) = self
-            .groups
-            .get_mut(edge.group)
-            .filter(|group| edge.index < group.len)
+        let Some(upstream) = self.groups.get_mut(edge.group).filter(|group| edge.index < group.len)
         else {
             self.fail_unknown_input(gid, Range::one(index));
             return;
@@ -232,8 +219,7 @@ impl Scheduler {
             self.work.push_back(Work::Satisfied(gid, Range::one(index)));
         }
         if let Some(failure) = failure {
-            self.work
-                .push_back(Work::Failed(gid, Range::one(index), failure));
+            self.work.push_back(Work::Failed(gid, Range::one(index), failure));
         }
     }
 
@@ -257,11 +243,7 @@ impl Scheduler {
         let Inputs::Patterns(info) = &group.inputs else {
             return None;
         };
-        Some((
-            info.shape.params.get(nth)?.clone(),
-            info.param_groups[nth],
-            group.len,
-        ))
+        Some((info.shape.params.get(nth)?.clone(), info.param_groups[nth], group.len))
     }
 
     /// All parameters of an array that name tasks.
@@ -269,15 +251,8 @@ impl Scheduler {
         let Some(Inputs::Patterns(info)) = self.groups.get(gid).map(|group| &group.inputs) else {
             return Vec::new();
         };
-        let pairs = info
-            .shape
-            .params
-            .iter()
-            .cloned()
-            .zip(info.param_groups.iter().copied());
-        pairs
-            .filter_map(|(param, upstream)| Some((param, upstream?)))
-            .collect()
+        let pairs = info.shape.params.iter().cloned().zip(info.param_groups.iter().copied());
+        pairs.filter_map(|(param, upstream)| Some((param, upstream?))).collect()
     }
 
     /// Tells the dependents of these tasks, one run of tasks after the other: a block that two runs
@@ -353,9 +328,7 @@ impl Scheduler {
                     let Some(group) = self.groups.get_mut(gid) else {
                         return;
                     };
-                    group
-                        .state
-                        .set(part, State::Waiting(missing.saturating_sub(1)));
+                    group.state.set(part, State::Waiting(missing.saturating_sub(1)));
                 }
                 _ => {}
             }
@@ -475,10 +448,7 @@ impl Scheduler {
             let last = taken(param, range.end - 1);
             self.groups.get(*upstream).is_some_and(|upstream| {
                 let span = Range::new(first.start, last.end).intersection(upstream.all());
-                upstream
-                    .holding
-                    .runs(span)
-                    .any(|(_, holding)| matches!(holding, Holding::Held(..)))
+                upstream.holding.runs(span).any(|(_, holding)| matches!(holding, Holding::Held(..)))
             })
         };
         if !sources.iter().any(held) {
@@ -508,16 +478,13 @@ impl Scheduler {
             }
         };
         self.for_each_input(gid, index, &mut |upstream, input| count(upstream, input));
-        let best = bytes
-            .into_iter()
-            .max_by_key(|(process, sum)| (*sum, std::cmp::Reverse(*process)))?;
+        let best =
+            bytes.into_iter().max_by_key(|(process, sum)| (*sum, std::cmp::Reverse(*process)))?;
         let process = self.cluster.processes.get(&best.0)?;
         let group = self.groups.get(gid)?;
         let worker = self.cluster.workers.get(&process.worker)?;
-        let runs_it = self
-            .shares
-            .get(&group.share)
-            .is_some_and(|share| share.program == process.program);
+        let runs_it =
+            self.shares.get(&group.share).is_some_and(|share| share.program == process.program);
         let fits = runs_it && !worker.leaving && worker.suits(self.classes.get(group.class(index)));
         fits.then_some(best.0)
     }
@@ -566,25 +533,24 @@ impl Scheduler {
             if end == State::Done {
                 self.work.push_back(Work::Available(gid, part));
             }
-            self.settle_ended(gid, part);
+            self.settle_ended(gid, part, end);
             self.drop_interest(gid, part);
             self.tell_wanting(gid, part);
             self.drop_value_if_unwanted(gid, part);
         }
-        if self
-            .groups
-            .get(gid)
-            .is_some_and(|group| group.unfinished == 0)
-        {
+        if self.groups.get(gid).is_some_and(|group| group.unfinished == 0) {
             self.work.push_back(Work::Forget(gid));
         }
     }
 
-    /// Tasks that will never run again don't need their arguments.
-    fn settle_ended(&mut self, gid: Gid, range: Range) {
-        let Some(group) = self.groups.get_mut(gid) else {
+    /// Tasks that will never run again don't need their arguments. A value with a process may be
+    /// lost, and a task that was dropped while it ran for the second time may be needed for the
+    /// third: those are not settled.
+    fn settle_ended(&mut self, gid: Gid, range: Range, end: State) {
+        let Some(group) = self.groups.get_mut(gid) else { return };
+        if end == State::Dropped && group.may_be_needed_again() {
             return;
-        };
+        }
         for (part, holding) in group.holding.runs_vec(range) {
             if !matches!(holding, Holding::Held(..)) {
                 group.payload.release(part);
@@ -592,6 +558,7 @@ impl Scheduler {
             }
         }
         if group.unsettled == 0 {
+            self.drop_deferred(gid);
             self.unpin_inputs(gid);
         }
     }
@@ -639,17 +606,12 @@ impl Scheduler {
             if let Some((param, _, len)) = self.pattern(dependent, nth as usize) {
                 let touched = takers(&param, len, range);
                 if !touched.is_empty() {
-                    self.work
-                        .push_back(Work::Failed(dependent, touched, Arc::clone(failure)));
+                    self.work.push_back(Work::Failed(dependent, touched, Arc::clone(failure)));
                 }
             }
         }
         for (dependent, index) in by_edge {
-            self.work.push_back(Work::Failed(
-                dependent,
-                Range::one(index),
-                Arc::clone(failure),
-            ));
+            self.work.push_back(Work::Failed(dependent, Range::one(index), Arc::clone(failure)));
         }
     }
 
@@ -678,10 +640,7 @@ impl Scheduler {
 
     fn add_interest_by(&mut self, param: &Param, upstream: Gid, range: Range) {
         if !range.is_empty() {
-            let span = Range::new(
-                taken(param, range.start).start,
-                taken(param, range.end - 1).end,
-            );
+            let span = Range::new(taken(param, range.start).start, taken(param, range.end - 1).end);
             self.add_refs(upstream, span);
         }
     }
@@ -690,10 +649,8 @@ impl Scheduler {
     fn drop_interest(&mut self, gid: Gid, range: Range) {
         for (param, upstream) in self.patterns(gid) {
             if !is_shared(&param) && !range.is_empty() {
-                let span = Range::new(
-                    taken(&param, range.start).start,
-                    taken(&param, range.end - 1).end,
-                );
+                let span =
+                    Range::new(taken(&param, range.start).start, taken(&param, range.end - 1).end);
                 self.drop_refs(upstream, span);
             }
         }

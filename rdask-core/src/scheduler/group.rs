@@ -137,9 +137,7 @@ impl EdgeLists {
 
     /// All dependents of the tasks in `range`.
     pub(crate) fn within(&self, range: Range) -> impl Iterator<Item = (Gid, u32)> + '_ {
-        self.heads
-            .range(range.start..range.end)
-            .flat_map(|(index, _)| self.of(*index))
+        self.heads.range(range.start..range.end).flat_map(|(index, _)| self.of(*index))
     }
 }
 
@@ -168,11 +166,8 @@ impl Pieces {
         let (start, piece) = self.pieces.range(..=range.start).next_back()?;
         let whole = Range::new(*start, start + piece.blob.count());
         let part = whole.intersection(range);
-        (!part.is_empty() && part.start == range.start).then(|| {
-            piece
-                .blob
-                .slice(Range::new(part.start - start, part.end - start))
-        })
+        (!part.is_empty() && part.start == range.start)
+            .then(|| piece.blob.slice(Range::new(part.start - start, part.end - start)))
     }
 
     /// The tasks in `range` are through with their strings, once each; returns the bytes freed.
@@ -311,10 +306,7 @@ impl Group {
 
     /// A task of it, as the world calls it.
     pub(crate) fn task(&self, index: u32) -> TaskId {
-        TaskId {
-            array: self.id,
-            index,
-        }
+        TaskId { array: self.id, index }
     }
 
     /// The shape of a task; `None` for scattered values.
@@ -336,9 +328,7 @@ impl Group {
 
     /// Where a ready task stands in the queue.
     pub(crate) fn ready_key(&self, gid: Gid, index: u32) -> ReadyKey {
-        let priority = self
-            .shape(index)
-            .map_or(0, |shape| shape.shape.options.priority);
+        let priority = self.shape(index).map_or(0, |shape| shape.shape.options.priority);
         ReadyKey::new(self.depth, priority, gid)
     }
 
@@ -354,6 +344,12 @@ impl Group {
             Inputs::Edges(_) => true,
             Inputs::Scattered(_) => false,
         }
+    }
+
+    /// Whether a task that may run again takes values of this group: of another group, or, in a
+    /// batch, of its own.
+    pub(crate) fn may_be_needed_again(&self) -> bool {
+        self.pins > 0 || (self.unsettled > 0 && matches!(self.inputs, Inputs::Edges(_)))
     }
 
     /// Whether it can be forgotten as a whole.

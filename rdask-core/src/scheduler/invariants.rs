@@ -15,22 +15,13 @@ impl Scheduler {
     /// # Panics
     /// If an invariant is broken: a bug of the scheduler's.
     pub fn check(&self) {
-        assert!(
-            self.work.is_empty(),
-            "consequences left undrawn: {:?}",
-            self.work
-        );
+        assert!(self.work.is_empty(), "consequences left undrawn: {:?}", self.work);
         for (gid, group) in &self.groups.by_gid {
             self.check_group(*gid, group);
         }
         self.check_refs();
         self.check_processes();
-        let kept: usize = self
-            .groups
-            .by_gid
-            .values()
-            .map(|group| group.results.cost())
-            .sum();
+        let kept: usize = self.groups.by_gid.values().map(|group| group.results.cost()).sum();
         assert_eq!(self.result_bytes, kept as u64, "bytes of results");
     }
 
@@ -39,12 +30,23 @@ impl Scheduler {
         let (mut ready, mut available) = (RangeSet::new(), RangeSet::new());
         for (part, state) in group.state.runs(group.all()) {
             match state {
-                State::Waiting(missing) => {
-                    assert!(
-                        missing > 0 || group.len == 0,
-                        "{gid:?} {part:?} waits for nothing"
+                State::Waiting(missing) => part.iter().for_each(|index| {
+                    let payload = u32::from(
+                        matches!(group.inputs, Inputs::Patterns(_))
+                            && index >= group.payload_len
+                            && group.has_payload(),
                     );
-                }
+                    let delay = u32::from(
+                        self.delayed.iter().any(|(_, delayed, at)| (*delayed, *at) == (gid, index)),
+                    );
+                    let expected = self.missing_inputs(gid, index) + payload + delay;
+                    assert_eq!(
+                        missing, expected,
+                        "{} {index} waits for the wrong number",
+                        group.id
+                    );
+                    assert!(missing > 0, "{} {index} waits for nothing", group.id);
+                }),
                 State::Ready(None) if !matches!(group.inputs, Inputs::Scattered(_)) => {
                     ready.insert(part);
                 }
@@ -59,15 +61,10 @@ impl Scheduler {
                     );
                 }
                 State::Assigned(id) => {
-                    let assignment = self
-                        .assignments
-                        .get(&id)
-                        .expect("an assigned task has its assignment");
+                    let assignment =
+                        self.assignments.get(&id).expect("an assigned task has its assignment");
                     assert_eq!(assignment.group, gid);
-                    assert!(
-                        assignment.remaining.covers(part),
-                        "{gid:?} {part:?} isn't on {id:?}"
-                    );
+                    assert!(assignment.remaining.covers(part), "{gid:?} {part:?} isn't on {id:?}");
                 }
                 State::Done => {
                     for (part, holding) in group.holding.runs(part) {
@@ -132,11 +129,7 @@ impl Scheduler {
         for (gid, group) in &self.groups.by_gid {
             for index in group.all() {
                 let expected = expected.get(&(*gid, index)).copied().unwrap_or(0);
-                assert_eq!(
-                    group.refs.get(index),
-                    expected,
-                    "references to {gid:?} {index}"
-                );
+                assert_eq!(group.refs.get(index), expected, "references to {gid:?} {index}");
             }
         }
     }
@@ -153,11 +146,7 @@ impl Scheduler {
             *demand.entry(assignment.process).or_insert(0) += slots;
         }
         for (id, process) in &self.cluster.processes {
-            assert_eq!(
-                process.demand,
-                demand.get(id).copied().unwrap_or(0),
-                "demand of {id}"
-            );
+            assert_eq!(process.demand, demand.get(id).copied().unwrap_or(0), "demand of {id}");
             assert!(process.granted <= process.occupied);
             for (gid, ranges) in &process.held {
                 let group = self.groups.get(*gid);
@@ -184,17 +173,12 @@ impl Scheduler {
             Some(Inputs::Patterns(_)) => {
                 for (param, upstream) in self.patterns(gid) {
                     if !is_shared(&param) {
-                        taken(&param, index)
-                            .iter()
-                            .for_each(|input| visit(upstream, input));
+                        taken(&param, index).iter().for_each(|input| visit(upstream, input));
                     }
                 }
             }
             Some(Inputs::Edges(batch)) => {
-                batch
-                    .edges_of(index)
-                    .iter()
-                    .for_each(|edge| visit(edge.group, edge.index));
+                batch.edges_of(index).iter().for_each(|edge| visit(edge.group, edge.index));
             }
             _ => {}
         }
@@ -204,9 +188,7 @@ impl Scheduler {
     fn for_each_shared_input(&self, gid: Gid, visit: &mut dyn FnMut(Gid, u32)) {
         for (param, upstream) in self.patterns(gid) {
             if is_shared(&param) {
-                taken(&param, 0)
-                    .iter()
-                    .for_each(|input| visit(upstream, input));
+                taken(&param, 0).iter().for_each(|input| visit(upstream, input));
             }
         }
     }

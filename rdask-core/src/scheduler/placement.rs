@@ -102,11 +102,8 @@ impl Scheduler {
                 (gid, first)
             }
             Pick::Local { owner, key } => {
-                let set = self
-                    .cluster
-                    .processes
-                    .get(&owner)
-                    .and_then(|one| one.local_ready.get(&key));
+                let set =
+                    self.cluster.processes.get(&owner).and_then(|one| one.local_ready.get(&key));
                 let Some(first) = set.and_then(RangeSet::first) else {
                     return false;
                 };
@@ -117,11 +114,7 @@ impl Scheduler {
         if count == 0 {
             return false;
         }
-        self.assign(
-            id,
-            gid,
-            Range::new(tasks.start, tasks.start + count.min(tasks.len())),
-        )
+        self.assign(id, gid, Range::new(tasks.start, tasks.start + count.min(tasks.len())))
     }
 
     /// What goes first for this process. Its own local work wins a tie.
@@ -154,9 +147,7 @@ impl Scheduler {
             let heads = suited.filter_map(|(_, queue)| {
                 if is_crowded {
                     queue.iter().find(|key| {
-                        self.groups
-                            .get(key.group)
-                            .is_some_and(|group| group.nested_in == Some(id))
+                        self.groups.get(key.group).is_some_and(|group| group.nested_in == Some(id))
                     })
                 } else {
                     queue.first()
@@ -206,10 +197,7 @@ impl Scheduler {
             });
             let move_ns = (bytes / MOVE_BYTES_PER_MS + 1) * 1_000_000;
             if *owner_id != id && suits && wait_ns > move_ns {
-                return Some(Pick::Local {
-                    owner: *owner_id,
-                    key: *key,
-                });
+                return Some(Pick::Local { owner: *owner_id, key: *key });
             }
         }
         None
@@ -243,23 +231,17 @@ impl Scheduler {
         };
         let room_ns = window_ns(process.granted).saturating_sub(process.queued_ns);
         // As in slow start: no more ahead than have proved short so far.
-        let room = (room_ns / mean.max(1))
-            .min(runs)
-            .min(u64::from(ASSIGN_TASKS_MAX));
+        let room = (room_ns / mean.max(1)).min(runs).min(u64::from(ASSIGN_TASKS_MAX));
         // What is left is shared out, so that no process sits idle beside a full one.
         let (left, slots) = self.left_to_share(process.program, group, tasks);
         let fair = (left * u64::from(process.granted)).div_ceil(slots.max(1));
-        room.min(fair.max(u64::from(process.granted)))
-            .min(u64::from(by_resources)) as u32
+        room.min(fair.max(u64::from(process.granted))).min(u64::from(by_resources)) as u32
     }
 
     /// Ready tasks of the group, and the slots of the program's processes.
     fn left_to_share(&self, program: ProgramHash, group: &Group, tasks: Range) -> (u64, u64) {
         let slots = self.programs.get(program).map_or(1, |program| {
-            let granted = program
-                .processes
-                .iter()
-                .filter_map(|id| self.cluster.processes.get(id));
+            let granted = program.processes.iter().filter_map(|id| self.cluster.processes.get(id));
             granted.map(|process| u64::from(process.granted)).sum()
         });
         (group.ready.len().max(u64::from(tasks.len())), slots)
@@ -289,11 +271,8 @@ impl Scheduler {
         let Some(group) = self.groups.get_mut(gid) else {
             return false;
         };
-        let runs: Vec<(Range, u32)> = group
-            .runs
-            .within(tasks)
-            .map(|(part, run)| (part, *run))
-            .collect();
+        let runs: Vec<(Range, u32)> =
+            group.runs.within(tasks).map(|(part, run)| (part, *run)).collect();
         let (array, depth, share, nested_in) =
             (group.id, group.depth, group.share, group.nested_in);
         let holders = self.holders_named(&params, id);
@@ -360,9 +339,7 @@ impl Scheduler {
         let mut tasks = tasks;
         if let Inputs::Edges(batch) = &group.inputs {
             let shape = batch.shape_of[tasks.start as usize];
-            let same = tasks
-                .iter()
-                .take_while(|index| batch.shape_of[*index as usize] == shape);
+            let same = tasks.iter().take_while(|index| batch.shape_of[*index as usize] == shape);
             tasks.end = tasks.start + same.count() as u32;
         }
         if !group.has_payload() {
@@ -455,27 +432,16 @@ impl Scheduler {
                     let upstream = self.groups.get((*upstream)?)?;
                     let range = taken(param, index);
                     let part = part_of(param);
-                    let sources = range
-                        .iter()
-                        .map(|input| self.source(id, upstream, input, part, bytes));
+                    let sources =
+                        range.iter().map(|input| self.source(id, upstream, input, part, bytes));
                     own.push(sources.collect::<Option<Vec<Source>>>()?);
                 }
                 Param::Edge | Param::Edges => {
-                    let count = if *param == Param::Edge {
-                        1
-                    } else {
-                        edges.len()
-                    };
+                    let count = if *param == Param::Edge { 1 } else { edges.len() };
                     let (now, rest) = edges.split_at_checked(count)?;
                     edges = rest;
                     let sources = now.iter().map(|edge| {
-                        self.source(
-                            id,
-                            self.groups.get(edge.group)?,
-                            edge.index,
-                            edge.part,
-                            bytes,
-                        )
+                        self.source(id, self.groups.get(edge.group)?, edge.index, edge.part, bytes)
                     });
                     own.push(sources.collect::<Option<Vec<Source>>>()?);
                 }
@@ -507,11 +473,7 @@ impl Scheduler {
             Holding::Nowhere => return None,
         };
         *bytes += SOURCE_BYTES;
-        Some(Source {
-            task: group.task(input),
-            part,
-            place,
-        })
+        Some(Source { task: group.task(input), part, place })
     }
 
     /// One task's inputs are more than a message can carry.
@@ -551,27 +513,14 @@ impl Scheduler {
     /// Tells a process where others listen, once each.
     fn introduce(&mut self, id: ProcessId, holders: Vec<ProcessId>) {
         for holder in holders {
-            let Some(contact) = self
-                .cluster
-                .processes
-                .get(&holder)
-                .map(|one| one.contact.clone())
+            let Some(contact) = self.cluster.processes.get(&holder).map(|one| one.contact.clone())
             else {
                 continue;
             };
-            let is_new = self
-                .cluster
-                .processes
-                .get_mut(&id)
-                .is_some_and(|one| one.knows.insert(holder));
+            let is_new =
+                self.cluster.processes.get_mut(&id).is_some_and(|one| one.knows.insert(holder));
             if is_new {
-                self.send_process(
-                    id,
-                    ToProcess::Peer {
-                        process: holder,
-                        contact,
-                    },
-                );
+                self.send_process(id, ToProcess::Peer { process: holder, contact });
             }
         }
     }
@@ -626,9 +575,7 @@ impl Scheduler {
         let Some(group) = self.groups.get_mut(gid) else {
             return;
         };
-        group
-            .state
-            .set(Range::one(index), State::Assigned(assignment));
+        group.state.set(Range::one(index), State::Assigned(assignment));
         let (task, client) = (group.task(index), group.id.client);
         let class = group.class(index);
         let record = Assignment {
@@ -640,15 +587,7 @@ impl Scheduler {
             mean_ns: 0,
         };
         self.assignments.insert(assignment, record);
-        self.send_client(
-            client,
-            ToClient::Put {
-                task,
-                assignment,
-                process,
-                contact,
-            },
-        );
+        self.send_client(client, ToClient::Put { task, assignment, process, contact });
     }
 }
 

@@ -119,15 +119,10 @@ impl Programs {
     }
 
     pub(crate) fn next_timeout(&self) -> Option<Time> {
-        let ends = self
-            .programs
-            .values()
-            .filter_map(|one| Some(one.idle_since? + PROGRAM_IDLE));
+        let ends = self.programs.values().filter_map(|one| Some(one.idle_since? + PROGRAM_IDLE));
         let retries = self.programs.values().flat_map(|one| {
             let failed = one.failed.values();
-            failed
-                .filter(|(count, ..)| *count < LAUNCHES_FAILED_MAX)
-                .map(|(_, time, _)| *time)
+            failed.filter(|(count, ..)| *count < LAUNCHES_FAILED_MAX).map(|(_, time, _)| *time)
         });
         ends.chain(retries).min()
     }
@@ -145,10 +140,7 @@ impl Scheduler {
             .collect();
         for hash in hashes {
             let is_needed = busy.contains(&hash)
-                || self
-                    .programs
-                    .get(hash)
-                    .is_some_and(|program| !program.clients.is_empty());
+                || self.programs.get(hash).is_some_and(|program| !program.clients.is_empty());
             let Some(program) = self.programs.programs.get_mut(&hash) else {
                 continue;
             };
@@ -198,9 +190,7 @@ impl Scheduler {
         record.processes.insert(hash, id);
         program.processes.insert(id);
         let nanny = record.nanny;
-        self.cluster
-            .processes
-            .insert(id, Process::new(worker, nanny, hash));
+        self.cluster.processes.insert(id, Process::new(worker, nanny, hash));
         let launch = Launch {
             process: id,
             worker,
@@ -221,10 +211,7 @@ impl Scheduler {
         let Some(program) = self.programs.programs.get_mut(&hash) else {
             return;
         };
-        let (count, time, why) = program
-            .failed
-            .entry(worker)
-            .or_insert((0, now, String::new()));
+        let (count, time, why) = program.failed.entry(worker).or_insert((0, now, String::new()));
         *count += 1;
         *time = now + RELAUNCH_DELAY * (1 << (*count).min(5));
         message.clone_into(why);
@@ -234,12 +221,7 @@ impl Scheduler {
         if is_final {
             let text = format!("the program can't be started in a worker: {message}");
             for client in clients {
-                self.send_client(
-                    client,
-                    ToClient::Warning {
-                        message: text.clone(),
-                    },
-                );
+                self.send_client(client, ToClient::Warning { message: text.clone() });
             }
             self.fail_if_nowhere(hash);
         }
@@ -251,10 +233,7 @@ impl Scheduler {
             return;
         };
         let is_hopeless = |id: &WorkerId| {
-            program
-                .failed
-                .get(id)
-                .is_some_and(|(count, ..)| *count >= LAUNCHES_FAILED_MAX)
+            program.failed.get(id).is_some_and(|(count, ..)| *count >= LAUNCHES_FAILED_MAX)
         };
         if !program.processes.is_empty() || !self.cluster.workers.keys().all(is_hopeless) {
             return;
@@ -267,9 +246,7 @@ impl Scheduler {
             .by_gid
             .iter()
             .filter(|(_, group)| {
-                self.shares
-                    .get(&group.share)
-                    .is_some_and(|share| share.program == hash)
+                self.shares.get(&group.share).is_some_and(|share| share.program == hash)
             })
             .map(|(gid, _)| *gid)
             .collect();
@@ -300,10 +277,7 @@ impl Scheduler {
             .programs
             .programs
             .iter()
-            .filter(|(_, one)| {
-                one.idle_since
-                    .is_some_and(|since| since + PROGRAM_IDLE <= self.now)
-            })
+            .filter(|(_, one)| one.idle_since.is_some_and(|since| since + PROGRAM_IDLE <= self.now))
             .map(|(hash, _)| *hash)
             .collect();
         for hash in over {
@@ -323,13 +297,10 @@ impl Scheduler {
     fn end_process(&mut self, id: ProcessId, reason: &str) {
         if let Some(process) = self.cluster.processes.get_mut(&id) {
             process.stage = Stage::Ending;
-            let message = ToProcess::Exit {
-                reason: reason.to_owned(),
-            };
+            let message = ToProcess::Exit { reason: reason.to_owned() };
             self.send_process(id, message);
             self.lose_process(id, reason);
-            self.actions
-                .push_back(Action::Close(Peer::Process(id), reason.to_owned()));
+            self.actions.push_back(Action::Close(Peer::Process(id), reason.to_owned()));
         }
     }
 
@@ -386,12 +357,7 @@ impl Scheduler {
         let mut orders: Vec<(NannyId, Option<(NannyId, Contact)>)> = Vec::new();
         while let Some(nanny) = program.wanting.first().copied() {
             let served = |source: Option<NannyId>| {
-                program
-                    .fetching
-                    .values()
-                    .filter(|one| **one == source)
-                    .count()
-                    < SERVED_MAX
+                program.fetching.values().filter(|one| **one == source).count() < SERVED_MAX
             };
             let by_nanny = program
                 .holders
@@ -404,9 +370,7 @@ impl Scheduler {
                 None => break,
             };
             program.wanting.remove(0);
-            program
-                .fetching
-                .insert(nanny, source.as_ref().map(|(holder, _)| *holder));
+            program.fetching.insert(nanny, source.as_ref().map(|(holder, _)| *holder));
             orders.push((nanny, source));
         }
         let is_stuck = !program.wanting.is_empty() && program.fetching.is_empty();

@@ -18,11 +18,7 @@ pub(crate) struct ReadyKey {
 
 impl ReadyKey {
     pub(crate) fn new(depth: u16, priority: i32, group: Gid) -> Self {
-        Self {
-            depth: Reverse(depth),
-            priority: Reverse(priority),
-            group,
-        }
+        Self { depth: Reverse(depth), priority: Reverse(priority), group }
     }
 }
 
@@ -64,10 +60,7 @@ pub(crate) struct Classes {
 
 impl Default for Classes {
     fn default() -> Self {
-        let mut classes = Self {
-            numbers: BTreeMap::new(),
-            requirements: Vec::new(),
-        };
+        let mut classes = Self { numbers: BTreeMap::new(), requirements: Vec::new() };
         classes.number(&TaskOptions::default());
         classes
     }
@@ -110,13 +103,7 @@ pub(crate) struct Share {
 
 impl Share {
     pub(crate) fn new(program: ProgramHash, used_ns: u64) -> Self {
-        Self {
-            program,
-            used_ns,
-            queues: BTreeMap::new(),
-            groups: 0,
-            connected: true,
-        }
+        Self { program, used_ns, queues: BTreeMap::new(), groups: 0, connected: true }
     }
 
     pub(crate) fn has_ready(&self) -> bool {

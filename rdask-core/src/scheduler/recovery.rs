@@ -30,12 +30,7 @@ impl Scheduler {
             Some(line) => format!("{how}; its last words: {line}"),
             None => how,
         };
-        if self
-            .cluster
-            .processes
-            .get(&process)
-            .is_some_and(|one| one.stage == Stage::Launching)
-        {
+        if self.cluster.processes.get(&process).is_some_and(|one| one.stage == Stage::Launching) {
             self.launch_failed(process, &why);
         } else {
             self.lose_process(process, &why);
@@ -55,13 +50,7 @@ impl Scheduler {
         }
         if self.cluster.nannies.contains_key(&process.nanny) {
             // Fenced: whatever is left of it has no right to go on.
-            self.send_nanny(
-                process.nanny,
-                ToNanny::Kill {
-                    process: id,
-                    reason: why.to_owned(),
-                },
-            );
+            self.send_nanny(process.nanny, ToNanny::Kill { process: id, reason: why.to_owned() });
         }
         if let Some(worker) = self.cluster.workers.get_mut(&process.worker) {
             worker.processes.remove(&program);
@@ -76,10 +65,8 @@ impl Scheduler {
                 worker.give_resources(self.classes.get(assignment_record.class), count);
             }
             let estimate = assignment_record.mean_ns.saturating_mul(u64::from(count));
-            if let Some(share) = self
-                .groups
-                .get(gid)
-                .and_then(|group| self.shares.get_mut(&group.share))
+            if let Some(share) =
+                self.groups.get(gid).and_then(|group| self.shares.get_mut(&group.share))
             {
                 share.used_ns = share.used_ns.saturating_sub(estimate);
             }
@@ -151,18 +138,12 @@ impl Scheduler {
                 continue;
             }
             let heir = copies.remove(0);
-            group
-                .holding
-                .set(Range::one(index), Holding::Held(heir, log2));
+            group.holding.set(Range::one(index), Holding::Held(heir, log2));
             if !copies.is_empty() {
                 group.copies.insert(index, copies);
             }
             if let Some(process) = self.cluster.processes.get_mut(&heir) {
-                process
-                    .held
-                    .entry(gid)
-                    .or_default()
-                    .insert(Range::one(index));
+                process.held.entry(gid).or_default().insert(Range::one(index));
                 if let Some(set) = process.copies.get_mut(&gid) {
                     set.remove(Range::one(index));
                     if set.is_empty() {
@@ -178,11 +159,7 @@ impl Scheduler {
         let Some(gid) = self.groups.find(task.array) else {
             return;
         };
-        if self
-            .groups
-            .get(gid)
-            .is_none_or(|group| task.index >= group.len)
-        {
+        if self.groups.get(gid).is_none_or(|group| task.index >= group.len) {
             return;
         }
         let range = RangeSet::from(Range::one(task.index));
@@ -207,12 +184,8 @@ impl Scheduler {
         let Some(group) = self.groups.get(gid) else {
             return;
         };
-        let needed: Vec<Range> = group
-            .refs
-            .runs(range)
-            .filter(|(_, refs)| *refs > 0)
-            .map(|(part, _)| part)
-            .collect();
+        let needed: Vec<Range> =
+            group.refs.runs(range).filter(|(_, refs)| *refs > 0).map(|(part, _)| part).collect();
         for part in needed {
             let Some(group) = self.groups.get(gid) else {
                 return;
@@ -244,9 +217,7 @@ impl Scheduler {
             Inputs::Scattered(_) => false,
             _ => {
                 !group.has_payload()
-                    || range
-                        .iter()
-                        .all(|index| group.payload.slice(Range::one(index)).is_some())
+                    || range.iter().all(|index| group.payload.slice(Range::one(index)).is_some())
             }
         };
         group.unfinished += range.len();
@@ -303,20 +274,33 @@ impl Scheduler {
             if missing == 0 {
                 self.work.push_back(Work::Satisfied(gid, part));
             }
+            for index in part.iter().filter(|_| missing > 0) {
+                // An input may have failed for good while the task was with its process.
+                if let Some(failure) = self.failed_input(gid, index) {
+                    self.work.push_back(Work::Failed(gid, Range::one(index), failure));
+                }
+            }
         }
     }
 
+    fn failed_input(&self, gid: Gid, index: u32) -> Option<Arc<Failure>> {
+        let mut found = None;
+        self.for_each_input(gid, index, &mut |upstream, input| {
+            if found.is_none() {
+                found = upstream.failures.get(input).cloned();
+            }
+        });
+        found
+    }
+
     /// How many of a task's parameters or edges are not available.
-    fn missing_inputs(&self, gid: Gid, index: u32) -> u32 {
+    pub(crate) fn missing_inputs(&self, gid: Gid, index: u32) -> u32 {
         let Some(group) = self.groups.get(gid) else {
             return 0;
         };
         let is_there = |upstream: Gid, range: Range| {
             range.is_empty()
-                || self
-                    .groups
-                    .get(upstream)
-                    .is_some_and(|group| group.available.covers(range))
+                || self.groups.get(upstream).is_some_and(|group| group.available.covers(range))
         };
         let missing = match &group.inputs {
             Inputs::Patterns(_) => self

@@ -34,10 +34,7 @@ impl Scheduler {
         };
         let range = range.intersection(group.all());
         for (part, refs) in group.refs.runs_vec(range) {
-            debug_assert!(
-                refs > 0,
-                "{gid:?} {part:?}: more references dropped than there were"
-            );
+            debug_assert!(refs > 0, "{gid:?} {part:?}: more references dropped than there were");
             group.refs.set(part, refs.saturating_sub(1));
             if refs == 1 {
                 self.work.push_back(Work::Unwanted(gid, part));
@@ -50,12 +47,8 @@ impl Scheduler {
         let Some(group) = self.groups.get(gid) else {
             return;
         };
-        let unwanted: Vec<Range> = group
-            .refs
-            .runs(range)
-            .filter(|(_, refs)| *refs == 0)
-            .map(|(part, _)| part)
-            .collect();
+        let unwanted: Vec<Range> =
+            group.refs.runs(range).filter(|(_, refs)| *refs == 0).map(|(part, _)| part).collect();
         for part in unwanted {
             let Some(group) = self.groups.get(gid) else {
                 return;
@@ -98,21 +91,18 @@ impl Scheduler {
         let Some(group) = self.groups.get(gid) else {
             return;
         };
-        let unwanted: Vec<Range> = group
-            .refs
-            .runs(range)
-            .filter(|(_, refs)| *refs == 0)
-            .map(|(part, _)| part)
-            .collect();
+        let unwanted: Vec<Range> =
+            group.refs.runs(range).filter(|(_, refs)| *refs == 0).map(|(part, _)| part).collect();
         for part in unwanted {
             let Some(group) = self.groups.get_mut(gid) else {
                 return;
             };
+            let may_be_needed_again = group.may_be_needed_again();
             for (part, holding) in group.holding.runs_vec(part) {
                 match holding {
                     Holding::Nowhere => {}
                     // Recomputing a dependent may need it, and it is small.
-                    Holding::Inline if self.is_pinned(gid) => {
+                    Holding::Inline if may_be_needed_again => {
                         if let Some(group) = self.groups.get_mut(gid) {
                             group.deferred.insert(part);
                         }
@@ -124,10 +114,6 @@ impl Scheduler {
         }
     }
 
-    fn is_pinned(&self, gid: Gid) -> bool {
-        self.groups.get(gid).is_some_and(|group| group.pins > 0)
-    }
-
     fn drop_inline(&mut self, gid: Gid, range: Range) {
         let Some(group) = self.groups.get_mut(gid) else {
             return;
@@ -137,11 +123,12 @@ impl Scheduler {
         self.result_bytes -= group.results.release(range) as u64;
     }
 
-    /// No dependent of this group will run again.
+    /// Drops what was kept for dependents that might run again, if none might any more.
     pub(crate) fn drop_deferred(&mut self, gid: Gid) {
-        let Some(group) = self.groups.get_mut(gid) else {
+        let Some(group) = self.groups.get_mut(gid) else { return };
+        if group.may_be_needed_again() {
             return;
-        };
+        }
         let deferred = std::mem::take(&mut group.deferred);
         for range in deferred.iter() {
             self.drop_inline(gid, range);
@@ -160,11 +147,8 @@ impl Scheduler {
                 told.push((process, part));
             }
         }
-        let copied: Vec<u32> = group
-            .copies
-            .range(range.start..range.end)
-            .map(|(at, _)| *at)
-            .collect();
+        let copied: Vec<u32> =
+            group.copies.range(range.start..range.end).map(|(at, _)| *at).collect();
         for index in copied {
             for process in group.copies.remove(&index).unwrap_or_default() {
                 told.push((process, Range::one(index)));
@@ -182,12 +166,7 @@ impl Scheduler {
                         }
                     }
                 }
-                self.send_process(
-                    process,
-                    ToProcess::Drop {
-                        ranges: vec![(array, part)],
-                    },
-                );
+                self.send_process(process, ToProcess::Drop { ranges: vec![(array, part)] });
             }
         }
     }
@@ -247,9 +226,7 @@ impl Scheduler {
         }
         for upstream in self.patterns_of(&group) {
             if let Some(upstream) = self.groups.get_mut(upstream) {
-                upstream
-                    .pattern_dependents
-                    .retain(|(dependent, _)| *dependent != gid);
+                upstream.pattern_dependents.retain(|(dependent, _)| *dependent != gid);
             }
         }
     }

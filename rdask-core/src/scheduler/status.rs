@@ -18,21 +18,11 @@ impl Scheduler {
         status.clients = self
             .clients
             .values()
-            .filter(|client| {
-                matches!(
-                    client.kind,
-                    ClientKind::Program {
-                        nested_in: None,
-                        ..
-                    }
-                )
-            })
+            .filter(|client| matches!(client.kind, ClientKind::Program { nested_in: None, .. }))
             .count() as u32;
         for (id, worker) in &self.cluster.workers {
-            let processes = worker
-                .processes
-                .values()
-                .filter_map(|id| self.cluster.processes.get(id));
+            let processes =
+                worker.processes.values().filter_map(|id| self.cluster.processes.get(id));
             let busy: u32 = processes.map(|one| one.load().min(one.granted)).sum();
             status.workers.push(WorkerStatus {
                 id: *id,
@@ -45,9 +35,7 @@ impl Scheduler {
                 processes: worker.processes.len() as u32,
             });
         }
-        status
-            .workers
-            .sort_by(|a, b| (&a.pool, &a.name, a.id).cmp(&(&b.pool, &b.name, b.id)));
+        status.workers.sort_by(|a, b| (&a.pool, &a.name, a.id).cmp(&(&b.pool, &b.name, b.id)));
         for group in self.groups.by_gid.values() {
             for (part, state) in group.state.runs(group.all()) {
                 let count = match state {

@@ -43,13 +43,7 @@ impl Scheduler {
             return Err(BadSubmit::Number);
         }
         client.next_number = number + 1;
-        Ok((
-            ArrayId {
-                client: from,
-                number,
-            },
-            share,
-        ))
+        Ok((ArrayId { client: from, number }, share))
     }
 
     /// The group takes its place, under its parent if it has one.
@@ -85,17 +79,8 @@ impl Scheduler {
         let program = self.shares.get(&share).ok_or(BadSubmit::Observer)?.program;
         let class = self.classes.number(options);
         let stat = self.stats.number(program, shape.function);
-        let param_groups = shape
-            .params
-            .iter()
-            .map(|param| self.group_of(param))
-            .collect();
-        Ok(ShapeInfo {
-            class,
-            stat,
-            param_groups,
-            shape,
-        })
+        let param_groups = shape.params.iter().map(|param| self.group_of(param)).collect();
+        Ok(ShapeInfo { class, stat, param_groups, shape })
     }
 
     fn group_of(&self, param: &Param) -> Option<Gid> {
@@ -121,9 +106,9 @@ impl Scheduler {
             let fits = match param {
                 Param::Inline | Param::One { .. } => true,
                 Param::Each { start, .. } => start.checked_add(len).is_some(),
-                Param::Block {
-                    start, end, width, ..
-                } => *width > 0 && end.saturating_sub(*start).div_ceil(*width) == len,
+                Param::Block { start, end, width, .. } => {
+                    *width > 0 && end.saturating_sub(*start).div_ceil(*width) == len
+                }
                 Param::All { range, .. } => range.start <= range.end,
                 Param::Edge | Param::Edges => false,
             };
@@ -132,12 +117,7 @@ impl Scheduler {
             }
         }
         let info = self.shape_info(share, shape)?;
-        let waits = 1 + info
-            .shape
-            .params
-            .iter()
-            .filter(|param| **param != Param::Inline)
-            .count();
+        let waits = 1 + info.shape.params.iter().filter(|param| **param != Param::Inline).count();
         let params = info.shape.params.clone();
         let group = Group::new(id, len, Inputs::Patterns(Box::new(info)), share);
         let has_payload = group.has_payload();
@@ -154,8 +134,7 @@ impl Scheduler {
         }
         // The wait for the payload stands for the tying too: nothing is ready before this line.
         if !has_payload {
-            self.work
-                .push_back(Work::Satisfied(gid, Range::new(0, len)));
+            self.work.push_back(Work::Satisfied(gid, Range::new(0, len)));
         }
         Ok(())
     }
@@ -176,19 +155,13 @@ impl Scheduler {
         payload: Blob,
     ) -> Result<(), BadSubmit> {
         payload.check().map_err(|_| BadSubmit::Blob)?;
-        let Some(gid) = self.groups.find(ArrayId {
-            client: from,
-            number,
-        }) else {
+        let Some(gid) = self.groups.find(ArrayId { client: from, number }) else {
             // All its tasks were released or failed meanwhile.
             self.stale_count += 1;
             return Ok(());
         };
         let group = self.groups.get_mut(gid).ok_or(BadSubmit::Payload)?;
-        let end = group
-            .payload_len
-            .checked_add(payload.count())
-            .ok_or(BadSubmit::Payload)?;
+        let end = group.payload_len.checked_add(payload.count()).ok_or(BadSubmit::Payload)?;
         let is_array = matches!(group.inputs, Inputs::Patterns(_));
         let too_many = end > group.len || payload.count() > CHUNK_TASKS_MAX;
         if !is_array || too_many || !group.has_payload() {
@@ -226,10 +199,7 @@ impl Scheduler {
         if len > BATCH_TASKS_MAX as usize
             || batch.payload.count() as usize != len
             || batch.edge_ends.len() != len
-            || batch
-                .edge_ends
-                .last()
-                .is_some_and(|end| *end as usize != batch.edges.len())
+            || batch.edge_ends.last().is_some_and(|end| *end as usize != batch.edges.len())
             || batch.edge_ends.windows(2).any(|pair| pair[0] > pair[1])
         {
             return Err(BadSubmit::Batch);
@@ -244,15 +214,11 @@ impl Scheduler {
                 return Err(BadSubmit::Batch);
             }
             let last = shape.params.len().saturating_sub(1);
-            let fits = shape
-                .params
-                .iter()
-                .enumerate()
-                .all(|(nth, param)| match param {
-                    Param::Inline | Param::Edge => true,
-                    Param::Edges => nth == last,
-                    _ => false,
-                });
+            let fits = shape.params.iter().enumerate().all(|(nth, param)| match param {
+                Param::Inline | Param::Edge => true,
+                Param::Edges => nth == last,
+                _ => false,
+            });
             if !fits {
                 return Err(BadSubmit::Shape);
             }
@@ -260,18 +226,15 @@ impl Scheduler {
         }
         let mut start = 0;
         for (index, end) in batch.edge_ends.iter().enumerate() {
-            let info = shapes
-                .get(batch.shape_of[index] as usize)
-                .ok_or(BadSubmit::Batch)?;
+            let info = shapes.get(batch.shape_of[index] as usize).ok_or(BadSubmit::Batch)?;
             let params = &info.shape.params;
             let singles = params.iter().filter(|param| **param == Param::Edge).count();
             let edges = (end - start) as usize;
             let open_ended = params.last() == Some(&Param::Edges);
             let own = &batch.edges[start as usize..*end as usize];
             // Only earlier tasks: a cycle cannot be said.
-            let forward = own
-                .iter()
-                .any(|edge| edge.task.array == id && edge.task.index as usize >= index);
+            let forward =
+                own.iter().any(|edge| edge.task.array == id && edge.task.index as usize >= index);
             if edges < singles || (edges > singles && !open_ended) || forward {
                 return Err(BadSubmit::Batch);
             }
@@ -280,11 +243,7 @@ impl Scheduler {
         let own = Gid(self.groups.next);
         // An unknown group gets a number that no group has.
         let gid_of = |array: ArrayId| {
-            if array == id {
-                Some(own)
-            } else {
-                self.groups.find(array)
-            }
+            if array == id { Some(own) } else { self.groups.find(array) }
         };
         let edges = batch.edges.iter().map(|edge| EdgeTo {
             group: gid_of(edge.task.array).unwrap_or(Gid(u32::MAX)),
@@ -321,11 +280,7 @@ impl Scheduler {
             return Err(BadSubmit::Payload);
         }
         let class = self.classes.number(&TaskOptions::default());
-        let gid = self.enter(
-            from,
-            Group::new(id, len, Inputs::Scattered(class), share),
-            None,
-        );
+        let gid = self.enter(from, Group::new(id, len, Inputs::Scattered(class), share), None);
         let Some(group) = self.groups.get_mut(gid) else {
             return Ok(());
         };
@@ -353,8 +308,7 @@ impl Scheduler {
         group.sizes = sizes;
         let gid = self.enter(from, group, None);
         self.set_waiting(gid, 1);
-        self.work
-            .push_back(Work::Satisfied(gid, Range::new(0, len)));
+        self.work.push_back(Work::Satisfied(gid, Range::new(0, len)));
         Ok(())
     }
 
@@ -368,7 +322,6 @@ impl Scheduler {
             "an input was released before this task was submitted",
             group.task(range.start),
         );
-        self.work
-            .push_back(Work::Failed(gid, range, failure.into()));
+        self.work.push_back(Work::Failed(gid, range, failure.into()));
     }
 }

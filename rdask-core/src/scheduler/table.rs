@@ -59,10 +59,7 @@ impl<V: Copy + PartialEq> Table<V> {
 
     /// The runs of equal values in `range`, in order.
     pub(crate) fn runs(&self, range: Range) -> Runs<'_, V> {
-        Runs {
-            table: self,
-            rest: range,
-        }
+        Runs { table: self, rest: range }
     }
 
     /// The runs of equal values in `range`, owned, for loops that change the table.

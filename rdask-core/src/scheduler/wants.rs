@@ -19,37 +19,19 @@ impl Scheduler {
             let failure = crate::failure::Failure::of_scheduler(
                 FailureKind::Cancelled,
                 "the task was released before it was asked for",
-                crate::id::TaskId {
-                    array,
-                    index: range.start,
-                },
+                crate::id::TaskId { array, index: range.start },
             );
             let outcome = Outcome::Failed(failure);
-            self.send_client(
-                client,
-                ToClient::Ended {
-                    array,
-                    range,
-                    outcome,
-                },
-            );
+            self.send_client(client, ToClient::Ended { array, range, outcome });
             return;
         };
         let Some(group) = self.groups.get_mut(gid) else {
             return;
         };
         let range = range.intersection(group.all());
-        match group
-            .wants
-            .iter_mut()
-            .find(|want| want.client == client && want.values == values)
-        {
+        match group.wants.iter_mut().find(|want| want.client == client && want.values == values) {
             Some(want) => want.pending.insert(range),
-            None => group.wants.push(Want {
-                client,
-                pending: RangeSet::from(range),
-                values,
-            }),
+            None => group.wants.push(Want { client, pending: RangeSet::from(range), values }),
         }
         if let Some(record) = self.clients.get_mut(&client) {
             record.wants_in.insert(gid);
@@ -103,21 +85,12 @@ impl Scheduler {
                 return;
             };
             for (part, outcome) in told {
-                if let Some(want) = self
-                    .groups
-                    .get_mut(gid)
-                    .and_then(|group| group.wants.get_mut(nth))
+                if let Some(want) =
+                    self.groups.get_mut(gid).and_then(|group| group.wants.get_mut(nth))
                 {
                     want.pending.remove(part);
                 }
-                self.send_client(
-                    client,
-                    ToClient::Ended {
-                        array,
-                        range: part,
-                        outcome,
-                    },
-                );
+                self.send_client(client, ToClient::Ended { array, range: part, outcome });
             }
         }
     }

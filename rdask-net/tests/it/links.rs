@@ -1,7 +1,8 @@
 //! Control links: who gets one, what arrives, and how an end is told.
 
 use rdask_net::{
-    DialError, FRAME_BYTES_MAX, KeyRequest, LinkError, PeerRole, Target, Transport, push_frame,
+    DialError, Endpoint, FRAME_BYTES_MAX, Incoming, KeyRequest, LinkError, PeerRole, Target,
+    Transport, push_frame,
 };
 
 use crate::cluster::{Cluster, Ends, accept_control, endpoint, on_both_transports, run, soon};
@@ -17,6 +18,7 @@ on_both_transports!(
     only_schedulers_take_control_links,
     a_receive_that_is_dropped_loses_nothing,
     closing_an_endpoint_ends_its_accept,
+    three_hundred_peers_at_once_all_get_in,
 );
 
 async fn frames_go_both_ways_in_order(transport: Transport) {
@@ -221,6 +223,47 @@ async fn closing_an_endpoint_ends_its_accept(transport: Transport) {
     assert!(soon("the end of accept", waiting).await.unwrap().is_none());
 }
 
+/// More than may be pending unproven, and more than wait to be accepted. A dial that a busy machine
+/// didn't get to in 5 s is made again, as joiners do.
+async fn three_hundred_peers_at_once_all_get_in(transport: Transport) {
+    let cluster = Cluster::new(transport);
+    let scheduler = cluster.scheduler().await;
+    let mut dials = tokio::task::JoinSet::new();
+    for id in 0..4 {
+        let client = cluster.endpoint(PeerRole::Client, id).await;
+        for _ in 0..75 {
+            let (client, to) = (client.clone(), scheduler.target());
+            dials.spawn(async move { while !is_welcome(&client, &to).await {} });
+        }
+    }
+    let greeting = tokio::spawn(async move {
+        let mut links = Vec::new();
+        while let Some(Incoming::Control(link)) = scheduler.accept().await {
+            let mut far = Ends::of(link);
+            let mut frames = Vec::new();
+            push_frame(&mut frames, |out| out.extend_from_slice(b"welcome")).unwrap();
+            // Whoever gave up in the meantime dials again.
+            if far.sender.send(&frames).await.is_ok() {
+                links.push(far);
+            }
+        }
+    });
+    while let Some(done) = dials.join_next().await {
+        done.unwrap();
+    }
+    greeting.abort();
+}
+
+async fn is_welcome(client: &Endpoint, to: &Target) -> bool {
+    let Ok(link) = client.dial_control(to).await else {
+        return false;
+    };
+    let (mut sender, mut receiver) = link.split();
+    let mut frames = Vec::new();
+    push_frame(&mut frames, |out| out.extend_from_slice(b"hello")).unwrap();
+    sender.send(&frames).await.is_ok() && matches!(receiver.recv().await, Ok(Some(_)))
+}
+
 #[test]
 fn auto_falls_back_to_tls_where_quic_gets_no_answer() {
     run(async {
@@ -308,4 +351,31 @@ fn a_frozen_peer_is_noticed_at_the_idle_time() {
     // From here on the client's runtime stands still, like a stopped process.
     listening.join().unwrap();
     drop(kept);
+}
+
+#[test]
+fn a_port_that_nobody_has_open_is_refused_at_once() {
+    run(async {
+        let cluster = Cluster::new(Transport::Quic);
+        let scheduler = cluster.scheduler().await;
+        let client = cluster.endpoint(PeerRole::Client, 1).await;
+        let port = std::net::UdpSocket::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap();
+        let to = Target {
+            quic: vec![port],
+            ..scheduler.target()
+        };
+        let dialled =
+            tokio::time::timeout(std::time::Duration::from_secs(2), client.dial_control(&to));
+        let error = dialled
+            .await
+            .expect("the closed port was waited for")
+            .unwrap_err();
+        assert!(
+            error.to_string().contains("nobody listens there"),
+            "{error}"
+        );
+    });
 }

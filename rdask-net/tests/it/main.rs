@@ -5,5 +5,6 @@
 mod cluster;
 mod data;
 mod hostile;
+mod killed;
 mod links;
 mod scheduler_file;

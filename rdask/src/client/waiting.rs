@@ -58,7 +58,8 @@ impl Session {
         tasks: &[(ArrayId, Range)],
         timeout: Duration,
     ) -> Result<bool> {
-        let mut sleeping = Sleeping(self.net.handle().spawn(tokio::time::sleep(timeout)));
+        let timer = async move { tokio::time::sleep(timeout).await };
+        let mut sleeping = Sleeping(self.net.handle().spawn(timer));
         let wait = std::pin::pin!(self.wait(tasks));
         match futures_util::future::select(wait, &mut sleeping.0).await {
             futures_util::future::Either::Left((ended, _)) => ended.map(|()| true),

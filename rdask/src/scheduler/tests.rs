@@ -272,7 +272,7 @@ fn of_schedulers_that_start_together_one_gets_the_file() {
 fn a_local_client_needs_no_network() {
     let server = Server::start(SchedulerOptions::local()).unwrap();
     assert!(server.scheduler_file().is_none());
-    let mut connected = server.connect_local_client(client()).unwrap();
+    let mut connected = server.door().connect_client(client()).unwrap();
     connected
         .send
         .send(FromClient::AskStatus { request: 1 })

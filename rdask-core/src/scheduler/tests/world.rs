@@ -36,12 +36,8 @@ fn mix(x: u64) -> u64 {
 
 /// The value of a task: it tells the function, the payload and each input in order.
 fn value_of(function: u64, payload: &[u8], inputs: &[u64]) -> u64 {
-    let start = payload
-        .iter()
-        .fold(mix(function), |sum, byte| mix(sum ^ u64::from(*byte)));
-    inputs
-        .iter()
-        .fold(start, |sum, input| mix(sum.wrapping_mul(31) ^ input))
+    let start = payload.iter().fold(mix(function), |sum, byte| mix(sum ^ u64::from(*byte)));
+    inputs.iter().fold(start, |sum, input| mix(sum.wrapping_mul(31) ^ input))
 }
 
 /// Whether the model keeps a value inline or with the process.
@@ -87,26 +83,16 @@ pub(super) struct World {
 }
 
 fn contact() -> Contact {
-    Contact {
-        quic: Vec::new(),
-        tls: Vec::new(),
-    }
+    Contact { quic: Vec::new(), tls: Vec::new() }
 }
 
 impl World {
     pub(super) fn new(seed: u64) -> Self {
         let mut dice = Dice(seed);
-        let config = Config {
-            epoch: 1,
-            result_bytes_max: u64::MAX,
-        };
+        let config = Config { epoch: 1, result_bytes_max: u64::MAX };
         let mut scheduler = Scheduler::new(config);
         let info = ClientInfo {
-            program: ProgramInfo {
-                hash: ProgramHash([7; 32]),
-                size: 1,
-                path: "p".into(),
-            },
+            program: ProgramInfo { hash: ProgramHash([7; 32]), size: 1, path: "p".into() },
             surroundings: Surroundings::default(),
             name: "model".into(),
             nested_in: None,
@@ -162,12 +148,7 @@ impl World {
                 resources: Vec::new(),
             })
             .collect();
-        let info = NannyInfo {
-            node: "n".into(),
-            pool: "p".into(),
-            workers,
-            contact: contact(),
-        };
+        let info = NannyInfo { node: "n".into(), pool: "p".into(), workers, contact: contact() };
         let (nanny, _) = self.scheduler.connect_nanny(self.now, info);
         self.nannies.push(nanny);
         self.note(format!("{nanny} joins"));
@@ -184,8 +165,7 @@ impl World {
                 }
                 Action::ToNanny(_, ToNanny::Kill { process, .. }) => {
                     self.processes.remove(&process);
-                    self.launching
-                        .retain(|(_, launching)| *launching != process);
+                    self.launching.retain(|(_, launching)| *launching != process);
                 }
                 Action::ToProcess(id, message) => self.order(id, message),
                 Action::ToClient(_, message) => self.tell(message),
@@ -224,11 +204,7 @@ impl World {
 
     fn tell(&mut self, message: ToClient) {
         match message {
-            ToClient::Ended {
-                array,
-                range,
-                outcome,
-            } => {
+            ToClient::Ended { array, range, outcome } => {
                 for (nth, index) in range.iter().enumerate() {
                     let task = TaskId { array, index };
                     assert!(self.wanted.contains(&task), "{task} was not wanted");
@@ -257,12 +233,7 @@ impl World {
                     assert_eq!(self.told[&task], 1, "{task} was told twice");
                 }
             }
-            ToClient::Put {
-                task,
-                assignment,
-                process,
-                ..
-            } => {
+            ToClient::Put { task, assignment, process, .. } => {
                 let value = self.scattered[&task];
                 if let Some(fake) = self.processes.get_mut(&process) {
                     fake.values.insert(task, value);
@@ -278,20 +249,12 @@ impl World {
 
     /// One of the arrays so far, if any has tasks.
     fn some_array(&mut self) -> Option<(ArrayId, u32)> {
-        let full: Vec<_> = self
-            .arrays
-            .iter()
-            .filter(|(_, len)| *len > 0)
-            .copied()
-            .collect();
+        let full: Vec<_> = self.arrays.iter().filter(|(_, len)| *len > 0).copied().collect();
         (!full.is_empty()).then(|| full[self.dice.below(full.len() as u64) as usize])
     }
 
     fn new_array(&mut self) -> ArrayId {
-        let id = ArrayId {
-            client: self.client,
-            number: self.next_number,
-        };
+        let id = ArrayId { client: self.client, number: self.next_number };
         self.next_number += 1;
         id
     }
@@ -306,8 +269,7 @@ impl World {
             }
         }
         let value = Expected::Value(value_of(function, payload, &values));
-        self.expected
-            .insert(task, if is_failure { Expected::Failure } else { value });
+        self.expected.insert(task, if is_failure { Expected::Failure } else { value });
     }
 
     fn submit_array(&mut self) {
@@ -324,68 +286,35 @@ impl World {
                 0 if !is_fixed => {
                     len = 1 + self.dice.below(u64::from(reach - start)) as u32;
                     is_fixed = true;
-                    params.push(Param::Each {
-                        array,
-                        start,
-                        part: 0,
-                    });
+                    params.push(Param::Each { array, start, part: 0 });
                 }
                 1 if !is_fixed => {
                     let width = 1 + self.dice.below(4) as u32;
                     len = (reach - start).div_ceil(width);
                     is_fixed = true;
-                    params.push(Param::Block {
-                        array,
-                        start,
-                        end: reach,
-                        width,
-                    });
+                    params.push(Param::Block { array, start, end: reach, width });
                 }
-                2 => params.push(Param::All {
-                    array,
-                    range: Range::new(start, reach),
-                }),
-                _ => params.push(Param::One {
-                    task: TaskId {
-                        array,
-                        index: start,
-                    },
-                    part: 0,
-                }),
+                2 => params.push(Param::All { array, range: Range::new(start, reach) }),
+                _ => params.push(Param::One { task: TaskId { array, index: start }, part: 0 }),
             }
         }
         if self.dice.chance(60) {
-            params.insert(
-                self.dice.below(params.len() as u64 + 1) as usize,
-                Param::Inline,
-            );
+            params.insert(self.dice.below(params.len() as u64 + 1) as usize, Param::Inline);
         }
         let function = self.dice.below(16);
         let id = self.new_array();
-        let payloads: Vec<Vec<u8>> = (0..len)
-            .map(|_| vec![1; self.dice.below(3) as usize])
-            .collect();
+        let payloads: Vec<Vec<u8>> =
+            (0..len).map(|_| vec![1; self.dice.below(3) as usize]).collect();
         let has_payload = params.contains(&Param::Inline);
         for index in 0..len {
-            let inputs: Vec<TaskId> = params
-                .iter()
-                .flat_map(|param| inputs_of(param, index))
-                .collect();
-            let payload = if has_payload {
-                &payloads[index as usize][..]
-            } else {
-                &[]
-            };
+            let inputs: Vec<TaskId> =
+                params.iter().flat_map(|param| inputs_of(param, index)).collect();
+            let payload = if has_payload { &payloads[index as usize][..] } else { &[] };
             self.expect(TaskId { array: id, index }, function, payload, &inputs);
         }
         let shape = self.shape(function, params);
         self.arrays.push((id, len));
-        self.say(FromClient::SubmitArray {
-            number: id.number,
-            len,
-            shape,
-            parent: None,
-        });
+        self.say(FromClient::SubmitArray { number: id.number, len, shape, parent: None });
         let mut sent = 0;
         while has_payload && sent < len {
             let count = (1 + self.dice.below(6) as u32).min(len - sent);
@@ -394,10 +323,7 @@ impl World {
                 blob.push(payload);
             }
             sent += count;
-            self.say(FromClient::Payload {
-                number: id.number,
-                payload: blob.build(),
-            });
+            self.say(FromClient::Payload { number: id.number, payload: blob.build() });
             self.step();
         }
     }
@@ -408,22 +334,14 @@ impl World {
             retries: self.dice.below(2) as u32,
             ..TaskOptions::default()
         };
-        Shape {
-            function: FunctionKey(function),
-            name: "f".into(),
-            params,
-            options,
-        }
+        Shape { function: FunctionKey(function), name: "f".into(), params, options }
     }
 
     fn submit_batch(&mut self) {
         let id = self.new_array();
         let function = self.dice.below(16);
         let plain = self.shape(function, vec![Param::Inline]);
-        let open = Shape {
-            params: vec![Param::Inline, Param::Edges],
-            ..plain.clone()
-        };
+        let open = Shape { params: vec![Param::Inline, Param::Edges], ..plain.clone() };
         let (mut shape_of, mut edge_ends, mut edges) = (Vec::new(), Vec::new(), Vec::new());
         let mut payload = BlobBuilder::new();
         let len = 1 + self.dice.below(10) as u32;
@@ -438,10 +356,7 @@ impl World {
                         index: self.dice.below(u64::from(index)) as u32,
                     });
                 } else if let Some((array, reach)) = self.some_array() {
-                    inputs.push(TaskId {
-                        array,
-                        index: self.dice.below(u64::from(reach)) as u32,
-                    });
+                    inputs.push(TaskId { array, index: self.dice.below(u64::from(reach)) as u32 });
                 }
             }
             shape_of.push(u16::from(!inputs.is_empty()));
@@ -458,11 +373,7 @@ impl World {
             edge_ends,
             edges,
         };
-        self.say(FromClient::SubmitBatch {
-            number: id.number,
-            batch,
-            parent: None,
-        });
+        self.say(FromClient::SubmitBatch { number: id.number, batch, parent: None });
     }
 
     fn scatter(&mut self) {
@@ -480,17 +391,10 @@ impl World {
         }
         self.arrays.push((id, len));
         self.say(if inline {
-            FromClient::ScatterInline {
-                number: id.number,
-                values: blob.build(),
-            }
+            FromClient::ScatterInline { number: id.number, values: blob.build() }
         } else {
             let sizes = vec![8; len as usize];
-            FromClient::Scatter {
-                number: id.number,
-                sizes,
-                options: TaskOptions::default(),
-            }
+            FromClient::Scatter { number: id.number, sizes, options: TaskOptions::default() }
         });
     }
 
@@ -507,11 +411,7 @@ impl World {
             }
         }
         for range in fresh.iter() {
-            self.say(FromClient::Want {
-                array,
-                range,
-                values: true,
-            });
+            self.say(FromClient::Want { array, range, values: true });
         }
     }
 
@@ -538,16 +438,11 @@ impl World {
         let nth = self.dice.below(self.launching.len() as u64) as usize;
         let (nanny, id) = self.launching.remove(nth);
         if self.losses && self.dice.chance(10) {
-            let message = FromNanny::LaunchFailed {
-                process: id,
-                message: "no".into(),
-            };
+            let message = FromNanny::LaunchFailed { process: id, message: "no".into() };
             self.scheduler.handle_nanny(self.now, nanny, message);
         } else {
             self.processes.insert(id, FakeProcess::default());
-            self.scheduler
-                .connect_process(self.now, id, contact())
-                .unwrap();
+            self.scheduler.connect_process(self.now, id, contact()).unwrap();
         }
         self.note(format!("{id} launched"));
         self.react();
@@ -588,10 +483,7 @@ impl World {
         );
         let mut finished = Vec::new();
         for index in piece {
-            let task = TaskId {
-                array: assign.array,
-                index,
-            };
+            let task = TaskId { array: assign.array, index };
             if assign.threads == 0 {
                 finished.push(self.end(&assign, index, End::Stored(vec![8])));
                 continue;
@@ -604,14 +496,7 @@ impl World {
                         self.report(id, finished);
                     }
                     let given_back = vec![(assign.assignment, left)];
-                    self.hear(
-                        id,
-                        FromProcess::Missed {
-                            task: missed,
-                            holder,
-                            given_back,
-                        },
-                    );
+                    self.hear(id, FromProcess::Missed { task: missed, holder, given_back });
                     return;
                 }
                 Ok(_) if assign.function.0 == POISON && index % 5 == 1 => {
@@ -685,11 +570,7 @@ impl World {
                 inputs.push(self.find(id, source)?);
             }
         }
-        Ok(value_of(
-            assign.function.0,
-            assign.payload.get(nth as u32),
-            &inputs,
-        ))
+        Ok(value_of(assign.function.0, assign.payload.get(nth as u32), &inputs))
     }
 
     fn find(&self, id: ProcessId, source: &Source) -> Result<u64, (TaskId, ProcessId)> {
@@ -697,30 +578,18 @@ impl World {
             Place::Inline(bytes) => Ok(u64::from_le_bytes(bytes[..].try_into().unwrap())),
             Place::Held(holders) => holders
                 .iter()
-                .find_map(|holder| {
-                    self.processes
-                        .get(holder)?
-                        .values
-                        .get(&source.task)
-                        .copied()
-                })
+                .find_map(|holder| self.processes.get(holder)?.values.get(&source.task).copied())
                 .ok_or((source.task, holders[0])),
-            Place::Here => self.processes[&id]
-                .values
-                .get(&source.task)
-                .copied()
-                .ok_or((source.task, id)),
+            Place::Here => {
+                self.processes[&id].values.get(&source.task).copied().ok_or((source.task, id))
+            }
         }
     }
 
     /// The client fetches what it was told is held.
     fn fetch_results(&mut self) {
         for (task, holder) in std::mem::take(&mut self.to_fetch) {
-            match self
-                .processes
-                .get(&holder)
-                .and_then(|one| one.values.get(&task))
-            {
+            match self.processes.get(&holder).and_then(|one| one.values.get(&task)) {
                 Some(value) => {
                     assert_eq!(self.expected[&task], Expected::Value(*value), "{task}");
                     *self.told.entry(task).or_insert(0) += 1;
@@ -728,11 +597,7 @@ impl World {
                 None => {
                     self.say(FromClient::Missed { task, holder });
                     let range = Range::one(task.index);
-                    self.say(FromClient::Want {
-                        array: task.array,
-                        range,
-                        values: true,
-                    });
+                    self.say(FromClient::Want { array: task.array, range, values: true });
                 }
             }
         }
@@ -769,12 +634,7 @@ impl World {
         let arrays = self.arrays.clone();
         for (array, len) in arrays {
             let unwanted: Vec<Range> = (0..len)
-                .filter(|index| {
-                    !self.wanted.contains(&TaskId {
-                        array,
-                        index: *index,
-                    })
-                })
+                .filter(|index| !self.wanted.contains(&TaskId { array, index: *index }))
                 .map(Range::one)
                 .collect();
             let ranges = unwanted.into_iter().map(|range| (array, range)).collect();
@@ -798,21 +658,14 @@ impl World {
             assert!(self.told.contains_key(task), "{task} never ended");
         }
         // At rest nothing is left.
-        let all = self
-            .arrays
-            .iter()
-            .map(|(array, len)| (*array, Range::new(0, *len)))
-            .collect();
+        let all = self.arrays.iter().map(|(array, len)| (*array, Range::new(0, *len))).collect();
         self.say(FromClient::Release { ranges: all });
         for _ in 0..2000 {
             self.work();
         }
         let status = self.scheduler.status();
         let left = status.waiting + status.ready + status.assigned + status.done + status.failed;
-        assert_eq!(
-            left, 0,
-            "tasks that nobody wants are remembered: {status:?}"
-        );
+        assert_eq!(left, 0, "tasks that nobody wants are remembered: {status:?}");
         assert_eq!(status.result_bytes, 0);
         for (id, process) in &self.processes {
             assert!(process.values.is_empty(), "{id} keeps {:?}", process.values);
@@ -824,9 +677,7 @@ impl World {
         self.add_nanny();
         for (_, id) in std::mem::take(&mut self.launching) {
             self.processes.insert(id, FakeProcess::default());
-            self.scheduler
-                .connect_process(self.now, id, contact())
-                .unwrap();
+            self.scheduler.connect_process(self.now, id, contact()).unwrap();
             self.react();
         }
     }
@@ -836,10 +687,7 @@ impl World {
             return;
         };
         let range = Range::one(self.dice.below(u64::from(reach)) as u32);
-        self.cancelled.insert(TaskId {
-            array,
-            index: range.start,
-        });
+        self.cancelled.insert(TaskId { array, index: range.start });
         self.say(FromClient::Cancel { array, range });
     }
 }
@@ -866,20 +714,10 @@ fn put_as_assign(task: TaskId, assignment: AssignmentId) -> Assign {
 
 fn inputs_of(param: &Param, index: u32) -> Vec<TaskId> {
     match *param {
-        Param::Each { array, start, .. } => vec![TaskId {
-            array,
-            index: start + index,
-        }],
-        Param::Block {
-            array,
-            start,
-            end,
-            width,
-        } => {
+        Param::Each { array, start, .. } => vec![TaskId { array, index: start + index }],
+        Param::Block { array, start, end, width } => {
             let first = start + index * width;
-            (first..(first + width).min(end))
-                .map(|index| TaskId { array, index })
-                .collect()
+            (first..(first + width).min(end)).map(|index| TaskId { array, index }).collect()
         }
         Param::One { task, .. } => vec![task],
         Param::All { array, range } => range.iter().map(|index| TaskId { array, index }).collect(),
