@@ -43,7 +43,6 @@ impl Core {
     /// let careful = client.options().retries(2).priority(3);
     /// let root = careful.submit(f64::sqrt, (16.0,));
     /// ```
-    #[must_use]
     pub fn options(&self) -> Options {
         Options::new(self.clone())
     }

@@ -117,7 +117,7 @@ impl Session {
 impl Map {
     fn send(mut self, machine: &mut Machine, now: Time, call: &Call<'_>) -> Tasks {
         let len = self.ends.len();
-        let Runs { runs, shared, held } = self.resolve(machine, call);
+        let Runs { runs, shared, held } = self.resolve(machine, now, call);
         let mut tasks = Tasks::new();
         if runs.len() > 1 && len < runs.len() * RUN_LEN_MIN {
             self.send_batch(machine, now, call, (runs, shared), &mut tasks);
@@ -190,7 +190,7 @@ impl Map {
     /// A task for each item, for the bottom of a tree. One argument folds to itself, so items that
     /// are values become tasks that way.
     fn leaves(mut self, machine: &mut Machine, now: Time, call: &Call<'_>) -> Tasks {
-        let Runs { runs, held, .. } = self.resolve(machine, call);
+        let Runs { runs, held, .. } = self.resolve(machine, now, call);
         let mut tasks = Tasks::new();
         for run in runs {
             match run {
@@ -213,12 +213,17 @@ impl Map {
         tasks
     }
 
-    fn resolve(&mut self, machine: &mut Machine, call: &Call<'_>) -> Runs {
+    fn resolve(&mut self, machine: &mut Machine, now: Time, call: &Call<'_>) -> Runs {
         let mut held = Tasks::new();
         let (positions, inputs): (Vec<u64>, Vec<Input>) =
             std::mem::take(&mut self.inputs).into_iter().unzip();
-        let sources = call.resolve(machine, inputs, &mut held);
-        let shared = call.resolve(machine, self.shared.take().into_iter().collect(), &mut held);
+        let sources = call.resolve(machine, now, inputs, &mut held);
+        let shared = call.resolve(
+            machine,
+            now,
+            self.shared.take().into_iter().collect(),
+            &mut held,
+        );
         let (shared, refused) = match shared.into_iter().next() {
             None => (None, None),
             Some(Ok(task)) => (Some(task), None),

@@ -133,11 +133,21 @@ impl Session {
 /// One handle less of these tasks; after the submission that this thread is making, if any.
 pub(crate) fn release(session: &Arc<Session>, array: ArrayId, range: Range) {
     let later = LATER.with_borrow_mut(|later| {
-        let making = later.is_some();
-        if let Some(later) = later {
-            later.push((Arc::clone(session), array, range));
+        let Some(later) = later else {
+            return false;
+        };
+        match later.last_mut() {
+            // A map takes the handles of its items in order.
+            Some((same, last_array, last))
+                if Arc::ptr_eq(same, session)
+                    && *last_array == array
+                    && last.end == range.start =>
+            {
+                last.end = range.end;
+            }
+            _ => later.push((Arc::clone(session), array, range)),
         }
-        making
+        true
     });
     if !later {
         session.with(|state, now| state.machine.release(now, array, range));

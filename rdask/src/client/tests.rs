@@ -20,6 +20,7 @@ fn add(a: f64, b: f64) -> f64 {
     a + b
 }
 
+#[expect(clippy::ptr_arg, reason = "a parameter refers to what a task made")]
 fn total(numbers: &Vec<f64>, scale: f64) -> f64 {
     numbers.iter().sum::<f64>() * scale
 }
@@ -101,6 +102,23 @@ fn shares_what_closures_would_capture() {
     let rows = client.map_with(|i: usize, t: &Vec<f64>| t[i], [2, 0], &table);
     assert_eq!(client.gather(rows).unwrap(), [30.0, 10.0]);
     assert_eq!(table.result().unwrap(), [10.0, 20.0, 30.0]);
+}
+
+#[test]
+fn vectors_are_fed_by_many_results() {
+    let (client, _fake) = fake();
+    let squares = client.map(square, [1.0, 2.0, 3.0]);
+    let by_reference = client.submit(total, (&squares, 2.0));
+    assert_eq!(by_reference.result().unwrap(), 28.0);
+    let singles = vec![squares.get(2).unwrap(), client.submit(square, (5.0,))];
+    let listed = client.submit(|all: Vec<f64>| all, (&singles,));
+    assert_eq!(listed.result().unwrap(), [9.0, 25.0]);
+    let looked = client.map_with(|i: usize, all: &Vec<f64>| all[i], [1, 0], &singles);
+    assert_eq!(client.gather(looked).unwrap(), [25.0, 9.0]);
+    let empty = client.submit(|all: Vec<f64>| all.len(), (squares.slice(..0),));
+    assert_eq!(empty.result().unwrap(), 0);
+    let bad = client.map(|x: Unencodable| x.0, [Unencodable(13)]);
+    assert!(client.submit(|all: Vec<u32>| all, (bad,)).result().is_err());
 }
 
 #[test]

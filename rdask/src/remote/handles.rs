@@ -31,7 +31,7 @@ pub trait Handles<T> {
 
 /// Tasks of handles, and whose they are.
 #[doc(hidden)]
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Listed {
     pub(crate) session: Option<Arc<Session>>,
     pub(crate) tasks: Tasks,

@@ -1,5 +1,10 @@
 //! A scheduler, its workers and their values in one thread: runs what it can, when it can.
 
+#![expect(
+    clippy::result_large_err,
+    reason = "a failure is what a task without a value has"
+)]
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread::JoinHandle;
