@@ -1,2 +1,13 @@
-//! The rdask command.
-fn main() {}
+//! The `rdask` command. See [`args`] for what it understands, [`commands`] for what it does.
+
+mod args;
+mod commands;
+mod mistakes;
+mod output;
+mod quantity;
+
+fn main() -> std::process::ExitCode {
+    // Workers may start this very binary as the program of `rdask submit`.
+    rdask::init();
+    commands::main(std::env::args_os().collect())
+}

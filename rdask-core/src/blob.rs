@@ -37,25 +37,13 @@ impl Blob {
     /// # Errors
     /// If the ends decrease or the last one is not the length of `bytes`.
     pub fn new(ends: Vec<u32>, bytes: Bytes) -> Result<Self, BadBlob> {
-        let count = u32::try_from(ends.len()).map_err(|_| BadBlob {
-            count: u32::MAX,
-            bytes: bytes.len(),
-        })?;
+        let count = u32::try_from(ends.len())
+            .map_err(|_| BadBlob { count: u32::MAX, bytes: bytes.len() })?;
         let stride = ends.first().copied().unwrap_or(0);
-        let even = ends
-            .iter()
-            .zip(1u64..)
-            .all(|(end, nth)| u64::from(*end) == nth * u64::from(stride));
-        let layout = if even {
-            Layout::Stride(stride)
-        } else {
-            Layout::Ends(ends)
-        };
-        let blob = Self {
-            count,
-            layout,
-            bytes,
-        };
+        let even =
+            ends.iter().zip(1u64..).all(|(end, nth)| u64::from(*end) == nth * u64::from(stride));
+        let layout = if even { Layout::Stride(stride) } else { Layout::Ends(ends) };
+        let blob = Self { count, layout, bytes };
         blob.check()?;
         Ok(blob)
     }
@@ -63,11 +51,7 @@ impl Blob {
     /// `count` strings without bytes, as for tasks without inline arguments.
     #[must_use]
     pub fn empty(count: u32) -> Self {
-        Self {
-            count,
-            layout: Layout::Stride(0),
-            bytes: Bytes::new(),
-        }
+        Self { count, layout: Layout::Stride(0), bytes: Bytes::new() }
     }
 
     /// Checks what came from a peer. Every other method relies on it.
@@ -75,19 +59,14 @@ impl Blob {
     /// # Errors
     /// If the table of ends doesn't fit the bytes.
     pub fn check(&self) -> Result<(), BadBlob> {
-        let bad = BadBlob {
-            count: self.count,
-            bytes: self.bytes.len(),
-        };
+        let bad = BadBlob { count: self.count, bytes: self.bytes.len() };
         let fits = match &self.layout {
             Layout::Stride(stride) => {
                 u64::from(*stride) * u64::from(self.count) == self.bytes.len() as u64
             }
             Layout::Ends(ends) => {
                 ends.len() == self.count as usize
-                    && ends
-                        .last()
-                        .is_none_or(|last| *last as usize == self.bytes.len())
+                    && ends.last().is_none_or(|last| *last as usize == self.bytes.len())
                     && ends.windows(2).all(|pair| pair[0] <= pair[1])
             }
         };
@@ -124,11 +103,7 @@ impl Blob {
     }
 
     fn start(&self, position: u32) -> usize {
-        if position == 0 {
-            0
-        } else {
-            self.end(position - 1)
-        }
+        if position == 0 { 0 } else { self.end(position - 1) }
     }
 
     /// String number `position`.
@@ -137,11 +112,7 @@ impl Blob {
     /// If there is no such string.
     #[must_use]
     pub fn get(&self, position: u32) -> &[u8] {
-        assert!(
-            position < self.count,
-            "string {position} of a blob of {}",
-            self.count
-        );
+        assert!(position < self.count, "string {position} of a blob of {}", self.count);
         &self.bytes[self.start(position)..self.end(position)]
     }
 
@@ -151,11 +122,7 @@ impl Blob {
     /// If there is no such string.
     #[must_use]
     pub fn get_bytes(&self, position: u32) -> Bytes {
-        assert!(
-            position < self.count,
-            "string {position} of a blob of {}",
-            self.count
-        );
+        assert!(position < self.count, "string {position} of a blob of {}", self.count);
         self.bytes.slice(self.start(position)..self.end(position))
     }
 
@@ -165,11 +132,7 @@ impl Blob {
     /// If `range` reaches beyond the blob.
     #[must_use]
     pub fn slice(&self, range: Range) -> Self {
-        assert!(
-            range.end <= self.count,
-            "strings {range:?} of a blob of {}",
-            self.count
-        );
+        assert!(range.end <= self.count, "strings {range:?} of a blob of {}", self.count);
         if range.is_empty() {
             return Self::empty(0);
         }
@@ -182,11 +145,7 @@ impl Blob {
                 Layout::Ends(ends.iter().map(|end| end - from as u32).collect())
             }
         };
-        Self {
-            count: range.len(),
-            layout,
-            bytes: self.bytes.slice(from..to),
-        }
+        Self { count: range.len(), layout, bytes: self.bytes.slice(from..to) }
     }
 
     /// The strings in order.
@@ -197,10 +156,7 @@ impl Blob {
     /// The same strings in memory of their own, so that a short slice doesn't keep a long blob.
     #[must_use]
     pub fn compact(&self) -> Self {
-        Self {
-            bytes: Bytes::copy_from_slice(&self.bytes),
-            ..self.clone()
-        }
+        Self { bytes: Bytes::copy_from_slice(&self.bytes), ..self.clone() }
     }
 }
 
@@ -228,8 +184,7 @@ impl BlobBuilder {
     /// # Panics
     /// If the buffer has grown beyond 4 GiB: split long before, by [`byte_len`](Self::byte_len).
     pub fn end_string(&mut self) {
-        self.ends
-            .push(u32::try_from(self.bytes.len()).expect("blobs are split below 4 GiB"));
+        self.ends.push(u32::try_from(self.bytes.len()).expect("blobs are split below 4 GiB"));
     }
 
     /// Appends one string.
@@ -294,11 +249,7 @@ mod tests {
     fn tables_that_do_not_fit_are_refused() {
         assert!(Blob::new(vec![3, 1], Bytes::from_static(b"abc")).is_err());
         assert!(Blob::new(vec![1, 2], Bytes::from_static(b"abc")).is_err());
-        let lying = Blob {
-            count: 5,
-            layout: Layout::Stride(7),
-            bytes: Bytes::new(),
-        };
+        let lying = Blob { count: 5, layout: Layout::Stride(7), bytes: Bytes::new() };
         assert!(lying.check().is_err());
     }
 }

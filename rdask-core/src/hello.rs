@@ -130,11 +130,7 @@ fn split(frame: &[u8]) -> Result<(u16, &[u8]), HelloError> {
 
 fn check_version(theirs: u16) -> Result<(), HelloError> {
     let ours = PROTOCOL_VERSION;
-    if theirs == ours {
-        Ok(())
-    } else {
-        Err(HelloError::Version { theirs, ours })
-    }
+    if theirs == ours { Ok(()) } else { Err(HelloError::Version { theirs, ours }) }
 }
 
 /// The dialer's first frame.
@@ -179,9 +175,9 @@ pub fn decode_welcome(frame: &[u8]) -> Result<Welcome, HelloError> {
     check_version(version)?;
     match rest.split_first() {
         Some((&WELCOME, rest)) => postcard::from_bytes(rest).map_err(|_| HelloError::Garbled),
-        Some((&REFUSED, reason)) => Err(HelloError::Refused(
-            String::from_utf8_lossy(reason).into_owned(),
-        )),
+        Some((&REFUSED, reason)) => {
+            Err(HelloError::Refused(String::from_utf8_lossy(reason).into_owned()))
+        }
         _ => Err(HelloError::Garbled),
     }
 }
@@ -193,21 +189,13 @@ mod tests {
     use super::*;
 
     fn hello() -> Hello {
-        Hello {
-            run_id: "r".into(),
-            certificate_request: vec![1, 2],
-            role: Role::Observer,
-        }
+        Hello { run_id: "r".into(), certificate_request: vec![1, 2], role: Role::Observer }
     }
 
     #[test]
     fn greetings_survive_the_wire() {
         assert_eq!(decode_hello(&encode_hello(&hello())), Ok(hello()));
-        let welcome = Welcome {
-            epoch: 7,
-            certificate: vec![3],
-            you: You::Client(ClientId(4)),
-        };
+        let welcome = Welcome { epoch: 7, certificate: vec![3], you: You::Client(ClientId(4)) };
         assert_eq!(decode_welcome(&encode_welcome(&welcome)), Ok(welcome));
         let refused = decode_welcome(&encode_refusal("go away"));
         assert_eq!(refused, Err(HelloError::Refused("go away".into())));
@@ -222,17 +210,11 @@ mod tests {
     #[test]
     fn another_version_is_named_before_anything_else_is_read() {
         let frame = b"rdask\x09\x00whatever comes in that version";
-        let error = HelloError::Version {
-            theirs: 9,
-            ours: PROTOCOL_VERSION,
-        };
+        let error = HelloError::Version { theirs: 9, ours: PROTOCOL_VERSION };
         assert_eq!(decode_hello(frame), Err(error.clone()));
         assert_eq!(decode_welcome(frame), Err(error.clone()));
         let text = error.to_string();
-        assert!(
-            text.contains('9') && text.contains(&PROTOCOL_VERSION.to_string()),
-            "{text}"
-        );
+        assert!(text.contains('9') && text.contains(&PROTOCOL_VERSION.to_string()), "{text}");
     }
 
     proptest! {

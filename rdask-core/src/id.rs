@@ -127,9 +127,7 @@ impl fmt::Display for ProgramHash {
     /// The first eight hexadecimal digits, or all with `{:#}`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let shown = if f.alternate() { 32 } else { 4 };
-        self.0[..shown]
-            .iter()
-            .try_for_each(|byte| write!(f, "{byte:02x}"))
+        self.0[..shown].iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }
 

@@ -27,19 +27,13 @@ impl Range {
     /// The range `start..end`; empty if `end` is not beyond `start`.
     #[must_use]
     pub fn new(start: u32, end: u32) -> Self {
-        Self {
-            start,
-            end: end.max(start),
-        }
+        Self { start, end: end.max(start) }
     }
 
     /// The range of one index.
     #[must_use]
     pub fn one(index: u32) -> Self {
-        Self {
-            start: index,
-            end: index.saturating_add(1),
-        }
+        Self { start: index, end: index.saturating_add(1) }
     }
 
     /// How many indexes it holds.
@@ -95,18 +89,14 @@ pub struct RangeMap<V> {
 
 impl<V> Default for RangeMap<V> {
     fn default() -> Self {
-        Self {
-            entries: BTreeMap::new(),
-        }
+        Self { entries: BTreeMap::new() }
     }
 }
 
 impl<V: fmt::Debug> fmt::Debug for RangeMap<V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let entries = self
-            .entries
-            .iter()
-            .map(|(start, (end, value))| (Range::new(*start, *end), value));
+        let entries =
+            self.entries.iter().map(|(start, (end, value))| (Range::new(*start, *end), value));
         f.debug_map().entries(entries).finish()
     }
 }
@@ -153,9 +143,7 @@ impl<V: Clone + PartialEq> RangeMap<V> {
 
     /// All intervals in order.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = (Range, &V)> {
-        self.entries
-            .iter()
-            .map(|(start, (end, value))| (Range::new(*start, *end), value))
+        self.entries.iter().map(|(start, (end, value))| (Range::new(*start, *end), value))
     }
 
     /// The intervals inside `range`, cut to it, in order.
@@ -219,10 +207,8 @@ impl<V: Clone + PartialEq> RangeMap<V> {
     /// Replaces each interval inside `range` by what `change` makes of it; `None` takes it out.
     /// Indexes without a value stay without.
     pub fn update(&mut self, range: Range, mut change: impl FnMut(Range, &V) -> Option<V>) {
-        let parts: Vec<(Range, V)> = self
-            .within(range)
-            .map(|(part, value)| (part, value.clone()))
-            .collect();
+        let parts: Vec<(Range, V)> =
+            self.within(range).map(|(part, value)| (part, value.clone())).collect();
         for (part, value) in parts {
             match change(part, &value) {
                 Some(new) if new == value => {}
@@ -295,10 +281,7 @@ impl RangeSet {
     #[must_use]
     pub fn covers(&self, range: Range) -> bool {
         range.is_empty()
-            || self
-                .ranges
-                .interval(range.start)
-                .is_some_and(|(whole, ())| whole.end >= range.end)
+            || self.ranges.interval(range.start).is_some_and(|(whole, ())| whole.end >= range.end)
     }
 
     /// The maximal interval around `index`.
@@ -344,10 +327,7 @@ impl RangeSet {
     /// Takes out the first interval, but at most `count_max` of its indexes.
     pub fn take_first(&mut self, count_max: u32) -> Option<Range> {
         let first = self.first()?;
-        let taken = Range::new(
-            first.start,
-            first.end.min(first.start.saturating_add(count_max)),
-        );
+        let taken = Range::new(first.start, first.end.min(first.start.saturating_add(count_max)));
         self.remove(taken);
         (!taken.is_empty()).then_some(taken)
     }
@@ -372,10 +352,7 @@ mod tests {
         let all: Vec<_> = map.iter().collect();
         for pair in all.windows(2) {
             let ((a, x), (b, y)) = (pair[0], pair[1]);
-            assert!(
-                a.end < b.start || (a.end == b.start && x != y),
-                "not maximal: {map:?}"
-            );
+            assert!(a.end < b.start || (a.end == b.start && x != y), "not maximal: {map:?}");
         }
     }
 

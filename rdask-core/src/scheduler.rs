@@ -1,12 +1,46 @@
 //! The scheduler: decides which task runs where. See [`Scheduler`].
+//!
+//! In reading order: [`group`] is what it knows of tasks, [`cluster`] what it knows of machines;
+//! [`submit`] brings tasks in, [`graph`] moves them from waiting to ready, [`placement`] hands them
+//! to processes, [`finish`] takes reports, [`wants`] tells clients, [`release`] forgets, and
+//! [`recovery`] starts anew what a lost process had. [`programs`] gets programs to nodes and
+//! [`grants`] shares a worker's slots among them.
 
-use crate::id::Peer;
-use crate::id::{ClientId, NannyId, ProcessId, ProgramHash, WorkerId};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use crate::id::{ArrayId, AssignmentId, ClientId, NannyId, Peer, ProcessId, ProgramHash, WorkerId};
 use crate::message::{
     Contact, FromClient, FromNanny, FromProcess, ProgramInfo, Surroundings, ToClient, ToNanny,
     ToProcess, WorkerInfo,
 };
+use crate::range::{Range, RangeSet};
 use crate::time::Time;
+
+use self::cluster::{Cluster, Nanny, Stage, Worker};
+use self::graph::Work;
+use self::group::{Gid, Group};
+use self::programs::Programs;
+use self::ready::{ClassNo, Classes, Share, ShareNo};
+use self::stats::Stats;
+
+mod clients;
+mod cluster;
+mod finish;
+mod grants;
+mod graph;
+mod group;
+mod invariants;
+mod placement;
+mod programs;
+mod ready;
+mod recovery;
+mod release;
+mod stats;
+mod status;
+mod submit;
+mod table;
+mod wants;
 
 /// What a nanny tells at registration.
 #[derive(Clone, Debug)]
@@ -58,75 +92,348 @@ pub struct Config {
     pub result_bytes_max: u64,
 }
 
-/// The scheduler's state machine. Facts go in by `connect_*` and `handle_*`; call
-/// [`poll_action`](Self::poll_action) until `None` and look at [`poll_timeout`](Self::poll_timeout)
-/// after each batch of them. Time never goes backwards.
+/// One handing of tasks to a process, until all of them are accounted for.
 #[derive(Debug)]
-pub struct Scheduler {}
+struct Assignment {
+    process: ProcessId,
+    group: Gid,
+    remaining: RangeSet,
+    class: ClassNo,
+    threads: u16,
+    /// What a run of it was thought to take.
+    mean_ns: u64,
+}
+
+/// The scheduler's state machine.
+///
+/// Facts go in by `connect_*` and `handle_*`; call [`poll_action`](Self::poll_action) until `None`
+/// and look at [`poll_timeout`](Self::poll_timeout) after each batch of them: the decisions of
+/// placement are made once per batch. Time never goes backwards. The same calls give the same
+/// actions, byte for byte. Stale input is normal: it is counted and ignored.
+#[derive(Debug)]
+pub struct Scheduler {
+    config: Config,
+    now: Time,
+    actions: VecDeque<Action>,
+    next_id: u32,
+    cluster: Cluster,
+    clients: BTreeMap<ClientId, clients::Client>,
+    programs: Programs,
+    groups: Groups,
+    shares: BTreeMap<ShareNo, Share>,
+    classes: Classes,
+    stats: Stats,
+    assignments: BTreeMap<AssignmentId, Assignment>,
+    next_assignment: u64,
+    /// Scattered values that wait for a process to be put with.
+    puts: BTreeMap<ProgramHash, BTreeSet<(Gid, u32)>>,
+    /// Processes that may have room.
+    open: BTreeSet<ProcessId>,
+    /// Results under a name.
+    detached: BTreeMap<String, Vec<(ArrayId, Range)>>,
+    /// What to do at a time: tasks whose retry delay ends.
+    delayed: BTreeSet<(Time, Gid, u32)>,
+    /// The bytes of inline results that are kept.
+    result_bytes: u64,
+    /// Messages about assignments that are no more.
+    stale_count: u64,
+    /// Consequences that are not drawn yet. Empty between facts.
+    work: VecDeque<Work>,
+    /// Something happened since the last placement.
+    dirty: bool,
+    idle_since: Option<Time>,
+}
+
+/// All arrays and batches.
+#[derive(Debug, Default)]
+struct Groups {
+    by_gid: BTreeMap<Gid, Group>,
+    by_id: BTreeMap<ArrayId, Gid>,
+    next: u32,
+}
+
+impl Groups {
+    fn get(&self, gid: Gid) -> Option<&Group> {
+        self.by_gid.get(&gid)
+    }
+
+    fn get_mut(&mut self, gid: Gid) -> Option<&mut Group> {
+        self.by_gid.get_mut(&gid)
+    }
+
+    fn find(&self, id: ArrayId) -> Option<Gid> {
+        self.by_id.get(&id).copied()
+    }
+
+    fn insert(&mut self, group: Group) -> Gid {
+        let gid = Gid(self.next);
+        self.next += 1;
+        self.by_id.insert(group.id, gid);
+        self.by_gid.insert(gid, group);
+        gid
+    }
+
+    fn remove(&mut self, gid: Gid) -> Option<Group> {
+        let group = self.by_gid.remove(&gid)?;
+        self.by_id.remove(&group.id);
+        Some(group)
+    }
+}
+
+/// How long a program without client, run and wanted value keeps its processes.
+pub const PROGRAM_IDLE: Duration = Duration::from_secs(50);
 
 impl Scheduler {
     /// A scheduler without peers.
-    pub fn new(_config: Config) -> Self {
-        todo!()
+    #[must_use]
+    pub fn new(config: Config) -> Self {
+        Self {
+            config,
+            now: Time::default(),
+            actions: VecDeque::new(),
+            next_id: 1,
+            cluster: Cluster::default(),
+            clients: BTreeMap::new(),
+            programs: Programs::default(),
+            groups: Groups::default(),
+            shares: BTreeMap::new(),
+            classes: Classes::default(),
+            stats: Stats::default(),
+            assignments: BTreeMap::new(),
+            next_assignment: 1,
+            puts: BTreeMap::new(),
+            open: BTreeSet::new(),
+            detached: BTreeMap::new(),
+            delayed: BTreeSet::new(),
+            result_bytes: 0,
+            stale_count: 0,
+            work: VecDeque::new(),
+            dirty: false,
+            idle_since: Some(Time::default()),
+        }
     }
+
+    fn begin(&mut self, now: Time) {
+        debug_assert!(now >= self.now, "time went backwards");
+        self.now = self.now.max(now);
+        self.dirty = true;
+    }
+
+    fn fresh_id(&mut self) -> u32 {
+        let id = self.next_id;
+        self.next_id += 1;
+        id
+    }
+
+    fn send_client(&mut self, to: ClientId, message: ToClient) {
+        self.actions.push_back(Action::ToClient(to, message));
+    }
+
+    fn send_process(&mut self, to: ProcessId, message: ToProcess) {
+        self.actions.push_back(Action::ToProcess(to, message));
+    }
+
+    fn send_nanny(&mut self, to: NannyId, message: ToNanny) {
+        self.actions.push_back(Action::ToNanny(to, message));
+    }
+
     /// A nanny registers: its number and its workers'.
-    pub fn connect_nanny(&mut self, _now: Time, _info: NannyInfo) -> (NannyId, Vec<WorkerId>) {
-        todo!()
+    pub fn connect_nanny(&mut self, now: Time, info: NannyInfo) -> (NannyId, Vec<WorkerId>) {
+        self.begin(now);
+        let nanny = NannyId(self.fresh_id());
+        let mut ids = Vec::with_capacity(info.workers.len());
+        for worker in info.workers {
+            let id = WorkerId(self.fresh_id());
+            ids.push(id);
+            let free = worker.resources.iter().cloned().collect();
+            self.cluster.workers.insert(
+                id,
+                Worker {
+                    nanny,
+                    info: worker,
+                    node: info.node.clone(),
+                    pool: info.pool.clone(),
+                    processes: BTreeMap::new(),
+                    free,
+                    leaving: false,
+                },
+            );
+        }
+        let record = Nanny {
+            node: info.node,
+            pool: info.pool,
+            contact: info.contact,
+            workers: ids.clone(),
+            leaving: false,
+        };
+        self.cluster.nannies.insert(nanny, record);
+        (nanny, ids)
     }
+
     /// A client registers.
-    pub fn connect_client(&mut self, _now: Time, _info: ClientInfo) -> ClientId {
-        todo!()
+    pub fn connect_client(&mut self, now: Time, info: ClientInfo) -> ClientId {
+        self.begin(now);
+        self.add_client(info)
     }
+
     /// Somebody registers who only asks.
-    pub fn connect_observer(&mut self, _now: Time) -> ClientId {
-        todo!()
+    pub fn connect_observer(&mut self, now: Time) -> ClientId {
+        self.begin(now);
+        self.add_observer()
     }
+
     /// A launched process registers.
     ///
     /// # Errors
     /// If no such process is awaited: the text says why.
     pub fn connect_process(
         &mut self,
-        _now: Time,
-        _process: ProcessId,
-        _contact: Contact,
+        now: Time,
+        process: ProcessId,
+        contact: Contact,
     ) -> Result<(), String> {
-        todo!()
+        self.begin(now);
+        let Some(record) = self.cluster.processes.get_mut(&process) else {
+            return Err(format!("process {process} is not awaited any more"));
+        };
+        if record.stage != Stage::Launching {
+            return Err(format!("process {process} is registered already"));
+        }
+        record.stage = Stage::Running;
+        record.contact = contact;
+        self.open.insert(process);
+        Ok(())
     }
+
     /// A client said something.
-    pub fn handle_client(&mut self, _now: Time, _from: ClientId, _message: FromClient) {
-        todo!()
+    pub fn handle_client(&mut self, now: Time, from: ClientId, message: FromClient) {
+        self.begin(now);
+        if self.clients.contains_key(&from)
+            && let Err(reason) = self.client_message(from, message)
+        {
+            self.actions.push_back(Action::Close(Peer::Client(from), reason.to_string()));
+            self.lose_client(from);
+        }
     }
+
     /// A process said something.
-    pub fn handle_process(&mut self, _now: Time, _from: ProcessId, _message: FromProcess) {
-        todo!()
+    pub fn handle_process(&mut self, now: Time, from: ProcessId, message: FromProcess) {
+        self.begin(now);
+        if !self.cluster.processes.contains_key(&from) {
+            self.stale_count += 1;
+            return;
+        }
+        match message {
+            FromProcess::Report { number, finished } => self.take_report(from, number, finished),
+            FromProcess::SlotsFree { slots } => self.slots_freed(from, slots),
+            FromProcess::Parked { runs, slots } => self.parked(from, runs, slots),
+            FromProcess::GaveUp { assignment, ranges, .. } => {
+                for range in ranges {
+                    self.give_back(from, assignment, range);
+                }
+            }
+            FromProcess::Holds { values } => self.copied(from, &values),
+            FromProcess::Missed { task, holder, given_back } => {
+                self.value_missed(task, holder);
+                for (assignment, range) in given_back {
+                    self.give_back(from, assignment, range);
+                }
+            }
+        }
     }
+
     /// A nanny said something.
-    pub fn handle_nanny(&mut self, _now: Time, _from: NannyId, _message: FromNanny) {
-        todo!()
+    pub fn handle_nanny(&mut self, now: Time, from: NannyId, message: FromNanny) {
+        self.begin(now);
+        if !self.cluster.nannies.contains_key(&from) {
+            self.stale_count += 1;
+            return;
+        }
+        match message {
+            FromNanny::WantProgram { hash } => self.program_wanted(from, hash),
+            FromNanny::HasProgram { hash } => self.program_arrived(from, hash),
+            FromNanny::FetchFailed { hash, message } => {
+                self.program_fetch_failed(from, hash, &message)
+            }
+            FromNanny::LaunchFailed { process, message } => self.launch_failed(process, &message),
+            FromNanny::Exited { process, exit, board, stderr } => {
+                self.process_exited(process, &exit, &board, &stderr);
+            }
+            FromNanny::Leaving { reason } => self.nanny_leaving(from, &reason),
+            FromNanny::Pong { .. } => {}
+        }
     }
+
     /// A peer's link ended.
-    pub fn handle_link_lost(&mut self, _now: Time, _peer: Peer) {
-        todo!()
+    pub fn handle_link_lost(&mut self, now: Time, peer: Peer) {
+        self.begin(now);
+        match peer {
+            Peer::Client(client) => self.lose_client(client),
+            Peer::Process(process) => self.lose_process(process, "its link ended"),
+            Peer::Nanny(nanny) => self.lose_nanny(nanny, "its link ended"),
+        }
     }
+
     /// The program that a client was asked to send is stored with the scheduler's process now.
-    pub fn handle_program_stored(&mut self, _now: Time, _hash: ProgramHash) {
-        todo!()
+    pub fn handle_program_stored(&mut self, now: Time, hash: ProgramHash) {
+        self.begin(now);
+        self.program_stored(hash);
     }
+
     /// The time of [`poll_timeout`](Self::poll_timeout) has come.
-    pub fn handle_timeout(&mut self, _now: Time) {
-        todo!()
+    pub fn handle_timeout(&mut self, now: Time) {
+        self.begin(now);
+        self.end_delays();
+        self.end_idle_programs();
+        // Launches that are due again are tried by `settle`.
     }
-    /// What to do next.
+
+    /// What to do next. Call until `None`.
     pub fn poll_action(&mut self) -> Option<Action> {
-        todo!()
+        if self.actions.is_empty() && self.dirty {
+            self.dirty = false;
+            self.settle();
+        }
+        self.actions.pop_front()
     }
+
+    /// Decides, once per batch of facts.
+    fn settle(&mut self) {
+        self.launch_processes();
+        self.share_slots();
+        self.place_puts();
+        self.place();
+        self.note_idleness();
+    }
+
     /// When to call [`handle_timeout`](Self::handle_timeout) at the latest.
+    #[must_use]
     pub fn poll_timeout(&self) -> Option<Time> {
-        todo!()
+        let delayed = self.delayed.first().map(|(time, ..)| *time);
+        [delayed, self.programs.next_timeout()].into_iter().flatten().min()
     }
+
     /// Since when nothing has been submitted, run or wanted; `None` while something is.
+    #[must_use]
     pub fn idle_since(&self) -> Option<Time> {
-        todo!()
+        self.idle_since
+    }
+
+    fn note_idleness(&mut self) {
+        let busy = !self.clients.is_empty() || !self.groups.by_gid.is_empty();
+        match (busy, self.idle_since) {
+            (true, _) => self.idle_since = None,
+            (false, None) => self.idle_since = Some(self.now),
+            (false, Some(_)) => {}
+        }
+    }
+
+    /// How many messages came too late to matter.
+    #[must_use]
+    pub fn stale_count(&self) -> u64 {
+        self.stale_count
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -118,7 +118,7 @@ impl Client {
     /// # }
     /// ```
     pub fn local() -> Result<Self> {
-        connect::local()
+        crate::local::client()
     }
 
     /// A client over a connection that has been made.
@@ -126,7 +126,7 @@ impl Client {
         Self::from_session(Session::start(parts))
     }
 
-    fn from_session(session: Arc<Session>) -> Self {
+    pub(crate) fn from_session(session: Arc<Session>) -> Self {
         Self {
             core: Core::new(session),
         }

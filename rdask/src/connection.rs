@@ -3,7 +3,10 @@
 //! The frames of one connection are encoded into one buffer and written at once, as many as wait;
 //! those that one read brought are decoded together. A peer whose bytes don't decode is closed.
 
+pub mod observer;
 mod queue;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::marker::PhantomData;
@@ -22,6 +25,10 @@ use rdask_net::{
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
+use tokio::sync::mpsc;
+
+pub use rdask_core::message::{ClusterStatus, WorkerStatus};
+pub use rdask_net::{FileMode, Transport};
 
 pub use queue::{ConnectionEnd, Drained, Ended, Inbox, Outbox, Queue, Weigh, outbox};
 
@@ -31,6 +38,9 @@ const WELCOME_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// The most messages in one write.
 const MESSAGES_PER_WRITE: usize = 512;
+
+/// Messages that wait in a plain channel to or from a connection.
+const CHANNEL_MAX: usize = 1024;
 
 /// A write begins once so many bytes are encoded: they fill any window that QUIC gives.
 const BYTES_PER_WRITE: usize = 1 << 20;
@@ -44,6 +54,41 @@ pub struct Connected<Out, In> {
     pub send: Outbox<Out>,
     /// Messages from the scheduler, then how the connection ended.
     pub receive: Inbox<In>,
+}
+
+impl<Out: Weigh + Send + 'static, In: Weigh + Send + 'static> Connected<Out, In> {
+    /// The two directions as plain channels, the incoming one closed when the connection ends.
+    /// Must be called in the runtime that carries the messages; dropping the outgoing channel ends
+    /// the connection.
+    #[must_use]
+    pub fn into_channels(self) -> (mpsc::Sender<Out>, mpsc::Receiver<In>) {
+        let Self {
+            send, mut receive, ..
+        } = self;
+        let (out, mut outgoing) = mpsc::channel(CHANNEL_MAX);
+        let (incoming, into) = mpsc::channel(CHANNEL_MAX);
+        // Both end with the connection or with the channel's other end.
+        tokio::spawn(async move {
+            while let Some(message) = outgoing.recv().await {
+                if send.send(message).is_err() {
+                    return;
+                }
+            }
+        });
+        tokio::spawn(async move {
+            loop {
+                match receive.recv().await {
+                    Ok(message) => {
+                        if incoming.send(message).await.is_err() {
+                            return;
+                        }
+                    }
+                    Err(end) => return tracing::debug!(%end, "the connection has ended"),
+                }
+            }
+        });
+        (out, into)
+    }
 }
 
 /// The scheduler could not be joined.
@@ -139,7 +184,10 @@ pub fn joining(file: &SchedulerFile) -> Result<EndpointConfig, CertificateError>
 /// Where an endpoint can be reached, for a [`Role`].
 #[must_use]
 pub fn contact_of(endpoint: &Endpoint) -> Contact {
-    Contact { quic: endpoint.addresses(), tls: endpoint.tls_addresses() }
+    Contact {
+        quic: endpoint.addresses(),
+        tls: endpoint.tls_addresses(),
+    }
 }
 
 /// Joins the scheduler of a file in a role. Once it has answered, the endpoint has an identity of
@@ -157,7 +205,10 @@ where
     In: DeserializeOwned + Weigh + Send + 'static,
 {
     let target = scheduler_target(file)?;
-    let link = endpoint.dial_control(&target).await.map_err(|source| no_answer(file, source))?;
+    let link = endpoint
+        .dial_control(&target)
+        .await
+        .map_err(|source| no_answer(file, source))?;
     let request = KeyRequest::new()?;
     let hello = Hello {
         run_id: file.run_id.clone(),
@@ -165,7 +216,10 @@ where
         role,
     };
     let (mut sender, mut receiver) = link.split();
-    sender.send(&frame_of(&encode_hello(&hello))).await.map_err(ConnectError::Broken)?;
+    sender
+        .send(&frame_of(&encode_hello(&hello)))
+        .await
+        .map_err(ConnectError::Broken)?;
     let answer = tokio::time::timeout(WELCOME_TIME_MAX, receiver.recv()).await;
     let answer = answer.map_err(|_| ConnectError::Silent(WELCOME_TIME_MAX))?;
     let answer = answer.map_err(ConnectError::Broken)?.unwrap_or_default();
@@ -177,7 +231,11 @@ where
     let ca = endpoint.identity().ca_der().to_vec();
     endpoint.set_identity(request.into_identity(ca, welcome.certificate.clone())?);
     let (send, receive) = carry(sender, receiver);
-    Ok(Connected { welcome, send, receive })
+    Ok(Connected {
+        welcome,
+        send,
+        receive,
+    })
 }
 
 fn no_answer(file: &SchedulerFile, source: DialError) -> ConnectError {
@@ -247,7 +305,13 @@ pub(crate) async fn greet(link: Link, run_id: &str) -> Result<Greeted, GreetErro
     // The endpoint hands out links whose first frame is there.
     let frame = receiver.recv().await?.ok_or(GreetError::Nothing)?;
     let error = match decode_hello(&frame) {
-        Ok(hello) if hello.run_id == run_id => return Ok(Greeted { hello, sender, receiver }),
+        Ok(hello) if hello.run_id == run_id => {
+            return Ok(Greeted {
+                hello,
+                sender,
+                receiver,
+            });
+        }
         Ok(hello) => GreetError::OtherRun(hello.run_id),
         Err(error) => GreetError::Hello(error),
     };
@@ -263,7 +327,11 @@ pub(crate) async fn greet(link: Link, run_id: &str) -> Result<Greeted, GreetErro
 
 /// Says no and closes.
 pub(crate) async fn refuse(mut sender: FrameSender, reason: &str) {
-    if sender.send(&frame_of(&encode_refusal(reason))).await.is_ok() {
+    if sender
+        .send(&frame_of(&encode_refusal(reason)))
+        .await
+        .is_ok()
+    {
         sender.close(reason).await;
     }
 }
@@ -273,11 +341,40 @@ pub(crate) async fn welcome(sender: &mut FrameSender, welcome: &Welcome) -> Resu
     sender.send(&frame_of(&encode_welcome(welcome))).await
 }
 
-/// Encodes and writes what comes out of a queue until it ends or the link does.
+/// Encodes and writes what comes out of a queue until it ends, the link does, or the outbox is
+/// aborted: a peer that doesn't read must not keep what waits for it.
 pub(crate) async fn write_messages<M: Serialize + Weigh>(
     mut sender: FrameSender,
     mut queue: Queue<M>,
 ) {
+    let aborted = queue::aborted(queue.abort_signal());
+    let farewell = tokio::select! {
+        farewell = write_all(&mut sender, &mut queue) => farewell,
+        reason = aborted => Farewell::Close(reason),
+    };
+    drop(queue);
+    match farewell {
+        Farewell::Close(reason) => sender.close(&reason).await,
+        Farewell::Finish => {
+            if let Err(error) = sender.finish().await {
+                tracing::debug!(%error, "a link was not ended in good order");
+            }
+        }
+        Farewell::Lost => {}
+    }
+}
+
+/// How a link ends that is not written to any more.
+enum Farewell {
+    Finish,
+    Close(String),
+    Lost,
+}
+
+async fn write_all<M: Serialize + Weigh>(
+    sender: &mut FrameSender,
+    queue: &mut Queue<M>,
+) -> Farewell {
     let mut buffer = Vec::new();
     while let Some(Drained { messages, close }) = queue.drain(MESSAGES_PER_WRITE).await {
         for message in messages {
@@ -287,22 +384,20 @@ pub(crate) async fn write_messages<M: Serialize + Weigh>(
                 // Senders split what is long; this is a bug of ours, and half a conversation is
                 // worse than none.
                 tracing::error!(%error, peer = %sender.peer(), "a message can't be sent");
-                return sender.close("a message was too long to be sent").await;
+                return Farewell::Close("a message was too long to be sent".to_owned());
             }
-            if buffer.len() >= BYTES_PER_WRITE && !flush(&mut sender, &mut buffer).await {
-                return;
+            if buffer.len() >= BYTES_PER_WRITE && !flush(sender, &mut buffer).await {
+                return Farewell::Lost;
             }
         }
-        if !flush(&mut sender, &mut buffer).await {
-            return;
+        if !flush(sender, &mut buffer).await {
+            return Farewell::Lost;
         }
         if let Some(reason) = close {
-            return sender.close(&reason).await;
+            return Farewell::Close(reason);
         }
     }
-    if let Err(error) = sender.finish().await {
-        tracing::debug!(%error, "a link was not ended in good order");
-    }
+    Farewell::Finish
 }
 
 async fn flush(sender: &mut FrameSender, buffer: &mut Vec<u8>) -> bool {
@@ -339,7 +434,11 @@ pub(crate) struct MessageReader<M> {
 
 impl<M: DeserializeOwned> MessageReader<M> {
     pub(crate) fn new(receiver: FrameReceiver) -> Self {
-        Self { receiver, end: None, messages: PhantomData }
+        Self {
+            receiver,
+            end: None,
+            messages: PhantomData,
+        }
     }
 
     /// At least one message, or how the link ended.

@@ -11,9 +11,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::{Mode, umask};
-use rdask_core::hello::PROTOCOL_VERSION;
+use rdask_core::hello::{PROTOCOL_VERSION, Role};
+use rdask_core::message::{FromProcess, ToProcess};
+use rdask_net::{Endpoint, SchedulerFile, address_of};
+use tokio::signal::unix::{SignalKind, signal};
 
+use crate::client::Client;
+use crate::client::connect::connect_file;
+use crate::client::nested::NestedClient;
+use crate::client::parking::park_on;
+use crate::connection::{Connected, contact_of, dial, joining};
 use crate::handover::{Handover, PROBE_ARGUMENT, PROCESS_ARGUMENT, ProbeAnswer, RDASK_VERSION};
+use crate::process::{self, DataPlane, Home, ProcessSetup};
 use crate::program;
 
 /// A process could not begin to work.
@@ -53,12 +62,24 @@ pub fn is_called() -> bool {
     CALLED.load(Ordering::Relaxed)
 }
 
-#[expect(clippy::print_stdout, clippy::print_stderr, reason = "the answer to a probe is its output")]
+#[expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "the answer to a probe is its output"
+)]
 fn answer_probe() -> ! {
     match program::hash() {
         Ok(hash) => {
             let rdask = RDASK_VERSION.to_owned();
-            println!("{}", ProbeAnswer { protocol: PROTOCOL_VERSION, hash, rdask }.encode());
+            println!(
+                "{}",
+                ProbeAnswer {
+                    protocol: PROTOCOL_VERSION,
+                    hash,
+                    rdask
+                }
+                .encode()
+            );
             exit(0)
         }
         Err(error) => {
@@ -77,7 +98,10 @@ fn work(setup: impl FnOnce()) -> ! {
     exit(run(handover))
 }
 
-#[expect(clippy::print_stderr, reason = "the nanny keeps what a process says last")]
+#[expect(
+    clippy::print_stderr,
+    reason = "the nanny keeps what a process says last"
+)]
 fn give_up(code: i32, message: &str) -> ! {
     eprintln!("rdask: {message}");
     exit(code)
@@ -90,7 +114,10 @@ struct NotStarted {
 
 impl NotStarted {
     fn new(what: &str, error: &dyn std::fmt::Display) -> Self {
-        Self { code: EXIT_NOT_STARTED, message: format!("{what}: {error}") }
+        Self {
+            code: EXIT_NOT_STARTED,
+            message: format!("{what}: {error}"),
+        }
     }
 }
 
@@ -102,10 +129,14 @@ fn begin() -> Result<Handover, NotStarted> {
         .map_err(|error| NotStarted::new("no signal at the nanny's end", &error))?;
     let (handover, lifeline) = take_handover()?;
     umask(Mode::from_bits_truncate(handover.umask));
-    let hash = program::hash().map_err(|error| NotStarted::new("can't read the program", &error))?;
+    let hash =
+        program::hash().map_err(|error| NotStarted::new("can't read the program", &error))?;
     if format!("{hash:#}") != handover.program {
         let message = "the program's file changed while it was started".to_owned();
-        return Err(NotStarted { code: EXIT_NOT_STARTED, message });
+        return Err(NotStarted {
+            code: EXIT_NOT_STARTED,
+            message,
+        });
     }
     let watch = std::thread::Builder::new().name("rdask-lifeline".to_owned());
     watch
@@ -120,7 +151,11 @@ fn take_handover() -> Result<(Handover, BufReader<File>), NotStarted> {
     // The same pipe under a number of its own, closed in whatever the program starts.
     let mut pipe = BufReader::new(File::open("/proc/self/fd/0").map_err(failed)?);
     let handover = Handover::read(&mut pipe).map_err(|error| NotStarted {
-        code: if error.is_version() { EXIT_VERSION } else { EXIT_NOT_STARTED },
+        code: if error.is_version() {
+            EXIT_VERSION
+        } else {
+            EXIT_NOT_STARTED
+        },
         message: error.to_string(),
     })?;
     let nothing = File::open(Path::new("/dev/null")).map_err(failed)?;
@@ -135,11 +170,91 @@ fn end_with_nanny(mut lifeline: BufReader<File>) {
     // The nanny never writes more; whatever comes is its end.
     while lifeline.read(&mut byte).is_ok_and(|count| count > 0) {}
     if let Err(errno) = kill(nix::unistd::getpid(), Signal::SIGKILL) {
-        give_up(EXIT_NOT_STARTED, &format!("the nanny has ended, and the process can't: {errno}"));
+        give_up(
+            EXIT_NOT_STARTED,
+            &format!("the nanny has ended, and the process can't: {errno}"),
+        );
     }
 }
 
-/// Joins the scheduler and runs tasks until the process is told to end.
+/// Joins the scheduler and runs tasks until the process is told to end. Returns the exit code.
 fn run(handover: Handover) -> i32 {
-    give_up(EXIT_NOT_STARTED, &format!("no runtime for {handover:?}"))
+    match try_run(handover) {
+        Ok(()) => 0,
+        Err(NotStarted { code, message }) => give_up(code, &message),
+    }
+}
+
+fn try_run(handover: Handover) -> Result<(), NotStarted> {
+    let failed = |error: &dyn std::fmt::Display| NotStarted::new("can't join the scheduler", error);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .thread_name("rdask-blocking")
+        .build()
+        .map_err(|error| NotStarted::new("no runtime", &error))?;
+    let file = SchedulerFile::from_json(&handover.scheduler_file).map_err(|e| failed(&e))?;
+    runtime.block_on(async {
+        // SIGTERM is for the nanny, which says what to do. A handler, unlike a mask, is not
+        // inherited by what the program starts.
+        let terminate = signal(SignalKind::terminate()).map_err(|error| failed(&error))?;
+        let mut config = joining(&file).map_err(|error| failed(&error))?;
+        if let Some(host) = handover.host.as_deref().and_then(|host| host.parse().ok()) {
+            config.bind = host;
+        } else if let Some(interface) = &handover.interface {
+            config.bind = address_of(interface).map_err(|error| failed(&error))?;
+        }
+        let endpoint = Endpoint::bind(config)
+            .await
+            .map_err(|error| failed(&error))?;
+        let role = Role::Process {
+            process: handover.process,
+            pid: std::process::id(),
+            contact: contact_of(&endpoint),
+        };
+        let connected: Connected<FromProcess, ToProcess> = dial(&endpoint, &file, role)
+            .await
+            .map_err(|error| NotStarted {
+                code: if error.is_version() {
+                    EXIT_VERSION
+                } else {
+                    EXIT_NOT_STARTED
+                },
+                message: chain(&error),
+            })?;
+        let (to_scheduler, from_scheduler) = connected.into_channels();
+        let process = handover.process;
+        let client = NestedClient::new(move || {
+            let session = park_on(connect_file(file.clone(), Some(process), None))?;
+            Ok(Client::from_session(session))
+        });
+        let reason = process::run(ProcessSetup {
+            process: handover.process,
+            // The scheduler grants them.
+            slots: 0,
+            home: Home {
+                worker: handover.worker_name,
+                node: handover.node,
+                client,
+            },
+            to_scheduler,
+            from_scheduler,
+            data: DataPlane::Network(endpoint.clone()),
+        })
+        .await;
+        tracing::debug!(reason, "the process ends");
+        endpoint.close().await;
+        drop(terminate);
+        Ok(())
+    })
+}
+
+/// An error and what it came of, in one line.
+pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
 }

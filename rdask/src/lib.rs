@@ -119,6 +119,7 @@ pub mod function;
 pub mod handover;
 #[doc(hidden)]
 pub mod init;
+mod local;
 #[doc(hidden)]
 pub mod memory;
 #[doc(hidden)]
@@ -145,6 +146,7 @@ pub use codec::{Data, DecodeError};
 pub use context::{CancelToken, Context, context, try_context};
 pub use error::{ConnectionError, Error, FailureKind, Result, TaskError};
 pub use init::{init, init_with};
+pub use local::{LocalCluster, LocalClusterBuilder};
 pub use options::Options;
 pub use rdask_core::id::TaskId;
 pub use rdask_core::message::{ClusterStatus, TaskStatus, WorkerStatus};

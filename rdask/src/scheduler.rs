@@ -7,6 +7,8 @@ mod claim;
 mod core_thread;
 mod peers;
 mod programs;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::net::IpAddr;
@@ -24,7 +26,7 @@ use rdask_core::message::{
 use rdask_core::scheduler::{ClientInfo, Config, NannyInfo};
 use rdask_net::{
     Authority, BindError, CertificateError, Endpoint, EndpointConfig, Incoming, InterfaceError,
-    PeerName, PeerNameError, SchedulerFile, Transport, address_of,
+    PeerName, PeerNameError, Transport, address_of,
 };
 use thiserror::Error;
 use tokio::runtime::{Handle, Runtime};
@@ -36,6 +38,8 @@ pub use claim::ClaimError;
 use core_thread::{CoreEnd, INPUTS_MAX, Input, Newcomer, Setup};
 use peers::{Hall, connect, peer_of, tell};
 use programs::Programs;
+pub use rdask_core::id::WorkerId;
+pub use rdask_net::SchedulerFile;
 
 use crate::connection::{Connected, Inbox, Outbox, Queue, Weigh, outbox};
 use crate::slurm;
@@ -76,7 +80,10 @@ impl SchedulerOptions {
     /// A scheduler that is reached by a scheduler file.
     #[must_use]
     pub fn new(scheduler_file: impl Into<PathBuf>) -> Self {
-        Self { scheduler_file: Some(scheduler_file.into()), ..Self::local() }
+        Self {
+            scheduler_file: Some(scheduler_file.into()),
+            ..Self::local()
+        }
     }
 
     /// A scheduler for this program alone, without network, files and signals.
@@ -159,20 +166,29 @@ impl Server {
     /// # Errors
     /// See [`StartError`].
     pub fn start(options: SchedulerOptions) -> Result<Self, StartError> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
         let runtime = runtime.map_err(StartError::Threads)?;
         let handle = runtime.handle().clone();
         let (core, inputs) = mpsc::channel(INPUTS_MAX);
         let net_core = core.clone();
         let (ready, is_ready) = std_mpsc::sync_channel(1);
-        let net = std::thread::Builder::new().name("rdask-net".to_owned()).spawn(move || {
-            run_net(&runtime, options, (net_core, inputs), &ready)
-        });
+        let net = std::thread::Builder::new()
+            .name("rdask-net".to_owned())
+            .spawn(move || run_net(&runtime, options, (net_core, inputs), &ready));
         let net = net.map_err(StartError::Threads)?;
         match is_ready.recv() {
-            Ok(Ok(file)) => Ok(Self { core, net: Some(net), handle, file }),
+            Ok(Ok(file)) => Ok(Self {
+                core,
+                net: Some(net),
+                handle,
+                file,
+            }),
             Ok(Err(error)) => Err(error),
-            Err(_) => Err(StartError::Threads(io::Error::other("the network thread panicked"))),
+            Err(_) => Err(StartError::Threads(io::Error::other(
+                "the network thread panicked",
+            ))),
         }
     }
 
@@ -182,54 +198,24 @@ impl Server {
         self.file.as_ref()
     }
 
-    /// Connects a client of the same program.
-    ///
-    /// # Errors
-    /// If the scheduler is ending.
-    pub fn connect_local_client(
-        &self,
-        info: ClientInfo,
-    ) -> Result<Connected<FromClient, ToClient>, String> {
-        self.connect_local(
-            |outbox| Newcomer::Client(info, outbox),
-            |peer, messages| match peer {
-                Peer::Client(id) => Input::FromClient(id, messages),
-                Peer::Nanny(_) | Peer::Process(_) => unreachable!("a client was connected"),
-            },
-        )
+    /// For clients and processes of the same program, without a network.
+    pub(crate) fn door(&self) -> Door {
+        Door { core: self.core.clone(), handle: self.handle.clone() }
     }
 
     /// Connects a nanny of the same program: the one that a local cluster's worker needs.
     ///
     /// # Errors
     /// If the scheduler is ending.
-    pub fn connect_local_nanny(
+    pub(crate) fn connect_local_nanny(
         &self,
         info: NannyInfo,
     ) -> Result<Connected<FromNanny, ToNanny>, String> {
-        self.connect_local(
+        self.door().connect(
             |outbox| Newcomer::Nanny(info, outbox),
             |peer, messages| match peer {
                 Peer::Nanny(id) => Input::FromNanny(id, messages),
                 Peer::Client(_) | Peer::Process(_) => unreachable!("a nanny was connected"),
-            },
-        )
-    }
-
-    /// Connects a process of the same program, as a launch of a local nanny asked for.
-    ///
-    /// # Errors
-    /// If no such process is awaited, or the scheduler is ending.
-    pub fn connect_local_process(
-        &self,
-        process: ProcessId,
-        contact: Contact,
-    ) -> Result<Connected<FromProcess, ToProcess>, String> {
-        self.connect_local(
-            |outbox| Newcomer::Process(process, contact, outbox),
-            |peer, messages| match peer {
-                Peer::Process(id) => Input::FromProcess(id, messages),
-                Peer::Client(_) | Peer::Nanny(_) => unreachable!("a process was connected"),
             },
         )
     }
@@ -244,10 +230,13 @@ impl Server {
         self.join()
     }
 
-    fn end(&mut self, reason: &str) -> ServerEnd {
+    pub(crate) fn end(&mut self, reason: &str) -> ServerEnd {
         let (core, reason) = (self.core.clone(), reason.to_owned());
         // Not on this thread, which may be one that must not block.
-        drop(self.handle.spawn(async move { tell(&core, Input::Stop(reason)).await }));
+        drop(
+            self.handle
+                .spawn(async move { tell(&core, Input::Stop(reason)).await }),
+        );
         self.join()
     }
 
@@ -258,8 +247,56 @@ impl Server {
             None => ServerEnd::Stopped("it had ended".to_owned()),
         }
     }
+}
 
-    fn connect_local<Out, In>(
+/// The way into a scheduler of the same program.
+#[derive(Clone, Debug)]
+pub(crate) struct Door {
+    core: mpsc::Sender<Input>,
+    handle: Handle,
+}
+
+impl Door {
+    /// Connects a client of the same program.
+    ///
+    /// # Errors
+    /// If the scheduler is ending.
+    pub(crate) fn connect_client(
+        &self,
+        info: ClientInfo,
+    ) -> Result<Connected<FromClient, ToClient>, String> {
+        self.connect(
+            |outbox| Newcomer::Client(info, outbox),
+            |peer, messages| match peer {
+                Peer::Client(id) => Input::FromClient(id, messages),
+                Peer::Nanny(_) | Peer::Process(_) => unreachable!("a client was connected"),
+            },
+        )
+    }
+
+    /// Connects a process of the same program, as a launch of a local nanny asked for.
+    ///
+    /// # Errors
+    /// If no such process is awaited, or the scheduler is ending.
+    pub(crate) async fn connect_process(
+        &self,
+        process: ProcessId,
+        contact: Contact,
+    ) -> Result<Connected<FromProcess, ToProcess>, String> {
+        let door = self.clone();
+        let connect = move || {
+            door.connect(
+                |outbox| Newcomer::Process(process, contact, outbox),
+                |peer, messages| match peer {
+                    Peer::Process(id) => Input::FromProcess(id, messages),
+                    Peer::Client(_) | Peer::Nanny(_) => unreachable!("a process was connected"),
+                },
+            )
+        };
+        tokio::task::spawn_blocking(connect).await.map_err(|error| error.to_string())?
+    }
+
+    fn connect<Out, In>(
         &self,
         newcomer: impl FnOnce(Outbox<In>) -> Newcomer,
         input_of: fn(Peer, Vec<Out>) -> Input,
@@ -283,9 +320,19 @@ impl Server {
                 tell(&core, Input::LinkLost(peer)).await;
             }
         });
-        let you = answered.recv().unwrap_or_else(|_| Err("the scheduler has ended".to_owned()))?;
-        let welcome = Welcome { epoch: FIRST_EPOCH, certificate: Vec::new(), you };
-        Ok(Connected { welcome, send, receive: Inbox::of_queue(from_core) })
+        let you = answered
+            .recv()
+            .unwrap_or_else(|_| Err("the scheduler has ended".to_owned()))?;
+        let welcome = Welcome {
+            epoch: FIRST_EPOCH,
+            certificate: Vec::new(),
+            you,
+        };
+        Ok(Connected {
+            welcome,
+            send,
+            receive: Inbox::of_queue(from_core),
+        })
     }
 }
 
@@ -332,13 +379,22 @@ fn run_net(
         }
     };
     let (forgotten, to_forget) = mpsc::unbounded_channel();
-    let config = Config { epoch: FIRST_EPOCH, result_bytes_max: options.result_memory };
-    let setup = Setup { config, idle_timeout: options.idle_timeout, forgotten };
+    let config = Config {
+        epoch: FIRST_EPOCH,
+        result_bytes_max: options.result_memory,
+    };
+    let setup = Setup {
+        config,
+        idle_timeout: options.idle_timeout,
+        forgotten,
+    };
     let (ended, core_ended) = oneshot::channel();
-    let thread = std::thread::Builder::new().name("rdask-core".to_owned()).spawn(move || {
-        // A panic drops the sender, which says it as well.
-        drop(ended.send(core_thread::run(setup, inputs)));
-    });
+    let thread = std::thread::Builder::new()
+        .name("rdask-core".to_owned())
+        .spawn(move || {
+            // A panic drops the sender, which says it as well.
+            drop(ended.send(core_thread::run(setup, inputs)));
+        });
     let thread = match thread {
         Ok(thread) => thread,
         Err(error) => {
@@ -346,7 +402,9 @@ fn run_net(
             return not_started();
         }
     };
-    drop(ready.send(Ok(opened.network.as_ref().map(|network| network.file.clone()))));
+    drop(ready.send(Ok(
+        opened.network.as_ref().map(|network| network.file.clone()),
+    )));
     let end = runtime.block_on(opened.serve(core, core_ended, to_forget, options.handle_signals));
     let panicked = thread.join().is_err();
     match end {
@@ -381,9 +439,15 @@ impl Opened {
         };
         if let Some(path) = &options.pid_file {
             let written = std::fs::write(path, format!("{}\n", std::process::id()));
-            written.map_err(|source| StartError::PidFile { path: path.clone(), source })?;
+            written.map_err(|source| StartError::PidFile {
+                path: path.clone(),
+                source,
+            })?;
         }
-        Ok(Self { network, pid_file: options.pid_file.clone() })
+        Ok(Self {
+            network,
+            pid_file: options.pid_file.clone(),
+        })
     }
 
     /// Serves whoever comes until the core ends.
@@ -426,7 +490,9 @@ impl Network {
         }
         let endpoint = Endpoint::bind(config).await?;
         let join = authority.issue(&PeerName::join(&run_id)?)?;
-        let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let started = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
         let file = SchedulerFile {
             version: SchedulerFile::VERSION,
             run_id,
@@ -446,7 +512,13 @@ impl Network {
         let addresses: Vec<_> = file.addresses.iter().map(ToString::to_string).collect();
         tracing::info!(run = file.run_id, file = %path.display(), "scheduler listens at {}",
             addresses.join(", "));
-        Ok(Self { endpoint, authority, file, path: path.to_owned(), programs })
+        Ok(Self {
+            endpoint,
+            authority,
+            file,
+            path: path.to_owned(),
+            programs,
+        })
     }
 
     async fn serve(
@@ -483,7 +555,10 @@ impl Network {
         };
         // Last words are in the queues; each connection closes itself once they are out.
         let goodbye = async { while visits.join_next().await.is_some() {} };
-        if tokio::time::timeout(GOODBYE_TIME_MAX, goodbye).await.is_err() {
+        if tokio::time::timeout(GOODBYE_TIME_MAX, goodbye)
+            .await
+            .is_err()
+        {
             tracing::warn!("some peers may not know why the scheduler ended");
         }
         visits.shutdown().await;
@@ -504,7 +579,11 @@ impl Network {
 
 /// Ends the scheduler on SIGTERM and SIGINT. SIGHUP, as at the end of a login, is survived.
 async fn stop_on_signal(core: mpsc::Sender<Input>) {
-    let signals = (SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup());
+    let signals = (
+        SignalKind::terminate(),
+        SignalKind::interrupt(),
+        SignalKind::hangup(),
+    );
     let (Ok(mut term), Ok(mut int), Ok(mut hup)) =
         (signal(signals.0), signal(signals.1), signal(signals.2))
     else {

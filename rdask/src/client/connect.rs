@@ -11,7 +11,6 @@ use rdask_core::message::{FromClient, ToClient};
 use rdask_net::{Endpoint, EndpointConfig, FileMode, SchedulerFile};
 use tokio::time::{Instant, sleep};
 
-use super::Client;
 use super::net_thread::NetThread;
 use super::parts::ClientParts;
 use super::session::Session;
@@ -40,23 +39,44 @@ pub(crate) fn file_from_env() -> Result<PathBuf> {
         .ok_or_else(|| ConnectionError::NotNamed.into())
 }
 
-/// Joins the scheduler of a file as a client.
-pub(crate) async fn connect(file: &Path) -> Result<Arc<Session>> {
-    connect_as(file, None).await
+/// Where it says how to join.
+enum Door {
+    /// In a file that may be new, or about to be replaced.
+    Path(PathBuf),
+    /// Here.
+    File(Box<SchedulerFile>),
 }
 
-/// Joins the scheduler of a file as a client, perhaps the one that a process's tasks share.
-pub(crate) async fn connect_as(file: &Path, nested_in: Option<ProcessId>) -> Result<Arc<Session>> {
+/// Joins the scheduler of a file as a client.
+pub(crate) async fn connect(file: &Path) -> Result<Arc<Session>> {
+    connect_through(Door::Path(file.to_owned()), None, None).await
+}
+
+/// Joins a scheduler whose file has been read, perhaps as the client that a process's tasks share.
+/// `guard` lives as long as the client does.
+pub(crate) async fn connect_file(
+    file: SchedulerFile,
+    nested_in: Option<ProcessId>,
+    guard: Option<Arc<dyn Send + Sync>>,
+) -> Result<Arc<Session>> {
+    connect_through(Door::File(Box::new(file)), nested_in, guard).await
+}
+
+async fn connect_through(
+    door: Door,
+    nested_in: Option<ProcessId>,
+    guard: Option<Arc<dyn Send + Sync>>,
+) -> Result<Arc<Session>> {
     if !init::is_called() {
         return Err(ConnectionError::NotInitialised.into());
     }
     let net = Arc::new(NetThread::start()?);
-    let joined = net.handle().spawn(join(file.to_owned(), nested_in));
+    let joined = net.handle().spawn(join(door, nested_in));
     let (endpoint, file, connected) = joined.await.map_err(not_connected)??;
     let You::Client(id) = connected.welcome.you else {
         return Err(not_connected("it takes this program for no client").into());
     };
-    let values = NetworkValues::new(endpoint, file);
+    let values = NetworkValues::new(endpoint, file, guard);
     Ok(Session::start(ClientParts {
         id,
         send: connected.send,
@@ -71,7 +91,7 @@ type Joined = (Endpoint, SchedulerFile, Connected<FromClient, ToClient>);
 
 /// Dials until the scheduler answers, for a while: its file may be a moment old, or of a scheduler
 /// that is just being replaced.
-async fn join(path: PathBuf, nested_in: Option<ProcessId>) -> Result<Joined, ConnectionError> {
+async fn join(door: Door, nested_in: Option<ProcessId>) -> Result<Joined, ConnectionError> {
     let role = Role::Client {
         program: program::info().map_err(not_connected)?,
         surroundings: program::surroundings(),
@@ -80,7 +100,7 @@ async fn join(path: PathBuf, nested_in: Option<ProcessId>) -> Result<Joined, Con
     };
     let give_up = Instant::now() + PATIENCE;
     loop {
-        match try_join(&path, role.clone()).await {
+        match try_join(&door, role.clone()).await {
             Ok(joined) => return Ok(joined),
             Err(NoEntry { last: true, error }) => return Err(error),
             Err(NoEntry { error, .. }) if Instant::now() >= give_up => return Err(error),
@@ -95,12 +115,17 @@ struct NoEntry {
     error: ConnectionError,
 }
 
-async fn try_join(path: &Path, role: Role) -> Result<Joined, NoEntry> {
+async fn try_join(door: &Door, role: Role) -> Result<Joined, NoEntry> {
     let again = |error: &dyn std::error::Error| NoEntry {
         last: false,
         error: not_connected(chain(error)),
     };
-    let file = SchedulerFile::read(path, FileMode::default()).map_err(|error| again(&error))?;
+    let file = match door {
+        Door::Path(path) => {
+            SchedulerFile::read(path, FileMode::default()).map_err(|error| again(&error))?
+        }
+        Door::File(file) => (**file).clone(),
+    };
     let identity = file.join_identity().map_err(|error| again(&error))?;
     let endpoint = Endpoint::bind(EndpointConfig::dial_only(identity)).await;
     let endpoint = endpoint.map_err(|error| again(&error))?;
@@ -132,9 +157,4 @@ fn chain(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
-}
-
-/// A client of a cluster inside this process.
-pub(crate) fn local() -> Result<Client> {
-    Err(not_connected("the local cluster is not built in yet").into())
 }

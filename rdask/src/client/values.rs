@@ -14,15 +14,20 @@ use crate::process::Values;
 use crate::{data, program};
 
 /// Fetches from processes and puts with them, and brings the program to the scheduler.
-#[derive(Debug)]
 pub(crate) struct NetworkValues {
     endpoint: Endpoint,
     file: SchedulerFile,
+    /// A local cluster lives as long as its clients.
+    _guard: Option<Arc<dyn Send + Sync>>,
 }
 
 impl NetworkValues {
-    pub(crate) fn new(endpoint: Endpoint, file: SchedulerFile) -> Self {
-        Self { endpoint, file }
+    pub(crate) fn new(
+        endpoint: Endpoint,
+        file: SchedulerFile,
+        guard: Option<Arc<dyn Send + Sync>>,
+    ) -> Self {
+        Self { endpoint, file, _guard: guard }
     }
 
     async fn bring_program(&self) -> Result<(), String> {

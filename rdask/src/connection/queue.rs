@@ -14,7 +14,7 @@ use rdask_core::message::{
     ToNanny, ToProcess,
 };
 use thiserror::Error;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 /// Messages that wait in an inbox. When full, the peer's frames wait on the wire.
 pub(crate) const INBOX_MAX: usize = 1024;
@@ -51,20 +51,36 @@ pub(crate) enum Outgoing<M> {
 pub struct Outbox<M> {
     sender: mpsc::UnboundedSender<Outgoing<M>>,
     bytes: Arc<AtomicUsize>,
+    /// Why to end at once, when it is time.
+    abort: watch::Sender<Option<String>>,
 }
 
 /// The other end of an [`Outbox`].
 pub struct Queue<M> {
     receiver: mpsc::UnboundedReceiver<Outgoing<M>>,
     bytes: Arc<AtomicUsize>,
+    aborted: watch::Receiver<Option<String>>,
 }
 
 /// An outbox and its other end.
 #[must_use]
 pub fn outbox<M: Weigh>() -> (Outbox<M>, Queue<M>) {
     let (sender, receiver) = mpsc::unbounded_channel();
+    let (abort, aborted) = watch::channel(None);
     let bytes = Arc::new(AtomicUsize::new(0));
-    (Outbox { sender, bytes: bytes.clone() }, Queue { receiver, bytes })
+    let outbox = Outbox {
+        sender,
+        bytes: Arc::clone(&bytes),
+        abort,
+    };
+    (
+        outbox,
+        Queue {
+            receiver,
+            bytes,
+            aborted,
+        },
+    )
 }
 
 impl<M: Weigh> Outbox<M> {
@@ -74,7 +90,9 @@ impl<M: Weigh> Outbox<M> {
     /// If the connection has ended.
     pub fn send(&self, message: M) -> Result<(), Ended> {
         self.bytes.fetch_add(message.weight(), Ordering::Relaxed);
-        self.sender.send(Outgoing::Message(message)).map_err(|_| Ended)
+        self.sender
+            .send(Outgoing::Message(message))
+            .map_err(|_| Ended)
     }
 
     /// Ends the connection once everything before is sent; the peer is told why.
@@ -82,7 +100,14 @@ impl<M: Weigh> Outbox<M> {
     /// # Errors
     /// If the connection has ended.
     pub fn close(&self, reason: &str) -> Result<(), Ended> {
-        self.sender.send(Outgoing::Close(reason.to_owned())).map_err(|_| Ended)
+        self.sender
+            .send(Outgoing::Close(reason.to_owned()))
+            .map_err(|_| Ended)
+    }
+
+    /// Ends the connection now: what waits is dropped, and a peer that reads is told why.
+    pub fn abort(&self, reason: &str) {
+        self.abort.send_replace(Some(reason.to_owned()));
     }
 
     /// About how many bytes wait.
@@ -99,13 +124,19 @@ impl<M: Weigh> Outbox<M> {
 
 impl<M> Clone for Outbox<M> {
     fn clone(&self) -> Self {
-        Self { sender: self.sender.clone(), bytes: self.bytes.clone() }
+        Self {
+            sender: self.sender.clone(),
+            bytes: Arc::clone(&self.bytes),
+            abort: self.abort.clone(),
+        }
     }
 }
 
 impl<M> fmt::Debug for Outbox<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Outbox").field("bytes", &self.bytes).finish_non_exhaustive()
+        f.debug_struct("Outbox")
+            .field("bytes", &self.bytes)
+            .finish_non_exhaustive()
     }
 }
 
@@ -128,7 +159,10 @@ impl<M: Weigh> Queue<M> {
         if self.receiver.recv_many(&mut taken, limit).await == 0 {
             return None;
         }
-        let mut drained = Drained { messages: Vec::with_capacity(taken.len()), close: None };
+        let mut drained = Drained {
+            messages: Vec::with_capacity(taken.len()),
+            close: None,
+        };
         for outgoing in taken {
             match outgoing {
                 Outgoing::Message(message) => {
@@ -145,15 +179,35 @@ impl<M: Weigh> Queue<M> {
     }
 }
 
+/// Resolves to the reason once the connection is to end at once; never, if that doesn't come.
+pub(crate) async fn aborted(mut reason: watch::Receiver<Option<String>>) -> String {
+    if let Ok(reason) = reason.wait_for(Option::is_some).await
+        && let Some(reason) = &*reason
+    {
+        return reason.clone();
+    }
+    std::future::pending().await
+}
+
+impl<M> Queue<M> {
+    pub(crate) fn abort_signal(&self) -> watch::Receiver<Option<String>> {
+        self.aborted.clone()
+    }
+}
+
 impl<M> fmt::Debug for Queue<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Queue").field("bytes", &self.bytes).finish_non_exhaustive()
+        f.debug_struct("Queue")
+            .field("bytes", &self.bytes)
+            .finish_non_exhaustive()
     }
 }
 
 impl<M> fmt::Debug for Drained<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Drained").field("messages", &self.messages.len()).finish_non_exhaustive()
+        f.debug_struct("Drained")
+            .field("messages", &self.messages.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -172,13 +226,20 @@ enum Origin<M> {
 impl<M: Weigh> Inbox<M> {
     pub(crate) fn new() -> (mpsc::Sender<Result<M, ConnectionEnd>>, Self) {
         let (sender, receiver) = mpsc::channel(INBOX_MAX);
-        (sender, Self { source: Origin::Link(receiver) })
+        (
+            sender,
+            Self {
+                source: Origin::Link(receiver),
+            },
+        )
     }
 
     /// What comes out of a queue, without a link between.
     #[must_use]
     pub fn of_queue(queue: Queue<M>) -> Self {
-        Self { source: Origin::Queue(queue.receiver, queue.bytes) }
+        Self {
+            source: Origin::Queue(queue.receiver, queue.bytes),
+        }
     }
 
     /// The next message.
@@ -228,10 +289,7 @@ impl<M: Weigh> Inbox<M> {
     }
 }
 
-fn arrived<M: Weigh>(
-    next: Option<Outgoing<M>>,
-    bytes: &AtomicUsize,
-) -> Result<M, ConnectionEnd> {
+fn arrived<M: Weigh>(next: Option<Outgoing<M>>, bytes: &AtomicUsize) -> Result<M, ConnectionEnd> {
     match next {
         Some(Outgoing::Message(message)) => {
             bytes.fetch_sub(message.weight(), Ordering::Relaxed);
@@ -313,8 +371,14 @@ impl Weigh for ToProcess {
 impl Weigh for ToClient {
     fn weight(&self) -> usize {
         let inside = match self {
-            Self::Ended { outcome: Outcome::Values(values), .. } => values.weight(),
-            Self::Ended { outcome: Outcome::Failed(failure), .. } => failure.message.len(),
+            Self::Ended {
+                outcome: Outcome::Values(values),
+                ..
+            } => values.weight(),
+            Self::Ended {
+                outcome: Outcome::Failed(failure),
+                ..
+            } => failure.message.len(),
             Self::States { states, .. } => size_of_val(&states[..]),
             Self::Status { status, .. } => size_of_val(&status.workers[..]),
             _ => 0,

@@ -8,7 +8,10 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+
 use std::time::{Duration, Instant};
+
+use tokio::runtime::Handle;
 
 /// As main threads have. Threads of Rust have 2 MiB, and code that ran in `main` overflows them.
 const STACK_BYTES: usize = 8 << 20;
@@ -77,10 +80,15 @@ impl SlotThreads {
             return Ok(());
         }
         let shared = Arc::clone(&self.shared);
+        let runtime = Handle::try_current().ok();
         let thread = std::thread::Builder::new()
             .name(format!("slot-{}", state.started))
             .stack_size(STACK_BYTES)
-            .spawn(move || shared.serve())?;
+            .spawn(move || {
+                // Async tasks find their timers and sockets there.
+                let _runtime = runtime.as_ref().map(Handle::enter);
+                shared.serve();
+            })?;
         state.started += 1;
         state.threads.push(thread);
         Ok(())

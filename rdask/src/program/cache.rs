@@ -47,7 +47,9 @@ pub enum CacheError {
         source: io::Error,
     },
     /// Somebody else could put programs there.
-    #[error("the program cache {folder} belongs to another user: set RDASK_CACHE to a folder of your own")]
+    #[error(
+        "the program cache {folder} belongs to another user: set RDASK_CACHE to a folder of your own"
+    )]
     Foreign {
         /// The folder.
         folder: PathBuf,
@@ -84,7 +86,9 @@ impl Cache {
             return Self::open(Path::new(&folder), CACHE_BYTES_MAX);
         }
         let own = format!("rdask-cache-{}", nix::unistd::getuid());
-        let variables = ["SLURM_TMPDIR", "TMPDIR"].iter().filter_map(std::env::var_os);
+        let variables = ["SLURM_TMPDIR", "TMPDIR"]
+            .iter()
+            .filter_map(std::env::var_os);
         let mut bases: Vec<PathBuf> = local_folder.map(Path::to_owned).into_iter().collect();
         bases.extend(variables.map(PathBuf::from));
         bases.push(PathBuf::from("/tmp"));
@@ -103,16 +107,28 @@ impl Cache {
     /// # Errors
     /// If the folder can't be created or belongs to somebody else.
     pub fn open(folder: &Path, bytes_max: u64) -> Result<Self, CacheError> {
-        let failed = |source| CacheError::Folder { folder: folder.to_owned(), source };
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
+        let failed = |source| CacheError::Folder {
+            folder: folder.to_owned(),
+            source,
+        };
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder)
+            .map_err(failed)?;
         let metadata = fs::symlink_metadata(folder).map_err(failed)?;
         if !metadata.is_dir() || metadata.uid() != nix::unistd::geteuid().as_raw() {
-            return Err(CacheError::Foreign { folder: folder.to_owned() });
+            return Err(CacheError::Foreign {
+                folder: folder.to_owned(),
+            });
         }
         if metadata.mode() & 0o077 != 0 {
             fs::set_permissions(folder, Permissions::from_mode(0o700)).map_err(failed)?;
         }
-        Ok(Self { folder: folder.to_owned(), bytes_max })
+        Ok(Self {
+            folder: folder.to_owned(),
+            bytes_max,
+        })
     }
 
     /// Where the cache is.
@@ -183,11 +199,23 @@ impl Cache {
     pub fn begin(&self, hash: ProgramHash) -> Result<IncomingProgram, CacheError> {
         static COUNTER: AtomicU64 = AtomicU64::new(0);
         let counter = COUNTER.fetch_add(1, Ordering::Relaxed);
-        let path = self.folder.join(format!("incoming-{}-{counter}", std::process::id()));
-        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
+        let path = self
+            .folder
+            .join(format!("incoming-{}-{counter}", std::process::id()));
+        let file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path);
         let file = file.map_err(|source| self.file_error(hash, source))?;
         let hasher = Box::new(blake3::Hasher::new());
-        Ok(IncomingProgram { cache: self.clone(), hash, path, file: Some(file), hasher })
+        Ok(IncomingProgram {
+            cache: self.clone(),
+            hash,
+            path,
+            file: Some(file),
+            hasher,
+        })
     }
 
     /// Forgets a program. A process that runs it keeps running.
@@ -206,8 +234,12 @@ impl Cache {
         for entry in fs::read_dir(&self.folder)? {
             let entry = entry?;
             // Another nanny may have removed or renamed it by now.
-            let Ok(metadata) = entry.metadata() else { continue };
-            let Ok(modified) = metadata.modified() else { continue };
+            let Ok(metadata) = entry.metadata() else {
+                continue;
+            };
+            let Ok(modified) = metadata.modified() else {
+                continue;
+            };
             let name = entry.file_name().to_string_lossy().into_owned();
             if parse_hash(&name).is_some() {
                 bytes += metadata.len();
@@ -236,12 +268,21 @@ impl Cache {
     }
 
     fn file_error(&self, hash: ProgramHash, source: io::Error) -> CacheError {
-        CacheError::File { hash, folder: self.folder.clone(), source }
+        CacheError::File {
+            hash,
+            folder: self.folder.clone(),
+            source,
+        }
     }
 }
 
 fn open_lock(path: &Path) -> io::Result<File> {
-    OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)
+    OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(path)
 }
 
 /// The right to bring a program to a node, until it is dropped.
@@ -269,7 +310,8 @@ impl IncomingProgram {
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), CacheError> {
         self.hasher.update(bytes);
         let file = self.file.as_mut().expect("only finishing takes the file");
-        file.write_all(bytes).map_err(|source| self.cache.file_error(self.hash, source))
+        file.write_all(bytes)
+            .map_err(|source| self.cache.file_error(self.hash, source))
     }
 
     /// Puts the program under its name, if it has the right bytes.
@@ -279,7 +321,10 @@ impl IncomingProgram {
     pub fn finish(mut self) -> Result<PathBuf, CacheError> {
         let found = ProgramHash(*self.hasher.finalize().as_bytes());
         if found != self.hash {
-            return Err(CacheError::OtherBytes { expected: self.hash, found });
+            return Err(CacheError::OtherBytes {
+                expected: self.hash,
+                found,
+            });
         }
         let path = self.cache.path_of(self.hash);
         let publish = || {
@@ -377,9 +422,15 @@ mod tests {
     #[test]
     fn one_nanny_at_a_time_brings_a_program() {
         let (_folder, cache) = cache(100);
-        let claim = cache.try_claim(hash(b"abc")).unwrap().expect("nobody has it");
+        let claim = cache
+            .try_claim(hash(b"abc"))
+            .unwrap()
+            .expect("nobody has it");
         assert!(cache.try_claim(hash(b"abc")).unwrap().is_none());
-        assert!(cache.try_claim(hash(b"xyz")).unwrap().is_some(), "another program");
+        assert!(
+            cache.try_claim(hash(b"xyz")).unwrap().is_some(),
+            "another program"
+        );
         drop(claim);
         assert!(cache.try_claim(hash(b"abc")).unwrap().is_some());
     }

@@ -78,7 +78,9 @@ pub(crate) enum CoreEnd {
 
 /// Runs the core until it is told to stop, or has been idle for long enough.
 pub(crate) fn run(setup: Setup, mut inputs: mpsc::Receiver<Input>) -> CoreEnd {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build();
     let runtime = runtime.expect("a runtime with timers needs nothing that could be missing");
     let mut shell = Shell::new(setup);
     let mut batch = Vec::with_capacity(BATCH_MAX);
@@ -149,12 +151,17 @@ impl Shell {
         }
         self.act();
         while let Some(peer) = self.overfull.pop() {
-            self.close(peer, "you have not read what the scheduler sent: 256 MiB wait");
+            self.abort(
+                peer,
+                "you have not read what the scheduler sent: 256 MiB wait",
+            );
             self.core.handle_link_lost(now, peer);
             self.act();
         }
         let idle = self.core.idle_since().map(|since| now.since(since));
-        let (Some(idle), Some(limit)) = (idle, self.idle_timeout) else { return None };
+        let (Some(idle), Some(limit)) = (idle, self.idle_timeout) else {
+            return None;
+        };
         (idle >= limit).then(|| {
             self.say_goodbye(&format!("nothing to do for {} s", limit.as_secs()));
             CoreEnd::Idle(limit)
@@ -269,6 +276,17 @@ impl Shell {
         self.forget(peer);
     }
 
+    /// Ends a peer's connection now, with all that waits for it.
+    fn abort(&mut self, peer: Peer, reason: &str) {
+        tracing::warn!(%peer, reason, "ending a connection");
+        match peer {
+            Peer::Nanny(id) => self.nannies.get(&id).map(|outbox| outbox.abort(reason)),
+            Peer::Process(id) => self.processes.get(&id).map(|outbox| outbox.abort(reason)),
+            Peer::Client(id) => self.clients.get(&id).map(|outbox| outbox.abort(reason)),
+        };
+        self.forget(peer);
+    }
+
     fn forget(&mut self, peer: Peer) -> bool {
         match peer {
             Peer::Nanny(id) => self.nannies.remove(&id).is_some(),
@@ -281,11 +299,15 @@ impl Shell {
     fn say_goodbye(&mut self, reason: &str) {
         // Connections that have ended by themselves need no goodbye.
         for outbox in self.nannies.values() {
-            let _ = outbox.send(ToNanny::Exit { reason: reason.to_owned() });
+            let _ = outbox.send(ToNanny::Exit {
+                reason: reason.to_owned(),
+            });
             let _ = outbox.close(reason);
         }
         for outbox in self.processes.values() {
-            let _ = outbox.send(ToProcess::Exit { reason: reason.to_owned() });
+            let _ = outbox.send(ToProcess::Exit {
+                reason: reason.to_owned(),
+            });
             let _ = outbox.close(reason);
         }
         for outbox in self.clients.values() {
@@ -297,7 +319,9 @@ impl Shell {
 /// Puts a message into a peer's queue and returns how many bytes wait there. A message to a peer
 /// whose connection has just ended is dropped: the core is about to hear of that.
 fn put<Id: Ord, M: Weigh>(outboxes: &BTreeMap<Id, Outbox<M>>, id: &Id, message: M) -> usize {
-    let Some(outbox) = outboxes.get(id) else { return 0 };
+    let Some(outbox) = outboxes.get(id) else {
+        return 0;
+    };
     if outbox.send(message).is_err() {
         return 0;
     }

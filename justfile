@@ -1,0 +1,25 @@
+# What CI runs.
+check:
+    .ci/run
+
+# The tests alone.
+test:
+    cargo test --workspace
+
+# More random graphs against the naive model.
+soak cases="20000":
+    PROPTEST_CASES={{cases}} cargo test --release -p rdask-core
+
+# The tutorial's speed-up, by criterion.
+bench:
+    cargo bench -p rdask-bench
+
+# The tutorial on a real Slurm, on this machine.
+tutorial:
+    slurm/lab/run-tutorial
+
+doc:
+    RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items
+
+deny:
+    cargo deny check licenses bans sources

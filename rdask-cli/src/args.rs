@@ -1,0 +1,235 @@
+//! What the `rdask` command understands. Only names, types and help; [`commands`](crate::commands)
+//! gives them meaning.
+
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::quantity::{self, Memory};
+
+/// The value of a repeated or listed flag, kept whole: clap would take a `Vec` for repetition.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Resources(pub(crate) Vec<(String, u64)>);
+
+fn resources(text: &str) -> Result<Resources, String> {
+    quantity::resources(text).map(Resources)
+}
+
+/// Map plain Rust functions over data, on every node, over QUIC.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    arg_required_else_help = true,
+    after_help = "\
+Begin with a scheduler on one node and workers wherever there are cores:
+
+  rdask scheduler --scheduler-file scheduler.json &
+  srun rdask worker --scheduler-file scheduler.json
+
+Then run your program, which finds them by the same file, or look at them:
+
+  rdask status --scheduler-file scheduler.json
+
+Or run commands in the cluster, without a program of your own:
+
+  rdask submit -- hostname
+  rdask map --each-line files.txt -- gzip {}
+
+RDASK_SCHEDULER_FILE stands for --scheduler-file everywhere."
+)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the scheduler: it decides which task runs where
+    Scheduler(Scheduler),
+    /// Bring workers to the scheduler: slots and memory on this node
+    Worker(Worker),
+    /// Show the cluster, or wait until it has workers
+    Status(Status),
+    /// Run a command somewhere in the cluster
+    Submit(Submit),
+    /// Run a command once for each line of a file
+    Map(Map),
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Transport {
+    /// QUIC, and TLS over TCP where UDP does not get through
+    #[default]
+    Auto,
+    /// QUIC only
+    Quic,
+    /// TLS over TCP only
+    Tls,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+
+  rdask scheduler --scheduler-file scheduler.json
+  rdask scheduler --scheduler-file ~/run7.json --interface ib0 --idle-timeout '30 minutes'
+
+It ends on SIGTERM or Ctrl-C, tells workers and clients why, and removes its file.
+Whoever can read the file can use the cluster: it is written for you alone.")]
+pub(crate) struct Scheduler {
+    /// Where to write what workers and clients need to join, on a file system they share
+    #[arg(long, value_name = "FILE", env = "RDASK_SCHEDULER_FILE")]
+    pub(crate) scheduler_file: PathBuf,
+    /// Address to listen on [default: all]
+    #[arg(long, value_name = "ADDRESS", conflicts_with = "interface")]
+    pub(crate) host: Option<IpAddr>,
+    /// Network interface to listen on, such as ib0
+    #[arg(long, value_name = "NAME")]
+    pub(crate) interface: Option<String>,
+    /// Port to listen on, 0 for any
+    #[arg(long, default_value_t = 0)]
+    pub(crate) port: u16,
+    /// How peers talk
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) transport: Transport,
+    /// Where to write the process number
+    #[arg(long, value_name = "FILE")]
+    pub(crate) pid_file: Option<PathBuf>,
+    /// End after nobody has wanted anything for so long, such as '30 minutes'
+    #[arg(long, value_name = "TIME", value_parser = quantity::duration)]
+    pub(crate) idle_timeout: Option<Duration>,
+    /// Memory for small results; what comes beyond stays with workers
+    #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = quantity::size)]
+    pub(crate) result_memory: u64,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+
+  rdask worker --scheduler-file scheduler.json                     one worker with all cores
+  rdask worker --scheduler-file scheduler.json --nworkers 4 --nthreads 2
+  srun -c 16 rdask worker --scheduler-file scheduler.json --interface ib0
+  rdask worker --scheduler-file scheduler.json --resources 'GPU=2' --memory-limit 64GiB
+
+It waits for the file, so that scheduler and workers may start in any order. On SIGTERM
+(scancel) it leaves; its tasks run elsewhere.")]
+pub(crate) struct Worker {
+    /// The file that the scheduler writes
+    #[arg(long, value_name = "FILE", env = "RDASK_SCHEDULER_FILE")]
+    pub(crate) scheduler_file: PathBuf,
+    /// Slots of each worker [default: the cores that this process may use, shared among workers]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) nthreads: Option<u32>,
+    /// How many workers
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub(crate) nworkers: u32,
+    /// Memory of each worker: 0 (no limit), auto, a part such as 0.5, or a size such as 4GiB
+    #[arg(long, value_name = "SIZE", default_value = "auto", value_parser = quantity::memory)]
+    pub(crate) memory_limit: Memory,
+    /// Network interface to listen on, such as ib0
+    #[arg(long, value_name = "NAME")]
+    pub(crate) interface: Option<String>,
+    /// Address to listen on [default: all]
+    #[arg(long, value_name = "ADDRESS", conflicts_with = "interface")]
+    pub(crate) host: Option<IpAddr>,
+    /// Port to listen on, or a range such as 30000:30100 [default: any]
+    #[arg(long, value_name = "PORT[:PORT]", value_parser = quantity::ports)]
+    pub(crate) worker_port: Option<RangeInclusive<u16>>,
+    /// Name of the worker; several get -0, -1, ... [default: the node's]
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// Label of the workers that come and go together [default: the Slurm job, else "local"]
+    #[arg(long, value_name = "LABEL")]
+    pub(crate) pool: Option<String>,
+    /// What tasks can ask for besides slots, such as 'GPU=2 MEM=10e9'
+    #[arg(long, value_name = "LIST", default_value = "", hide_default_value = true, value_parser = resources)]
+    pub(crate) resources: Resources,
+    /// Folder for programs and temporary files, on this node [default: $TMPDIR or /tmp]
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) local_directory: Option<PathBuf>,
+    /// How long to go on without a scheduler
+    #[arg(long, value_name = "TIME", default_value = "300s", value_parser = quantity::duration)]
+    pub(crate) death_timeout: Duration,
+    /// Where to write the process number
+    #[arg(long, value_name = "FILE")]
+    pub(crate) pid_file: Option<PathBuf>,
+    /// Accept a scheduler file that others could read, on file systems that can't show modes
+    #[arg(long)]
+    pub(crate) insecure_file_mode: bool,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+
+  rdask status --scheduler-file scheduler.json
+  rdask status --json | jq '.workers | length'
+  rdask status --wait --workers 4 --timeout 60s && ./my-program")]
+pub(crate) struct Status {
+    /// The file that the scheduler writes
+    #[arg(long, value_name = "FILE", env = "RDASK_SCHEDULER_FILE")]
+    pub(crate) scheduler_file: PathBuf,
+    /// One JSON document instead of text
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Wait until there are enough workers
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// How many are enough
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "wait")]
+    pub(crate) workers: u32,
+    /// How long to wait
+    #[arg(long, value_name = "TIME", default_value = "60s", requires = "wait", value_parser = quantity::duration)]
+    pub(crate) timeout: Duration,
+    /// Accept a scheduler file that others could read, on file systems that can't show modes
+    #[arg(long)]
+    pub(crate) insecure_file_mode: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Commands {
+    /// The file that the scheduler writes
+    #[arg(long, value_name = "FILE", env = "RDASK_SCHEDULER_FILE")]
+    pub(crate) scheduler_file: PathBuf,
+    /// Set a variable for the command; may be given several times
+    #[arg(long, value_name = "NAME=VALUE", value_parser = quantity::variable)]
+    pub(crate) env: Vec<(String, String)>,
+    /// The command and its arguments
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<String>,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+
+  rdask submit --scheduler-file scheduler.json -- hostname
+  rdask submit --env OMP_NUM_THREADS=4 -- ./simulate --steps 1000
+
+The command runs in this folder, on some node, with an empty standard input. Its output and exit
+status become this command's.")]
+pub(crate) struct Submit {
+    #[command(flatten)]
+    pub(crate) commands: Commands,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+
+  rdask map --each-line files.txt -- gzip {}
+  find . -name '*.fits' | rdask map --each-line - -- ./reduce --input {} --output {}.out
+
+{} stands for the line; without it the line comes last. Output is printed in the order of the
+lines. The exit status is 0, or that of the first line whose command failed.")]
+pub(crate) struct Map {
+    /// The file whose lines to take, or - for standard input
+    #[arg(long, value_name = "FILE")]
+    pub(crate) each_line: PathBuf,
+    #[command(flatten)]
+    pub(crate) commands: Commands,
+}

@@ -1,0 +1,111 @@
+//! `rdask worker`.
+
+use rdask::nanny::{NannyEnd, NannyError, NannyOptions, WorkerInfo};
+use rdask::{memory, slurm};
+
+use super::{Failed, Failure, file_mode};
+use crate::args::Worker;
+use crate::quantity::{Memory, show_size};
+
+pub(super) fn run(args: Worker) -> Result<u8, Failed> {
+    let options = NannyOptions {
+        workers: workers(&args),
+        scheduler_file: args.scheduler_file,
+        file_mode: file_mode(args.insecure_file_mode),
+        pool: args
+            .pool
+            .or_else(slurm::job_id)
+            .unwrap_or_else(|| "local".to_owned()),
+        node: slurm::node_name(),
+        host: args.host,
+        interface: args.interface,
+        ports: args.worker_port.unwrap_or(0..=0),
+        local_directory: args.local_directory,
+        death_timeout: args.death_timeout,
+        pid_file: args.pid_file,
+        handle_signals: true,
+    };
+    match rdask::nanny::run(options) {
+        Ok(NannyEnd::Told(reason)) => tracing::info!("ended: {reason}"),
+        Ok(NannyEnd::Signal(name)) => tracing::info!("ended: got {name}"),
+        Ok(other) => tracing::info!("ended: {other:?}"),
+        Err(error) => return Err(failed(error)),
+    }
+    Ok(0)
+}
+
+fn failed(error: NannyError) -> Failed {
+    let failure = match &error {
+        error if error.is_version() => Failure::Version,
+        NannyError::NoScheduler { .. } => Failure::Unreachable,
+        NannyError::File(_) | NannyError::Refused(_) => Failure::Refused,
+        _ => Failure::Usage,
+    };
+    let failed = Failed::new(failure, error);
+    match failure {
+        Failure::Unreachable => failed.with_hint(
+            "is the scheduler running, with the same --scheduler-file, on a file system that this \
+             node shares? --death-timeout sets how long to wait",
+        ),
+        _ => failed,
+    }
+}
+
+/// The workers to bring, alike but for their names.
+fn workers(args: &Worker) -> Vec<WorkerInfo> {
+    let cores = usable_cores();
+    let slots = args.nthreads.unwrap_or_else(|| {
+        let all = slurm::cpus_per_task().map_or(cores, |cpus| cpus.min(cores));
+        (all / args.nworkers).max(1)
+    });
+    let wanted = slots.saturating_mul(args.nworkers);
+    if wanted > cores {
+        tracing::warn!(
+            "{wanted} slots on {cores} core(s) that this process may use: inside Slurm ask for \
+             more with `srun -c {wanted}` (srun no longer takes -c over from sbatch)"
+        );
+    }
+    let memory_limit = match args.memory_limit {
+        Memory::Auto => memory::available() / u64::from(args.nworkers),
+        Memory::Fraction(part) => (memory::available() as f64 * part) as u64,
+        Memory::Bytes(bytes) => bytes,
+    };
+    let shown = if memory_limit == 0 {
+        "no limit".to_owned()
+    } else {
+        show_size(memory_limit)
+    };
+    tracing::info!(
+        "{} worker(s) with {slots} slot(s) and {shown} of memory each",
+        args.nworkers
+    );
+    let name = args.name.clone().unwrap_or_else(default_name);
+    (0..args.nworkers)
+        .map(|number| WorkerInfo {
+            name: if args.nworkers == 1 {
+                name.clone()
+            } else {
+                format!("{name}-{number}")
+            },
+            slots,
+            memory_limit,
+            resources: args.resources.0.clone(),
+        })
+        .collect()
+}
+
+/// The node's name, and the position in the Slurm step, or else the process number, since a node
+/// may have several nannies.
+fn default_name() -> String {
+    let node = slurm::node_name();
+    match (slurm::job_id(), slurm::step_position()) {
+        (Some(job), Some(position)) => format!("{node}-{job}-{position}"),
+        _ => format!("{node}-{}", std::process::id()),
+    }
+}
+
+/// How many cores the affinity mask and the cgroup allow.
+fn usable_cores() -> u32 {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    u32::try_from(cores).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,270 @@
+//! Everything that people and scripts read: data on standard output, all else on standard error.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+
+use rdask::connection::{ClusterStatus, WorkerStatus};
+use rdask::scheduler::SchedulerFile;
+use serde::Serialize;
+use tracing_subscriber::EnvFilter;
+
+use crate::quantity::show_size;
+
+/// Prints what a command is for. A reader that has gone away needs nothing more.
+pub(crate) fn data(text: &[u8]) {
+    let mut stdout = io::stdout().lock();
+    if stdout
+        .write_all(text)
+        .and_then(|()| stdout.flush())
+        .is_err()
+    {
+        tracing::debug!("standard output is closed");
+    }
+}
+
+/// Prints what a command of the user's wrote to its standard error.
+pub(crate) fn diagnostics(text: &[u8]) {
+    if io::stderr().lock().write_all(text).is_err() {
+        tracing::debug!("standard error is closed");
+    }
+}
+
+/// Prints an error with its causes, then what to do about it.
+#[expect(clippy::print_stderr, reason = "errors go there")]
+pub(crate) fn error(error: &anyhow::Error, hint: Option<&str>) {
+    let mut text = format!("error: {error}\n");
+    let mut said = error.to_string();
+    for cause in error.chain().skip(1) {
+        let cause = cause.to_string();
+        // Some errors quote their cause already.
+        if !said.contains(&cause) {
+            let _ = writeln!(text, "  caused by: {cause}");
+            said = cause;
+        }
+    }
+    if let Some(hint) = hint {
+        let _ = writeln!(text, "hint: {hint}");
+    }
+    eprint!("{text}");
+}
+
+/// Prints what clap has to say: help, the version, or what is wrong with the arguments.
+pub(crate) fn clap(error: &clap::Error) {
+    if error.print().is_err() {
+        tracing::debug!("the output is closed");
+    }
+}
+
+/// Sends logs to standard error: `RUST_LOG`, or else everything from info on.
+pub(crate) fn log_to_stderr() {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let colours = io::IsTerminal::is_terminal(&io::stderr())
+        && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_target(false)
+        .with_ansi(colours)
+        .init();
+}
+
+/// The JSON form of [`ClusterStatus`]. Fields are added, never changed or removed.
+#[derive(Serialize)]
+struct StatusDocument<'a> {
+    schema: &'static str,
+    version: u32,
+    run: &'a str,
+    host: &'a str,
+    addresses: Vec<String>,
+    epoch: u64,
+    clients: u32,
+    workers: Vec<WorkerDocument<'a>>,
+    tasks: TasksDocument,
+    result_bytes: u64,
+}
+
+#[derive(Serialize)]
+struct WorkerDocument<'a> {
+    id: String,
+    name: &'a str,
+    node: &'a str,
+    pool: &'a str,
+    slots: u32,
+    busy: u32,
+    memory_limit: u64,
+    processes: u32,
+}
+
+#[derive(Serialize)]
+struct TasksDocument {
+    waiting: u64,
+    ready: u64,
+    assigned: u64,
+    done: u64,
+    failed: u64,
+}
+
+/// The status as one JSON document.
+pub(crate) fn status_json(file: &SchedulerFile, status: &ClusterStatus) -> String {
+    let document = StatusDocument {
+        schema: "rdask-status",
+        version: 1,
+        run: &file.run_id,
+        host: &file.host,
+        addresses: file.addresses.iter().map(ToString::to_string).collect(),
+        epoch: status.epoch,
+        clients: status.clients,
+        workers: status.workers.iter().map(worker_document).collect(),
+        tasks: TasksDocument {
+            waiting: status.waiting,
+            ready: status.ready,
+            assigned: status.assigned,
+            done: status.done,
+            failed: status.failed,
+        },
+        result_bytes: status.result_bytes,
+    };
+    let json = serde_json::to_string_pretty(&document);
+    json.expect("numbers and text always become JSON") + "\n"
+}
+
+fn worker_document(worker: &WorkerStatus) -> WorkerDocument<'_> {
+    WorkerDocument {
+        id: worker.id.to_string(),
+        name: &worker.name,
+        node: &worker.node,
+        pool: &worker.pool,
+        slots: worker.slots,
+        busy: worker.busy,
+        memory_limit: worker.memory_limit,
+        processes: worker.processes,
+    }
+}
+
+/// The status for people: one line per pool, the workers of each below.
+pub(crate) fn status_text(file: &SchedulerFile, status: &ClusterStatus) -> String {
+    let mut text = String::new();
+    let addresses: Vec<_> = file.addresses.iter().map(ToString::to_string).collect();
+    // Writing to a string never fails.
+    let _ = writeln!(
+        text,
+        "scheduler  run {} on {} at {}, epoch {}",
+        file.run_id,
+        file.host,
+        addresses.join(", "),
+        status.epoch
+    );
+    let _ = writeln!(text, "clients    {}", status.clients);
+    let _ = writeln!(
+        text,
+        "tasks      {} waiting, {} ready, {} assigned, {} done, {} failed",
+        status.waiting, status.ready, status.assigned, status.done, status.failed
+    );
+    let _ = writeln!(
+        text,
+        "results    {} kept by the scheduler",
+        show_size(status.result_bytes)
+    );
+    let mut pools: BTreeMap<&str, Vec<&WorkerStatus>> = BTreeMap::new();
+    for worker in &status.workers {
+        pools.entry(&worker.pool).or_default().push(worker);
+    }
+    let sum = |workers: &[&WorkerStatus], of: fn(&WorkerStatus) -> u32| -> u64 {
+        workers.iter().map(|worker| u64::from(of(worker))).sum()
+    };
+    if pools.is_empty() {
+        text.push_str("workers    none; bring some with `rdask worker`\n");
+    }
+    for (pool, workers) in pools {
+        let (busy, slots) = (sum(&workers, |w| w.busy), sum(&workers, |w| w.slots));
+        let _ = writeln!(
+            text,
+            "pool {pool}: {} worker(s), {busy} of {slots} slots busy",
+            workers.len()
+        );
+        for worker in workers {
+            let limit = match worker.memory_limit {
+                0 => "no memory limit".to_owned(),
+                bytes => show_size(bytes),
+            };
+            let _ = writeln!(
+                text,
+                "  {:<4} {:<24} {:<16} {} of {} busy, {limit}",
+                worker.id.to_string(),
+                worker.name,
+                worker.node,
+                worker.busy,
+                worker.slots
+            );
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use rdask::scheduler::WorkerId;
+
+    use super::*;
+
+    fn file() -> SchedulerFile {
+        SchedulerFile {
+            version: SchedulerFile::VERSION,
+            run_id: "r1".into(),
+            epoch: 1,
+            addresses: vec!["10.0.0.1:4000".parse().unwrap()],
+            tls_addresses: Vec::new(),
+            ca_certificate: "SECRET".into(),
+            join_certificate: "SECRET".into(),
+            join_key: "SECRET".into(),
+            pid: 1,
+            host: "login1".into(),
+            started: 0,
+            slurm_job_id: None,
+        }
+    }
+
+    fn status() -> ClusterStatus {
+        let worker = |id, pool: &str| WorkerStatus {
+            id: WorkerId(id),
+            name: format!("node{id}"),
+            node: format!("node{id}"),
+            pool: pool.into(),
+            slots: 4,
+            busy: 1,
+            memory_limit: 1 << 30,
+            processes: 1,
+        };
+        ClusterStatus {
+            epoch: 1,
+            workers: vec![worker(0, "17"), worker(1, "17"), worker(2, "18")],
+            ready: 5,
+            ..ClusterStatus::default()
+        }
+    }
+
+    #[test]
+    fn people_see_pools_and_slots_and_no_key() {
+        let text = status_text(&file(), &status());
+        assert!(
+            text.contains("pool 17: 2 worker(s), 2 of 8 slots busy"),
+            "{text}"
+        );
+        assert!(text.contains("run r1 on login1 at 10.0.0.1:4000"), "{text}");
+        assert!(
+            text.contains("5 ready") && !text.contains("SECRET"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn scripts_see_one_document() {
+        let json = status_json(&file(), &status());
+        let value: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(value["schema"], "rdask-status");
+        assert_eq!(value["workers"][2]["pool"], "18");
+        assert_eq!(value["tasks"]["ready"], 5);
+        assert!(!json.contains("SECRET"));
+    }
+}

@@ -1,0 +1,250 @@
+//! Clients: what each has submitted, wants and still has handles of.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::id::{ArrayId, ClientId, ProcessId, ProgramHash};
+use crate::message::{FromClient, ToClient};
+use crate::range::{Range, RangeSet};
+
+use super::group::Gid;
+use super::ready::{Share, ShareNo};
+use super::submit::BadSubmit;
+use super::{ClientInfo, Scheduler};
+
+/// One registered client.
+#[derive(Debug)]
+pub(crate) struct Client {
+    pub(crate) kind: ClientKind,
+    /// Its arrays and batches that are not forgotten.
+    pub(crate) groups: BTreeSet<Gid>,
+    /// The lowest number that its next array or batch may have.
+    pub(crate) next_number: u32,
+    /// Handles of other clients' tasks, by attaching.
+    pub(crate) attached: BTreeMap<Gid, RangeSet>,
+    /// Groups in which it has a want.
+    pub(crate) wants_in: BTreeSet<Gid>,
+    /// Bytes of inline results sent and not yet taken.
+    pub(crate) in_flight: u64,
+    /// Groups with results that wait until it has taken others.
+    pub(crate) backlog: BTreeSet<Gid>,
+}
+
+/// What a client may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ClientKind {
+    /// Everything.
+    Program { hash: ProgramHash, share: ShareNo, nested_in: Option<ProcessId> },
+    /// Ask.
+    Observer,
+}
+
+impl Scheduler {
+    pub(crate) fn add_client(&mut self, info: ClientInfo) -> ClientId {
+        let id = ClientId(self.fresh_id());
+        let hash = info.program.hash;
+        let share = self.share_for(hash, info.nested_in.is_some());
+        self.programs.add_client(id, info.program, info.surroundings, info.nested_in.is_some());
+        self.insert_client(id, ClientKind::Program { hash, share, nested_in: info.nested_in });
+        id
+    }
+
+    /// A claim of its own for a client program. It starts level with those who are at work, since
+    /// slot time that was not used is gone. What a nested client submits is charged to the parents'
+    /// shares, so its own is only a fallback.
+    fn share_for(&mut self, program: ProgramHash, _nested: bool) -> ShareNo {
+        let level = self
+            .shares
+            .values()
+            .filter(|share| share.groups > 0)
+            .map(|share| share.used_ns)
+            .min()
+            .unwrap_or(0);
+        let number = ShareNo(self.fresh_id());
+        self.shares.insert(number, Share::new(program, level));
+        number
+    }
+
+    pub(crate) fn add_observer(&mut self) -> ClientId {
+        let id = ClientId(self.fresh_id());
+        self.insert_client(id, ClientKind::Observer);
+        id
+    }
+
+    fn insert_client(&mut self, id: ClientId, kind: ClientKind) {
+        let client = Client {
+            kind,
+            groups: BTreeSet::new(),
+            next_number: 0,
+            attached: BTreeMap::new(),
+            wants_in: BTreeSet::new(),
+            in_flight: 0,
+            backlog: BTreeSet::new(),
+        };
+        self.clients.insert(id, client);
+    }
+
+    /// # Errors
+    /// If the message breaks the protocol: the client is cut off.
+    pub(crate) fn client_message(
+        &mut self,
+        from: ClientId,
+        message: FromClient,
+    ) -> Result<(), BadSubmit> {
+        match message {
+            FromClient::SubmitArray { number, len, shape, parent } => {
+                self.submit_array(from, number, len, shape, parent)?;
+            }
+            FromClient::Payload { number, payload } => self.take_payload(from, number, payload)?,
+            FromClient::SubmitBatch { number, batch, parent } => {
+                self.submit_batch(from, number, batch, parent)?;
+            }
+            FromClient::ScatterInline { number, values } => {
+                self.scatter_inline(from, number, values)?;
+            }
+            FromClient::Scatter { number, sizes, options } => {
+                self.scatter(from, number, sizes, &options)?;
+            }
+            FromClient::PutFailed { assignment, message } => self.put_failed(assignment, &message),
+            FromClient::Want { array, range, values } => self.want(from, array, range, values),
+            FromClient::Missed { task, holder } => self.value_missed(task, holder),
+            FromClient::Release { ranges } => self.release_handles(from, &ranges),
+            FromClient::Cancel { array, range } => self.cancel(array, range),
+            FromClient::Detach { name, ranges } => self.detach(name, ranges),
+            FromClient::Attach { request, name } => self.attach(from, request, &name),
+            FromClient::AskStates { request, array, range } => {
+                self.answer_states(from, request, array, range);
+            }
+            FromClient::AskStatus { request } => {
+                let status = self.status();
+                self.send_client(from, ToClient::Status { request, status });
+            }
+            FromClient::Taken { bytes } => self.results_taken(from, bytes),
+        }
+        self.work_off();
+        Ok(())
+    }
+
+    fn detach(&mut self, name: String, ranges: Vec<(ArrayId, Range)>) {
+        for (array, range) in &ranges {
+            if let Some(gid) = self.groups.find(*array) {
+                self.add_refs(gid, *range);
+            }
+        }
+        if let Some(old) = self.detached.insert(name, ranges) {
+            self.drop_refs_of(&old);
+        }
+    }
+
+    fn drop_refs_of(&mut self, ranges: &[(ArrayId, Range)]) {
+        for (array, range) in ranges {
+            if let Some(gid) = self.groups.find(*array) {
+                self.drop_refs(gid, *range);
+            }
+        }
+    }
+
+    /// The name's references become the client's handles.
+    fn attach(&mut self, from: ClientId, request: u32, name: &str) {
+        let ranges = self.detached.remove(name);
+        if let Some(client) = self.clients.get_mut(&from) {
+            for (array, range) in ranges.iter().flatten() {
+                if let Some(gid) = self.groups.find(*array) {
+                    client.attached.entry(gid).or_default().insert(*range);
+                }
+            }
+        }
+        self.send_client(from, ToClient::Attached { request, ranges });
+    }
+
+    /// The client has no handle of these tasks any more.
+    fn release_handles(&mut self, from: ClientId, ranges: &[(ArrayId, Range)]) {
+        for (array, range) in ranges {
+            let Some(gid) = self.groups.find(*array) else {
+                continue;
+            };
+            if array.client == from {
+                self.release_own(gid, *range);
+            } else {
+                self.release_attached(from, gid, *range);
+            }
+        }
+    }
+
+    fn release_own(&mut self, gid: Gid, range: Range) {
+        let Some(group) = self.groups.get_mut(gid) else {
+            return;
+        };
+        let range = range.intersection(group.all());
+        for (part, has_handle) in group.handles.runs_vec(range) {
+            if has_handle {
+                let Some(group) = self.groups.get_mut(gid) else {
+                    return;
+                };
+                group.handles.set(part, false);
+                self.drop_refs(gid, part);
+            }
+        }
+    }
+
+    fn release_attached(&mut self, from: ClientId, gid: Gid, range: Range) {
+        let Some(client) = self.clients.get_mut(&from) else {
+            return;
+        };
+        let Some(handles) = client.attached.get_mut(&gid) else {
+            return;
+        };
+        let parts: Vec<Range> = handles.within(range).collect();
+        for part in parts {
+            if let Some(handles) = client_handles(&mut self.clients, from, gid) {
+                handles.remove(part);
+            }
+            self.drop_refs(gid, part);
+        }
+    }
+
+    /// A client is gone, and all its handles with it.
+    pub(crate) fn lose_client(&mut self, id: ClientId) {
+        let Some(client) = self.clients.get_mut(&id) else {
+            return;
+        };
+        let groups: Vec<Gid> = client.groups.iter().copied().collect();
+        let attached = std::mem::take(&mut client.attached);
+        let wants_in = std::mem::take(&mut client.wants_in);
+        for gid in wants_in {
+            if let Some(group) = self.groups.get_mut(gid) {
+                group.wants.retain(|want| want.client != id);
+            }
+        }
+        for gid in groups {
+            if let Some(all) = self.groups.get(gid).map(super::Group::all) {
+                self.release_own(gid, all);
+            }
+        }
+        for (gid, handles) in attached {
+            for range in handles.iter() {
+                self.drop_refs(gid, range);
+            }
+        }
+        self.work_off();
+        let Some(client) = self.clients.remove(&id) else {
+            return;
+        };
+        if let ClientKind::Program { hash, share, .. } = client.kind {
+            self.programs.remove_client(hash, id);
+            if let Some(share_record) = self.shares.get_mut(&share) {
+                share_record.connected = false;
+                if share_record.groups == 0 {
+                    self.shares.remove(&share);
+                }
+            }
+        }
+    }
+}
+
+fn client_handles(
+    clients: &mut BTreeMap<ClientId, Client>,
+    client: ClientId,
+    gid: Gid,
+) -> Option<&mut RangeSet> {
+    clients.get_mut(&client)?.attached.get_mut(&gid)
+}

@@ -1,0 +1,162 @@
+//! Who is there: nannies, their workers, the processes in them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::id::{AssignmentId, NannyId, ProcessId, ProgramHash, WorkerId};
+use crate::message::{Contact, WorkerInfo};
+use crate::range::RangeSet;
+
+use super::group::Gid;
+use super::ready::{ReadyKey, Requirement};
+
+/// One `rdask worker` command.
+#[derive(Debug)]
+pub(crate) struct Nanny {
+    pub(crate) node: String,
+    pub(crate) pool: String,
+    pub(crate) contact: Contact,
+    pub(crate) workers: Vec<WorkerId>,
+    /// It has given notice: nothing new for its workers.
+    pub(crate) leaving: bool,
+}
+
+/// Slots and a memory limit on a node.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    pub(crate) nanny: NannyId,
+    pub(crate) info: WorkerInfo,
+    pub(crate) node: String,
+    pub(crate) pool: String,
+    /// At most one per program.
+    pub(crate) processes: BTreeMap<ProgramHash, ProcessId>,
+    /// What is left of its resources.
+    pub(crate) free: BTreeMap<String, u64>,
+    pub(crate) leaving: bool,
+}
+
+impl Worker {
+    /// Whether it could ever run tasks that need this.
+    pub(crate) fn suits(&self, requirement: &Requirement) -> bool {
+        let named =
+            |list: &[String], name: &str| list.is_empty() || list.iter().any(|one| one == name);
+        u32::from(requirement.threads) <= self.info.slots
+            && named(&requirement.workers, &self.info.name)
+            && named(&requirement.pools, &self.pool)
+            && requirement.resources.iter().all(|(name, amount)| {
+                self.info.resources.iter().any(|(has, total)| has == name && total >= amount)
+            })
+    }
+
+    /// How many more runs that need this its free resources allow.
+    pub(crate) fn resource_room(&self, requirement: &Requirement) -> u32 {
+        let rooms = requirement.resources.iter().map(|(name, amount)| {
+            let free = self.free.get(name).copied().unwrap_or(0);
+            free.checked_div(*amount).unwrap_or(u64::from(u32::MAX))
+        });
+        rooms.min().map_or(u32::MAX, |room| u32::try_from(room).unwrap_or(u32::MAX))
+    }
+
+    pub(crate) fn take_resources(&mut self, requirement: &Requirement, runs: u32) {
+        for (name, amount) in &requirement.resources {
+            if let Some(free) = self.free.get_mut(name) {
+                *free = free.saturating_sub(amount * u64::from(runs));
+            }
+        }
+    }
+
+    pub(crate) fn give_resources(&mut self, requirement: &Requirement, runs: u32) {
+        for (name, amount) in &requirement.resources {
+            if let Some(free) = self.free.get_mut(name) {
+                *free = free.saturating_add(amount * u64::from(runs));
+            }
+        }
+    }
+}
+
+/// How far a process has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// Its nanny was told to start it.
+    Launching,
+    /// It is registered and takes work.
+    Running,
+    /// It was told to end.
+    Ending,
+}
+
+/// One program at work inside a worker.
+#[derive(Debug)]
+pub(crate) struct Process {
+    pub(crate) worker: WorkerId,
+    pub(crate) nanny: NannyId,
+    pub(crate) program: ProgramHash,
+    pub(crate) stage: Stage,
+    pub(crate) contact: Contact,
+    /// The slots it may use.
+    pub(crate) granted: u32,
+    /// The slots it may still be using: more than granted until it has confirmed a revocation.
+    pub(crate) occupied: u32,
+    /// Slots that its assigned, unfinished runs take or will take.
+    pub(crate) demand: u32,
+    /// The time that these runs will likely take, in slot-nanoseconds.
+    pub(crate) queued_ns: u64,
+    /// Runs that wait for nested tasks, and the slots they gave back.
+    pub(crate) parked_runs: u32,
+    pub(crate) parked_slots: u32,
+    pub(crate) assignments: BTreeSet<AssignmentId>,
+    /// Values it has as their first holder, and copies.
+    pub(crate) held: BTreeMap<Gid, RangeSet>,
+    pub(crate) copies: BTreeMap<Gid, RangeSet>,
+    /// Ready tasks whose inputs it has.
+    pub(crate) local_ready: BTreeMap<ReadyKey, RangeSet>,
+    /// Processes whose contact it has been told.
+    pub(crate) knows: BTreeSet<ProcessId>,
+}
+
+impl Process {
+    pub(crate) fn new(worker: WorkerId, nanny: NannyId, program: ProgramHash) -> Self {
+        Self {
+            worker,
+            nanny,
+            program,
+            stage: Stage::Launching,
+            contact: Contact { quic: Vec::new(), tls: Vec::new() },
+            granted: 0,
+            occupied: 0,
+            demand: 0,
+            queued_ns: 0,
+            parked_runs: 0,
+            parked_slots: 0,
+            assignments: BTreeSet::new(),
+            held: BTreeMap::new(),
+            copies: BTreeMap::new(),
+            local_ready: BTreeMap::new(),
+            knows: BTreeSet::new(),
+        }
+    }
+
+    /// Slots that its runs take now or will take, without those that wait for nested tasks.
+    pub(crate) fn load(&self) -> u32 {
+        self.demand.saturating_sub(self.parked_slots)
+    }
+
+    /// Granted slots for which it has no run yet.
+    pub(crate) fn idle_slots(&self) -> u32 {
+        self.granted.saturating_sub(self.load())
+    }
+}
+
+/// All of them.
+#[derive(Debug, Default)]
+pub(crate) struct Cluster {
+    pub(crate) nannies: BTreeMap<NannyId, Nanny>,
+    pub(crate) workers: BTreeMap<WorkerId, Worker>,
+    pub(crate) processes: BTreeMap<ProcessId, Process>,
+}
+
+impl Cluster {
+    /// The worker in which a process runs.
+    pub(crate) fn worker_of(&self, process: ProcessId) -> Option<&Worker> {
+        self.workers.get(&self.processes.get(&process)?.worker)
+    }
+}

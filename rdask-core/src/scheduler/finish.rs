@@ -1,0 +1,313 @@
+//! Taking reports: what ended, how, and what that means for the task.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::blob::Blob;
+use crate::failure::{Failure, FailureKind};
+use crate::id::{AssignmentId, ProcessId, TaskId};
+use crate::message::{End, Finished, ToProcess};
+use crate::range::{Range, RangeSet};
+
+use super::Scheduler;
+use super::graph::Work;
+use super::group::{Gid, Holding, Inputs, State};
+
+/// The least number of bits that `bytes` fits in.
+fn log2(bytes: u64) -> u8 {
+    (u64::BITS - bytes.leading_zeros()) as u8
+}
+
+impl Scheduler {
+    pub(crate) fn take_report(&mut self, from: ProcessId, number: u64, finished: Vec<Finished>) {
+        for entry in finished {
+            self.take_finished(from, entry);
+        }
+        self.work_off();
+        self.open.insert(from);
+        self.send_process(from, ToProcess::Seen { report: number });
+    }
+
+    fn take_finished(&mut self, from: ProcessId, finished: Finished) {
+        let Finished { assignment, array, range, busy_ns, end } = finished;
+        let is_consistent = match &end {
+            End::Inline(blob) => blob.check().is_ok() && blob.count() == range.len(),
+            End::Stored(_) | End::Failed(_) | End::Cancelled => true,
+        };
+        let gid = self.assignments.get(&assignment).map(|assignment| assignment.group);
+        let is_known = is_consistent
+            && gid.is_some_and(|gid| self.groups.get(gid).is_none_or(|group| group.id == array));
+        let parts = if is_known { self.account(from, assignment, range) } else { Vec::new() };
+        let (Some(gid), false) = (gid, parts.is_empty()) else {
+            self.stale_count += 1;
+            if let End::Stored(_) = end {
+                self.send_process(from, ToProcess::Drop { ranges: vec![(array, range)] });
+            }
+            return;
+        };
+        self.charge(gid, range, busy_ns, &end);
+        for part in parts {
+            let states = match self.groups.get(gid) {
+                Some(group) => group.state.runs_vec(part),
+                // All of it was released while it ran.
+                None => vec![(part, State::Dropped)],
+            };
+            for (part, state) in states {
+                if state == State::Assigned(assignment) {
+                    self.apply_end(from, gid, part, range.start, &end);
+                } else if let End::Stored(_) = end {
+                    // Cancelled or dropped while it ran.
+                    let ranges = vec![(array, part)];
+                    self.send_process(from, ToProcess::Drop { ranges });
+                }
+            }
+        }
+    }
+
+    /// Takes tasks off an assignment; says which of them were on it.
+    pub(crate) fn account(
+        &mut self,
+        from: ProcessId,
+        id: AssignmentId,
+        range: Range,
+    ) -> Vec<Range> {
+        let Some(assignment) = self.assignments.get_mut(&id).filter(|one| one.process == from)
+        else {
+            return Vec::new();
+        };
+        let parts: Vec<Range> = assignment.remaining.within(range).collect();
+        let count: u32 = parts.iter().map(|part| part.len()).sum();
+        assignment.remaining.remove(range);
+        let estimate = assignment.mean_ns.saturating_mul(u64::from(count));
+        let slots = u32::from(assignment.threads) * count;
+        let (class, gid) = (assignment.class, assignment.group);
+        let is_empty = assignment.remaining.is_empty();
+        if is_empty {
+            self.assignments.remove(&id);
+        }
+        if let Some(process) = self.cluster.processes.get_mut(&from) {
+            process.demand = process.demand.saturating_sub(slots);
+            process.queued_ns = process.queued_ns.saturating_sub(estimate);
+            if is_empty {
+                process.assignments.remove(&id);
+            }
+            if let Some(worker) = self.cluster.workers.get_mut(&process.worker) {
+                worker.give_resources(self.classes.get(class), count);
+            }
+        }
+        if let Some(share) =
+            self.groups.get(gid).and_then(|group| self.shares.get_mut(&group.share))
+        {
+            share.used_ns = share.used_ns.saturating_sub(estimate);
+        }
+        parts
+    }
+
+    /// Counts the time that runs took, for their share and for estimates to come.
+    fn charge(&mut self, gid: Gid, range: Range, busy_ns: u64, end: &End) {
+        let Some(group) = self.groups.get(gid) else {
+            return;
+        };
+        let threads = group.shape(range.start).map_or(1, |shape| shape.shape.options.threads);
+        if let Some(share) = self.shares.get_mut(&group.share) {
+            share.used_ns =
+                share.used_ns.saturating_add(busy_ns.saturating_mul(u64::from(threads)));
+        }
+        if let (Some(shape), End::Inline(_) | End::Stored(_)) = (group.shape(range.start), end) {
+            let busy = Duration::from_nanos(busy_ns);
+            self.stats.measured(shape.stat, u64::from(range.len()), busy);
+        }
+    }
+
+    /// The tasks of `range` ended; `start` is the first task that `end` speaks of.
+    fn apply_end(&mut self, from: ProcessId, gid: Gid, range: Range, start: u32, end: &End) {
+        match end {
+            End::Inline(blob) => self.finish_inline(gid, range, start, blob),
+            End::Stored(sizes) => self.finish_stored(from, gid, range, start, sizes),
+            End::Failed(failure) => self.finish_failed(from, gid, range, failure),
+            // Nobody asked for it any more when it was told, and somebody does again.
+            End::Cancelled => self.recompute_assigned(gid, range, false),
+        }
+    }
+
+    fn finish_inline(&mut self, gid: Gid, range: Range, start: u32, blob: &Blob) {
+        let Some(group) = self.groups.get_mut(gid) else {
+            return;
+        };
+        let whole = range.start == start && range.len() == blob.count();
+        let piece = if whole {
+            blob.clone()
+        } else {
+            blob.slice(Range::new(range.start - start, range.end - start)).compact()
+        };
+        self.result_bytes += group.results.insert(range.start, piece) as u64;
+        group.holding.set(range, Holding::Inline);
+        self.end_tasks(gid, range, State::Done);
+    }
+
+    fn finish_stored(
+        &mut self,
+        from: ProcessId,
+        gid: Gid,
+        range: Range,
+        start: u32,
+        sizes: &[u64],
+    ) {
+        let Some(group) = self.groups.get_mut(gid) else {
+            return;
+        };
+        let parts = group.shape(range.start).map_or(1, |shape| shape.shape.options.parts);
+        for index in range {
+            let first = (index - start) as usize * parts as usize;
+            let own = sizes.get(first..first + parts as usize).unwrap_or_default();
+            let size = own.iter().fold(0u64, |sum, size| sum.saturating_add(*size));
+            group.holding.set(Range::one(index), Holding::Held(from, log2(size)));
+        }
+        if let Some(process) = self.cluster.processes.get_mut(&from) {
+            process.held.entry(gid).or_default().insert(range);
+        }
+        self.end_tasks(gid, range, State::Done);
+    }
+
+    fn finish_failed(&mut self, from: ProcessId, gid: Gid, range: Range, failure: &Failure) {
+        for index in range {
+            let Some(group) = self.groups.get_mut(gid) else {
+                return;
+            };
+            let run = group.run(index);
+            let options = group.shape(index).map(|shape| &shape.shape.options);
+            let (retries, delay) = options
+                .map_or((0, Duration::ZERO), |options| (options.retries, options.retry_delay));
+            let tries = group.tries.entry(index).or_insert(0);
+            *tries += 1;
+            let may_retry = *tries <= retries && failure.kind != FailureKind::Unrunnable;
+            if may_retry {
+                self.recompute_assigned(gid, Range::one(index), true);
+                self.delay(gid, index, delay);
+                continue;
+            }
+            group.tries.remove(&index);
+            let mut failure = failure.clone();
+            failure.origin = group.task(index);
+            failure.run = run;
+            if failure.function.is_empty() {
+                failure.function =
+                    group.shape(index).map_or(String::new(), |shape| shape.shape.name.clone());
+            }
+            if let Some(worker) = self.cluster.worker_of(from) {
+                failure.worker = Some(worker.info.name.clone());
+                failure.node = Some(worker.node.clone());
+            }
+            self.fail(gid, Range::one(index), &Arc::new(failure));
+        }
+    }
+
+    /// Holds a ready task back for a while.
+    fn delay(&mut self, gid: Gid, index: u32, delay: Duration) {
+        if delay.is_zero() {
+            return;
+        }
+        let Some(group) = self.groups.get(gid) else {
+            return;
+        };
+        let state = group.state.get(index);
+        let missing = match state {
+            State::Waiting(missing) => missing + 1,
+            State::Ready(_) => 1,
+            _ => return,
+        };
+        self.unready(gid, Range::one(index), state);
+        if let Some(group) = self.groups.get_mut(gid) {
+            group.state.set(Range::one(index), State::Waiting(missing));
+        }
+        self.delayed.insert((self.now + delay, gid, index));
+    }
+
+    pub(crate) fn end_delays(&mut self) {
+        while let Some((time, gid, index)) = self.delayed.first().copied()
+            && time <= self.now
+        {
+            self.delayed.pop_first();
+            self.work.push_back(Work::Satisfied(gid, Range::one(index)));
+        }
+        self.work_off();
+    }
+
+    /// A process says that it will not run these tasks; others may.
+    pub(crate) fn give_back(&mut self, from: ProcessId, id: AssignmentId, range: Range) {
+        let gid = self.assignments.get(&id).map(|assignment| assignment.group);
+        let parts = self.account(from, id, range);
+        self.open.insert(from);
+        let Some(gid) = gid else {
+            self.stale_count += 1;
+            return;
+        };
+        for part in parts {
+            let Some(group) = self.groups.get(gid) else {
+                return;
+            };
+            for (part, state) in group.state.runs_vec(part) {
+                if state == State::Assigned(id) {
+                    self.recompute_assigned(gid, part, false);
+                }
+            }
+        }
+        self.work_off();
+    }
+
+    /// Copies of values have arrived at a process as inputs.
+    pub(crate) fn copied(&mut self, at: ProcessId, values: &[TaskId]) {
+        for task in values {
+            let wanted = self.groups.find(task.array).filter(|gid| {
+                self.groups.get(*gid).is_some_and(|group| {
+                    task.index < group.len
+                        && matches!(group.holding.get(task.index), Holding::Held(..))
+                })
+            });
+            let Some(gid) = wanted else {
+                let ranges = vec![(task.array, Range::one(task.index))];
+                self.send_process(at, ToProcess::Drop { ranges });
+                continue;
+            };
+            let Some(group) = self.groups.get_mut(gid) else {
+                continue;
+            };
+            if matches!(group.holding.get(task.index), Holding::Held(first, _) if first == at) {
+                continue;
+            }
+            let copies = group.copies.entry(task.index).or_default();
+            if !copies.contains(&at) {
+                copies.push(at);
+            }
+            if let Some(process) = self.cluster.processes.get_mut(&at) {
+                process.copies.entry(gid).or_default().insert(Range::one(task.index));
+            }
+        }
+    }
+
+    pub(crate) fn parked(&mut self, process: ProcessId, runs: u32, slots: u32) {
+        if let Some(record) = self.cluster.processes.get_mut(&process) {
+            record.parked_runs = runs;
+            record.parked_slots = slots;
+            self.open.insert(process);
+        }
+    }
+
+    /// A client could not put a scattered value with the process that was chosen.
+    pub(crate) fn put_failed(&mut self, id: AssignmentId, message: &str) {
+        let Some(assignment) = self.assignments.get(&id) else {
+            return;
+        };
+        let (process, gid) = (assignment.process, assignment.group);
+        let scattered =
+            self.groups.get(gid).is_some_and(|group| matches!(group.inputs, Inputs::Scattered(_)));
+        if scattered {
+            tracing::warn!(%process, message, "a scattered value could not be put; trying elsewhere");
+            let all: RangeSet =
+                self.assignments.get(&id).map(|one| one.remaining.clone()).unwrap_or_default();
+            for range in all.iter() {
+                self.give_back(process, id, range);
+            }
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! POLICY: how the programs at work in a worker share its slots.
+//!
+//! A slot that is taken from a process is free only when the process says so, at a task's end.
+//! Programs with work share equally, by the number of their clients with work; who has none lends
+//! its slots to the others.
+
+use std::collections::BTreeMap;
+
+use crate::id::{ProcessId, ProgramHash, WorkerId};
+use crate::message::ToProcess;
+
+use super::Scheduler;
+use super::cluster::Stage;
+
+/// What a program asks of every worker.
+#[derive(Clone, Copy, Debug, Default)]
+struct Demand {
+    clients: u32,
+    has_ready: bool,
+}
+
+impl Scheduler {
+    /// Grants each worker's slots anew where the demand has changed.
+    pub(crate) fn share_slots(&mut self) {
+        let demand = self.demand();
+        let workers: Vec<WorkerId> = self.cluster.workers.keys().copied().collect();
+        for worker in workers {
+            self.share_slots_of(worker, &demand);
+        }
+    }
+
+    /// For each program with clients at work: how many, and whether some of it could start now.
+    fn demand(&self) -> BTreeMap<ProgramHash, Demand> {
+        let mut demand: BTreeMap<ProgramHash, Demand> = BTreeMap::new();
+        for share in self.shares.values().filter(|share| share.groups > 0) {
+            let entry = demand.entry(share.program).or_default();
+            entry.clients += 1;
+            entry.has_ready |= share.has_ready();
+        }
+        for (hash, entry) in demand.iter_mut().filter(|(_, entry)| !entry.has_ready) {
+            let processes = self.programs.get(*hash).map(|program| &program.processes);
+            entry.has_ready = processes.into_iter().flatten().any(|id| {
+                self.cluster.processes.get(id).is_some_and(|one| !one.local_ready.is_empty())
+            });
+        }
+        demand
+    }
+
+    fn share_slots_of(&mut self, id: WorkerId, demand: &BTreeMap<ProgramHash, Demand>) {
+        let Some(worker) = self.cluster.workers.get(&id) else {
+            return;
+        };
+        let slots = worker.info.slots;
+        let mut running: Vec<(ProcessId, u32)> = Vec::with_capacity(worker.processes.len());
+        for (program, process) in &worker.processes {
+            let Some(record) = self.cluster.processes.get(process) else {
+                continue;
+            };
+            if record.stage == Stage::Running {
+                let demand = demand.get(program).copied().unwrap_or_default();
+                let has_work = record.demand > 0 || demand.has_ready;
+                running.push((*process, if has_work { demand.clients.max(1) } else { 0 }));
+            }
+        }
+        let targets = divide(slots, &running);
+        for (process, target) in &targets {
+            self.set_slots(*process, *target, true);
+        }
+        let occupied = targets
+            .iter()
+            .filter_map(|(process, _)| self.cluster.processes.get(process))
+            .map(|process| process.occupied)
+            .sum::<u32>();
+        let mut free = slots.saturating_sub(occupied);
+        for (process, target) in targets {
+            let Some(record) = self.cluster.processes.get(&process) else {
+                continue;
+            };
+            let more = target.saturating_sub(record.occupied).min(free);
+            if more > 0 && record.granted == record.occupied {
+                free -= more;
+                self.set_slots(process, record.granted + more, false);
+            }
+        }
+    }
+
+    fn set_slots(&mut self, id: ProcessId, slots: u32, only_less: bool) {
+        let Some(process) = self.cluster.processes.get_mut(&id) else {
+            return;
+        };
+        let is_change = if only_less { slots < process.granted } else { slots != process.granted };
+        if !is_change {
+            return;
+        }
+        process.granted = slots;
+        process.occupied = process.occupied.max(slots);
+        self.open.insert(id);
+        self.send_process(id, ToProcess::SetSlots { slots });
+    }
+
+    /// A process confirms that it uses no more than it was granted.
+    pub(crate) fn slots_freed(&mut self, id: ProcessId, slots: u32) {
+        if let Some(process) = self.cluster.processes.get_mut(&id)
+            && process.granted == slots
+        {
+            process.occupied = slots;
+        }
+    }
+}
+
+/// Divides `slots` by weight. Without any weight the first one has all: it may need them soon.
+fn divide(slots: u32, weights: &[(ProcessId, u32)]) -> Vec<(ProcessId, u32)> {
+    let total: u64 = weights.iter().map(|(_, weight)| u64::from(*weight)).sum();
+    if total == 0 {
+        return Vec::new();
+    }
+    let mut left = slots;
+    let mut targets: Vec<(ProcessId, u32)> = weights
+        .iter()
+        .map(|(process, weight)| {
+            let part = (u64::from(slots) * u64::from(*weight) / total) as u32;
+            left -= part;
+            (*process, part)
+        })
+        .collect();
+    // What division leaves over goes to those with work, those with least first.
+    let mut order: Vec<usize> = (0..targets.len()).filter(|nth| weights[*nth].1 > 0).collect();
+    order.sort_by_key(|nth| (targets[*nth].1, targets[*nth].0));
+    for nth in order.into_iter().cycle().take(left as usize) {
+        targets[nth].1 += 1;
+    }
+    targets
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(slots: u32, weights: &[u32], expected: &[u32]) {
+        let weights: Vec<_> = weights.iter().zip(0..).map(|(w, id)| (ProcessId(id), *w)).collect();
+        let targets: Vec<u32> = divide(slots, &weights).into_iter().map(|(_, part)| part).collect();
+        assert_eq!(targets, expected);
+    }
+
+    #[test]
+    fn slots_follow_weights() {
+        check(4, &[1], &[4]);
+        check(4, &[1, 1], &[2, 2]);
+        check(4, &[0, 1], &[0, 4]);
+        check(5, &[1, 1], &[3, 2]);
+        check(8, &[3, 1], &[6, 2]);
+        check(2, &[1, 1, 1], &[1, 1, 0]);
+        check(4, &[0, 0], &[]);
+    }
+}

@@ -1,0 +1,606 @@
+//! POLICY: which process gets which ready tasks, and how many at a time.
+//!
+//! Ready work stays here until a process has room (late binding). First every idle slot gets a
+//! run, the emptiest process first; then windows are filled, so that a process has work for the
+//! time of a round trip. A window is sized in time by the measured mean of the function: tasks that
+//! take longer than the window are handed out one per slot, so that they need not be stolen back.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::blob::Blob;
+use crate::failure::{Failure, FailureKind};
+use crate::id::{AssignmentId, ProcessId, ProgramHash};
+use crate::message::{Assign, Feed, Param, Place, Source, ToClient, ToProcess};
+use crate::range::{Range, RangeSet};
+
+use super::cluster::Stage;
+use super::graph::taken;
+use super::group::{Gid, Group, Holding, Inputs, State};
+use super::ready::{ClassNo, ReadyKey, ShareNo};
+use super::{Assignment, Scheduler};
+
+/// How much work a process should have ahead, per slot. Two round trips take well below 1 ms; the
+/// rest is for the time that a busy machine takes to schedule a thread.
+const WINDOW: Duration = Duration::from_millis(8);
+
+/// The most bytes of inputs that an assignment carries, so that its frame stays below 1 MiB.
+const FEED_BYTES_MAX: usize = 256 * 1024;
+
+/// What one input that is named and not carried costs in a frame, at most.
+const SOURCE_BYTES: usize = 40;
+
+/// The most tasks of one assignment.
+const ASSIGN_TASKS_MAX: u32 = 64 * 1024;
+
+/// A value that takes longer than this to move is left to its holder, at a gigabyte per second.
+const MOVE_BYTES_PER_MS: u64 = 1_000_000;
+
+/// Where the next work for a process comes from.
+#[derive(Clone, Copy, Debug)]
+enum Pick {
+    /// Ready tasks tied to no process.
+    Central { gid: Gid },
+    /// Ready tasks whose inputs this process has.
+    Local { owner: ProcessId, key: ReadyKey },
+}
+
+impl Scheduler {
+    /// Hands out ready work as far as there is room.
+    pub(crate) fn place(&mut self) {
+        let open: Vec<ProcessId> = self.open.iter().copied().collect();
+        let mut order: Vec<(u64, ProcessId)> = Vec::with_capacity(open.len());
+        for id in open {
+            match self.cluster.processes.get(&id) {
+                Some(process) if process.stage == Stage::Running => {
+                    let load = u64::from(process.load()) * 1000 / u64::from(process.granted.max(1));
+                    order.push((load, id));
+                }
+                _ => {
+                    self.open.remove(&id);
+                }
+            }
+        }
+        order.sort_unstable();
+        for (_, id) in &order {
+            while let Some(idle) = self.idle_slots(*id)
+                && self.fill(*id, idle, false)
+            {}
+        }
+        for (_, id) in &order {
+            while self.fill(*id, 0, true) {}
+        }
+        // Those that could take more stay open; nothing that they could take is left.
+        for (_, id) in order {
+            let is_full = self.cluster.processes.get(&id).is_none_or(|process| {
+                process.idle_slots() == 0 && process.queued_ns >= window_ns(process.granted)
+            });
+            if is_full {
+                self.open.remove(&id);
+            }
+        }
+    }
+
+    fn idle_slots(&self, id: ProcessId) -> Option<u32> {
+        let process = self.cluster.processes.get(&id)?;
+        let worker = self.cluster.workers.get(&process.worker)?;
+        let idle = process.idle_slots();
+        (idle > 0 && !worker.leaving).then_some(idle)
+    }
+
+    /// Gives one assignment to a process; says whether there was one to give.
+    fn fill(&mut self, id: ProcessId, idle: u32, ahead: bool) -> bool {
+        let Some(pick) = self.pick(id, ahead) else {
+            return false;
+        };
+        let (gid, tasks) = match pick {
+            Pick::Central { gid } => {
+                let Some(first) = self.groups.get(gid).and_then(|group| group.ready.first()) else {
+                    return false;
+                };
+                (gid, first)
+            }
+            Pick::Local { owner, key } => {
+                let set =
+                    self.cluster.processes.get(&owner).and_then(|one| one.local_ready.get(&key));
+                let Some(first) = set.and_then(RangeSet::first) else {
+                    return false;
+                };
+                (key.group, first)
+            }
+        };
+        let count = self.count_for(id, gid, tasks, idle, ahead);
+        if count == 0 {
+            return false;
+        }
+        self.assign(id, gid, Range::new(tasks.start, tasks.start + count.min(tasks.len())))
+    }
+
+    /// What goes first for this process. Its own local work wins a tie.
+    fn pick(&self, id: ProcessId, ahead: bool) -> Option<Pick> {
+        let process = self.cluster.processes.get(&id)?;
+        let local = process.local_ready.keys().next().copied();
+        let central = self.pick_central(id, process.program);
+        match (local, central) {
+            (Some(local), Some(central)) if central < local => {
+                Some(Pick::Central { gid: central.group })
+            }
+            (Some(key), _) => Some(Pick::Local { owner: id, key }),
+            (None, Some(key)) => Some(Pick::Central { gid: key.group }),
+            (None, None) if !ahead => self.pick_foreign(id),
+            (None, None) => None,
+        }
+    }
+
+    /// The head of the queue of the client whose turn it is.
+    fn pick_central(&self, id: ProcessId, program: ProgramHash) -> Option<ReadyKey> {
+        let process = self.cluster.processes.get(&id)?;
+        let worker = self.cluster.workers.get(&process.worker)?;
+        let is_crowded = process.parked_runs >= PARKED_RUNS_MAX;
+        let head = |share: &super::Share| {
+            let suited = share.queues.iter().filter(|(class, _)| {
+                let requirement = self.classes.get(**class);
+                **class == ClassNo::ANY
+                    || (worker.suits(requirement) && worker.resource_room(requirement) > 0)
+            });
+            let heads = suited.filter_map(|(_, queue)| {
+                if is_crowded {
+                    queue.iter().find(|key| {
+                        self.groups.get(key.group).is_some_and(|group| group.nested_in == Some(id))
+                    })
+                } else {
+                    queue.first()
+                }
+            });
+            heads.min().copied()
+        };
+        let mut best: Option<(u64, ShareNo, ReadyKey)> = None;
+        for (number, share) in &self.shares {
+            if share.program == program
+                && share.has_ready()
+                && best.is_none_or(|(used, ..)| share.used_ns < used)
+                && let Some(key) = head(share)
+            {
+                best = Some((share.used_ns, *number, key));
+            }
+        }
+        best.map(|(.., key)| key)
+    }
+
+    /// Work that waits for another process, if that one is busy for longer than a move takes.
+    fn pick_foreign(&self, id: ProcessId) -> Option<Pick> {
+        let process = self.cluster.processes.get(&id)?;
+        let worker = self.cluster.workers.get(&process.worker)?;
+        let program = self.programs.get(process.program)?;
+        for owner_id in &program.processes {
+            let Some(owner) = self.cluster.processes.get(owner_id) else {
+                continue;
+            };
+            let Some((key, set)) = owner.local_ready.iter().next() else {
+                continue;
+            };
+            let Some(first) = set.first() else { continue };
+            let Some(group) = self.groups.get(key.group) else {
+                continue;
+            };
+            let requirement = self.classes.get(group.class(first.start));
+            let suits = worker.suits(requirement) && worker.resource_room(requirement) > 0;
+            let wait_ns = owner.queued_ns / u64::from(owner.granted.max(1));
+            let mut bytes = 0u64;
+            self.for_each_input(key.group, first.start, &mut |group, input| {
+                if let Holding::Held(holder, log2) = group.holding.get(input)
+                    && holder != id
+                {
+                    bytes = bytes.saturating_add(1 << log2.min(62));
+                }
+            });
+            let move_ns = (bytes / MOVE_BYTES_PER_MS + 1) * 1_000_000;
+            if *owner_id != id && suits && wait_ns > move_ns {
+                return Some(Pick::Local { owner: *owner_id, key: *key });
+            }
+        }
+        None
+    }
+
+    /// How many of `tasks` to give to a process in one assignment.
+    fn count_for(&self, id: ProcessId, gid: Gid, tasks: Range, idle: u32, ahead: bool) -> u32 {
+        let (Some(process), Some(group)) = (self.cluster.processes.get(&id), self.groups.get(gid))
+        else {
+            return 0;
+        };
+        let Some(worker) = self.cluster.workers.get(&process.worker) else {
+            return 0;
+        };
+        let requirement = self.classes.get(group.class(tasks.start));
+        let threads = u32::from(requirement.threads);
+        let by_resources = worker.resource_room(requirement).min(ASSIGN_TASKS_MAX);
+        if !ahead {
+            // A task that wants more slots than are idle waits until they are: it would only hold
+            // up others in the process.
+            return (idle / threads).min(by_resources);
+        }
+        if worker.leaving || threads > 1 || !requirement.resources.is_empty() {
+            return 0;
+        }
+        let stat = group.shape(tasks.start).map(|shape| shape.stat);
+        let Some((mean, runs)) =
+            stat.and_then(|stat| Some((self.stats.mean_ns(stat)?, self.stats.runs(stat))))
+        else {
+            return 0;
+        };
+        let room_ns = window_ns(process.granted).saturating_sub(process.queued_ns);
+        // As in slow start: no more ahead than have proved short so far.
+        let room = (room_ns / mean.max(1)).min(runs).min(u64::from(ASSIGN_TASKS_MAX));
+        // What is left is shared out, so that no process sits idle beside a full one.
+        let (left, slots) = self.left_to_share(process.program, group, tasks);
+        let fair = (left * u64::from(process.granted)).div_ceil(slots.max(1));
+        room.min(fair.max(u64::from(process.granted))).min(u64::from(by_resources)) as u32
+    }
+
+    /// Ready tasks of the group, and the slots of the program's processes.
+    fn left_to_share(&self, program: ProgramHash, group: &Group, tasks: Range) -> (u64, u64) {
+        let slots = self.programs.get(program).map_or(1, |program| {
+            let granted = program.processes.iter().filter_map(|id| self.cluster.processes.get(id));
+            granted.map(|process| u64::from(process.granted)).sum()
+        });
+        (group.ready.len().max(u64::from(tasks.len())), slots)
+    }
+
+    /// Hands the first tasks of `tasks` to a process, as many as one assignment can say.
+    fn assign(&mut self, id: ProcessId, gid: Gid, tasks: Range) -> bool {
+        let Some((tasks, payload)) = self.cut(gid, tasks) else {
+            return false;
+        };
+        let Some(group) = self.groups.get(gid) else {
+            return false;
+        };
+        let Some(shape) = group.shape(tasks.start) else {
+            return false;
+        };
+        let options = shape.shape.options.clone();
+        let (class, stat, function) = (shape.class, shape.stat, shape.shape.function);
+        let Some((tasks, params)) = self.feeds(id, gid, tasks) else {
+            self.refuse_oversized(gid, tasks.start);
+            return true;
+        };
+        let payload = payload.slice(Range::new(0, tasks.len()));
+        let assignment = AssignmentId(self.next_assignment);
+        self.next_assignment += 1;
+        let mean_ns = self.stats.mean_ns(stat).unwrap_or(0);
+        let Some(group) = self.groups.get_mut(gid) else {
+            return false;
+        };
+        let runs: Vec<(Range, u32)> =
+            group.runs.within(tasks).map(|(part, run)| (part, *run)).collect();
+        let (array, depth, share, nested_in) =
+            (group.id, group.depth, group.share, group.nested_in);
+        let holders = self.holders_named(&params, id);
+        let name = options.name.clone();
+        self.mark_assigned(id, gid, tasks, assignment);
+        let record = Assignment {
+            process: id,
+            group: gid,
+            remaining: RangeSet::from(tasks),
+            class,
+            threads: options.threads,
+            mean_ns,
+        };
+        self.assignments.insert(assignment, record);
+        let estimate = mean_ns.saturating_mul(u64::from(tasks.len()));
+        if let Some(share) = self.shares.get_mut(&share) {
+            share.used_ns = share.used_ns.saturating_add(estimate);
+        }
+        if let Some(process) = self.cluster.processes.get_mut(&id) {
+            process.assignments.insert(assignment);
+            process.demand += u32::from(options.threads) * tasks.len();
+            process.queued_ns = process.queued_ns.saturating_add(estimate);
+            if let Some(worker) = self.cluster.workers.get_mut(&process.worker) {
+                worker.take_resources(self.classes.get(class), tasks.len());
+            }
+        }
+        self.introduce(id, holders);
+        let message = Assign {
+            assignment,
+            array,
+            range: tasks,
+            function,
+            name,
+            depth,
+            priority: options.priority,
+            threads: options.threads,
+            parts: options.parts,
+            nested_here: nested_in == Some(id),
+            timeout: options.timeout,
+            payload,
+            params,
+            runs,
+        };
+        self.send_process(id, ToProcess::Assign(message));
+        true
+    }
+
+    fn mark_assigned(&mut self, id: ProcessId, gid: Gid, tasks: Range, assignment: AssignmentId) {
+        let Some(group) = self.groups.get(gid) else {
+            return;
+        };
+        for (part, state) in group.state.runs_vec(tasks) {
+            self.unready(gid, part, state);
+        }
+        if let Some(group) = self.groups.get_mut(gid) {
+            group.state.set(tasks, State::Assigned(assignment));
+        }
+        debug_assert!(self.cluster.processes.contains_key(&id));
+    }
+
+    /// The first tasks of `tasks` that have one shape and whose payload lies in one piece.
+    fn cut(&self, gid: Gid, tasks: Range) -> Option<(Range, Blob)> {
+        let group = self.groups.get(gid)?;
+        let mut tasks = tasks;
+        if let Inputs::Edges(batch) = &group.inputs {
+            let shape = batch.shape_of[tasks.start as usize];
+            let same = tasks.iter().take_while(|index| batch.shape_of[*index as usize] == shape);
+            tasks.end = tasks.start + same.count() as u32;
+        }
+        if !group.has_payload() {
+            return Some((tasks, Blob::empty(tasks.len())));
+        }
+        let payload = group.payload.slice(tasks)?;
+        // The piece may be one large slice for all, or less than was asked for.
+        let mut count = payload.count();
+        if payload.byte_len() > FEED_BYTES_MAX {
+            let mut bytes = 0;
+            let fits = payload.iter().take_while(|string| {
+                bytes += string.len();
+                bytes <= FEED_BYTES_MAX
+            });
+            count = (fits.count() as u32).max(1);
+        }
+        let tasks = Range::new(tasks.start, tasks.start + count);
+        Some((tasks, payload.slice(Range::new(0, count))))
+    }
+
+    /// Where each parameter comes from, for as many of `tasks` as one frame can say; `None` if not
+    /// even one task's inputs fit.
+    fn feeds(&self, id: ProcessId, gid: Gid, tasks: Range) -> Option<(Range, Vec<Feed>)> {
+        let group = self.groups.get(gid)?;
+        let shape = group.shape(tasks.start)?;
+        let mut feeds: Vec<Feed> = Vec::with_capacity(shape.shape.params.len());
+        let mut bytes = 0;
+        for (param, upstream) in shape.shape.params.iter().zip(&shape.param_groups) {
+            let shared = |range: Range, bytes: &mut usize| -> Option<Vec<Source>> {
+                let group = upstream.and_then(|gid| self.groups.get(gid));
+                range
+                    .iter()
+                    .map(|input| self.source(id, group?, input, part_of(param), bytes))
+                    .collect()
+            };
+            feeds.push(match param {
+                Param::Inline => Feed::Inline,
+                Param::One { task, .. } => {
+                    Feed::One(shared(Range::one(task.index), &mut bytes)?.pop()?)
+                }
+                Param::All { range, .. } => Feed::List(shared(*range, &mut bytes)?),
+                Param::Each { .. } | Param::Edge => Feed::Each(Vec::new()),
+                Param::Block { .. } | Param::Edges => Feed::Lists(Vec::new()),
+            });
+        }
+        if bytes > FEED_BYTES_MAX {
+            return None;
+        }
+        let is_per_task = |feed: &Feed| matches!(feed, Feed::Each(_) | Feed::Lists(_));
+        if !feeds.iter().any(is_per_task) {
+            return Some((tasks, feeds));
+        }
+        let mut done = tasks.start;
+        for index in tasks {
+            let own = self.own_sources(id, gid, index, &mut bytes)?;
+            if bytes > FEED_BYTES_MAX {
+                break;
+            }
+            for (feed, sources) in feeds.iter_mut().filter(|feed| is_per_task(feed)).zip(own) {
+                match feed {
+                    Feed::Each(all) => all.extend(sources),
+                    Feed::Lists(all) => all.push(sources),
+                    Feed::Inline | Feed::One(_) | Feed::List(_) => {}
+                }
+            }
+            done = index + 1;
+        }
+        (done > tasks.start).then(|| (Range::new(tasks.start, done), feeds))
+    }
+
+    /// The sources of one task for each parameter that is its own.
+    fn own_sources(
+        &self,
+        id: ProcessId,
+        gid: Gid,
+        index: u32,
+        bytes: &mut usize,
+    ) -> Option<Vec<Vec<Source>>> {
+        let group = self.groups.get(gid)?;
+        let shape = group.shape(index)?;
+        let mut own = Vec::new();
+        let mut edges = match &group.inputs {
+            Inputs::Edges(batch) => batch.edges_of(index),
+            _ => &[],
+        };
+        for (param, upstream) in shape.shape.params.iter().zip(&shape.param_groups) {
+            match param {
+                Param::Inline | Param::One { .. } | Param::All { .. } => {}
+                Param::Each { .. } | Param::Block { .. } => {
+                    let upstream = self.groups.get((*upstream)?)?;
+                    let range = taken(param, index);
+                    let part = part_of(param);
+                    let sources =
+                        range.iter().map(|input| self.source(id, upstream, input, part, bytes));
+                    own.push(sources.collect::<Option<Vec<Source>>>()?);
+                }
+                Param::Edge | Param::Edges => {
+                    let count = if *param == Param::Edge { 1 } else { edges.len() };
+                    let (now, rest) = edges.split_at_checked(count)?;
+                    edges = rest;
+                    let sources = now.iter().map(|edge| {
+                        self.source(id, self.groups.get(edge.group)?, edge.index, edge.part, bytes)
+                    });
+                    own.push(sources.collect::<Option<Vec<Source>>>()?);
+                }
+            }
+        }
+        Some(own)
+    }
+
+    /// Where the value of `input` is, and what it adds to the frame.
+    fn source(
+        &self,
+        _for_process: ProcessId,
+        group: &Group,
+        input: u32,
+        part: u16,
+        bytes: &mut usize,
+    ) -> Option<Source> {
+        let place = match group.holding.get(input) {
+            Holding::Inline => {
+                let value: Bytes = group.results.slice(Range::one(input))?.get_bytes(0);
+                *bytes += value.len();
+                Place::Inline(value)
+            }
+            Holding::Held(first, _) => {
+                let mut holders = vec![first];
+                holders.extend(group.copies.get(&input).into_iter().flatten());
+                Place::Held(holders)
+            }
+            Holding::Nowhere => return None,
+        };
+        *bytes += SOURCE_BYTES;
+        Some(Source { task: group.task(input), part, place })
+    }
+
+    /// One task's inputs are more than a message can carry.
+    fn refuse_oversized(&mut self, gid: Gid, index: u32) {
+        let Some(group) = self.groups.get(gid) else {
+            return;
+        };
+        let failure = Failure::of_scheduler(
+            FailureKind::Unrunnable,
+            "its inputs are too many for one task; combine them with `tree`",
+            group.task(index),
+        );
+        self.fail(gid, Range::one(index), &failure.into());
+        self.work_off();
+    }
+
+    fn holders_named(&self, params: &[Feed], id: ProcessId) -> Vec<ProcessId> {
+        let mut holders = Vec::new();
+        let mut note = |source: &Source| {
+            if let Place::Held(named) = &source.place {
+                holders.extend(named.iter().copied().filter(|holder| *holder != id));
+            }
+        };
+        for feed in params {
+            match feed {
+                Feed::Inline => {}
+                Feed::One(source) => note(source),
+                Feed::Each(sources) | Feed::List(sources) => sources.iter().for_each(&mut note),
+                Feed::Lists(lists) => lists.iter().flatten().for_each(&mut note),
+            }
+        }
+        holders.sort_unstable();
+        holders.dedup();
+        holders
+    }
+
+    /// Tells a process where others listen, once each.
+    fn introduce(&mut self, id: ProcessId, holders: Vec<ProcessId>) {
+        for holder in holders {
+            let Some(contact) = self.cluster.processes.get(&holder).map(|one| one.contact.clone())
+            else {
+                continue;
+            };
+            let is_new =
+                self.cluster.processes.get_mut(&id).is_some_and(|one| one.knows.insert(holder));
+            if is_new {
+                self.send_process(id, ToProcess::Peer { process: holder, contact });
+            }
+        }
+    }
+
+    /// Has clients put scattered values with the processes that hold least.
+    pub(crate) fn place_puts(&mut self) {
+        let programs: Vec<ProgramHash> = self.puts.keys().copied().collect();
+        for hash in programs {
+            loop {
+                let Some((gid, index)) =
+                    self.puts.get(&hash).and_then(|puts| puts.first().copied())
+                else {
+                    self.puts.remove(&hash);
+                    break;
+                };
+                let Some(process) = self.put_target(hash, gid) else {
+                    break;
+                };
+                self.put(hash, gid, index, process);
+            }
+        }
+    }
+
+    fn put_target(&self, hash: ProgramHash, gid: Gid) -> Option<ProcessId> {
+        let group = self.groups.get(gid)?;
+        let requirement = self.classes.get(group.class(0));
+        let program = self.programs.get(hash)?;
+        let suited = program.processes.iter().filter_map(|id| {
+            let process = self.cluster.processes.get(id)?;
+            let worker = self.cluster.workers.get(&process.worker)?;
+            let fits =
+                process.stage == Stage::Running && !worker.leaving && worker.suits(requirement);
+            fits.then(|| {
+                let values: u64 = process.held.values().map(RangeSet::len).sum();
+                (values + process.assignments.len() as u64, *id)
+            })
+        });
+        suited.min().map(|(_, id)| id)
+    }
+
+    fn put(&mut self, hash: ProgramHash, gid: Gid, index: u32, process: ProcessId) {
+        if let Some(puts) = self.puts.get_mut(&hash) {
+            puts.remove(&(gid, index));
+        }
+        let assignment = AssignmentId(self.next_assignment);
+        self.next_assignment += 1;
+        let Some(record) = self.cluster.processes.get_mut(&process) else {
+            return;
+        };
+        record.assignments.insert(assignment);
+        let contact = record.contact.clone();
+        let Some(group) = self.groups.get_mut(gid) else {
+            return;
+        };
+        group.state.set(Range::one(index), State::Assigned(assignment));
+        let (task, client) = (group.task(index), group.id.client);
+        let class = group.class(index);
+        let record = Assignment {
+            process,
+            group: gid,
+            remaining: RangeSet::from(Range::one(index)),
+            class,
+            threads: 0,
+            mean_ns: 0,
+        };
+        self.assignments.insert(assignment, record);
+        self.send_client(client, ToClient::Put { task, assignment, process, contact });
+    }
+}
+
+/// Past so many runs that wait for nested tasks, a process starts only tasks nested in it.
+pub(crate) const PARKED_RUNS_MAX: u32 = 256;
+
+fn window_ns(slots: u32) -> u64 {
+    u64::from(slots) * WINDOW.as_nanos() as u64
+}
+
+fn part_of(param: &Param) -> u16 {
+    match param {
+        Param::Each { part, .. } | Param::One { part, .. } => *part,
+        _ => 0,
+    }
+}

@@ -1,0 +1,388 @@
+//! Getting programs to nodes, starting their processes, and ending them when nobody needs them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::failure::{Failure, FailureKind};
+use crate::id::{ClientId, NannyId, Peer, ProcessId, ProgramHash, WorkerId};
+use crate::message::{Contact, Launch, ProgramInfo, Surroundings, ToClient, ToNanny, ToProcess};
+use crate::time::Time;
+
+use super::cluster::{Process, Stage};
+use super::group::{Gid, State};
+use super::{Action, PROGRAM_IDLE, Scheduler};
+
+/// How many nannies one source serves at a time.
+const SERVED_MAX: usize = 4;
+
+/// After a launch failed, the next one in that worker waits: first so long, then twice, and so on.
+const RELAUNCH_DELAY: Duration = Duration::from_millis(200);
+
+/// After so many failed launches in a row a worker is not tried again for a program.
+const LAUNCHES_FAILED_MAX: u32 = 3;
+
+/// A program that clients have announced.
+#[derive(Debug)]
+pub(crate) struct Program {
+    pub(crate) info: ProgramInfo,
+    pub(crate) surroundings: Surroundings,
+    /// Clients that brought it and are connected, without nested ones.
+    pub(crate) clients: BTreeSet<ClientId>,
+    pub(crate) processes: BTreeSet<ProcessId>,
+    /// Nannies that have its bytes.
+    holders: BTreeSet<NannyId>,
+    /// Whether the scheduler's process has them.
+    is_stored: bool,
+    /// The client that was asked to send them.
+    asked: Option<ClientId>,
+    /// Nannies that want the bytes and have no source yet, in order.
+    wanting: Vec<NannyId>,
+    /// Who is being served by whom; `None` is the scheduler.
+    fetching: BTreeMap<NannyId, Option<NannyId>>,
+    /// Workers in which it could not be started: how often in a row, and when to try again.
+    failed: BTreeMap<WorkerId, (u32, Time, String)>,
+    idle_since: Option<Time>,
+}
+
+/// All programs.
+#[derive(Debug, Default)]
+pub(crate) struct Programs {
+    programs: BTreeMap<ProgramHash, Program>,
+}
+
+impl Programs {
+    pub(crate) fn get(&self, hash: ProgramHash) -> Option<&Program> {
+        self.programs.get(&hash)
+    }
+
+    pub(crate) fn add_client(
+        &mut self,
+        client: ClientId,
+        info: ProgramInfo,
+        surroundings: Surroundings,
+        is_nested: bool,
+    ) {
+        let program = self.programs.entry(info.hash).or_insert_with(|| Program {
+            info: info.clone(),
+            surroundings: surroundings.clone(),
+            clients: BTreeSet::new(),
+            processes: BTreeSet::new(),
+            holders: BTreeSet::new(),
+            is_stored: false,
+            asked: None,
+            wanting: Vec::new(),
+            fetching: BTreeMap::new(),
+            failed: BTreeMap::new(),
+            idle_since: None,
+        });
+        if !is_nested {
+            // The newest client's path and surroundings are the likeliest to be right.
+            program.info = info;
+            program.surroundings = surroundings;
+            program.clients.insert(client);
+            program.failed.clear();
+            program.idle_since = None;
+        }
+    }
+
+    pub(crate) fn remove_client(&mut self, hash: ProgramHash, client: ClientId) {
+        if let Some(program) = self.programs.get_mut(&hash) {
+            program.clients.remove(&client);
+            if program.asked == Some(client) {
+                program.asked = None;
+            }
+        }
+    }
+
+    pub(crate) fn remove_process(&mut self, hash: ProgramHash, process: ProcessId) {
+        if let Some(program) = self.programs.get_mut(&hash) {
+            program.processes.remove(&process);
+        }
+    }
+
+    pub(crate) fn remove_nanny(&mut self, nanny: NannyId) {
+        for program in self.programs.values_mut() {
+            program.holders.remove(&nanny);
+            program.wanting.retain(|wanting| *wanting != nanny);
+            program.fetching.remove(&nanny);
+            let orphans: Vec<NannyId> = program
+                .fetching
+                .iter()
+                .filter(|(_, source)| **source == Some(nanny))
+                .map(|(fetcher, _)| *fetcher)
+                .collect();
+            // They will report the failure; the place is free now.
+            for orphan in orphans {
+                program.fetching.remove(&orphan);
+            }
+        }
+    }
+
+    pub(crate) fn next_timeout(&self) -> Option<Time> {
+        let ends = self.programs.values().filter_map(|one| Some(one.idle_since? + PROGRAM_IDLE));
+        let retries = self.programs.values().flat_map(|one| {
+            let failed = one.failed.values();
+            failed.filter(|(count, ..)| *count < LAUNCHES_FAILED_MAX).map(|(_, time, _)| *time)
+        });
+        ends.chain(retries).min()
+    }
+}
+
+impl Scheduler {
+    /// Sees to it that each program with clients or work has a process in each worker.
+    pub(crate) fn launch_processes(&mut self) {
+        let hashes: Vec<ProgramHash> = self.programs.programs.keys().copied().collect();
+        let busy: BTreeSet<ProgramHash> = self
+            .shares
+            .values()
+            .filter(|share| share.groups > 0)
+            .map(|share| share.program)
+            .collect();
+        for hash in hashes {
+            let is_needed = busy.contains(&hash)
+                || self.programs.get(hash).is_some_and(|program| !program.clients.is_empty());
+            let Some(program) = self.programs.programs.get_mut(&hash) else {
+                continue;
+            };
+            if !is_needed {
+                program.idle_since.get_or_insert(self.now);
+                continue;
+            }
+            program.idle_since = None;
+            if program.processes.len() < self.cluster.workers.len() {
+                self.launch_missing(hash);
+            }
+        }
+    }
+
+    fn launch_missing(&mut self, hash: ProgramHash) {
+        let Some(program) = self.programs.get(hash) else {
+            return;
+        };
+        let may_try = |id: &WorkerId| {
+            program
+                .failed
+                .get(id)
+                .is_none_or(|(count, time, _)| *count < LAUNCHES_FAILED_MAX && *time <= self.now)
+        };
+        let missing: Vec<WorkerId> = self
+            .cluster
+            .workers
+            .iter()
+            .filter(|(id, worker)| {
+                !worker.leaving && !worker.processes.contains_key(&hash) && may_try(id)
+            })
+            .map(|(id, _)| *id)
+            .collect();
+        for worker in missing {
+            self.launch(hash, worker);
+        }
+    }
+
+    fn launch(&mut self, hash: ProgramHash, worker: WorkerId) {
+        let id = ProcessId(self.fresh_id());
+        let Some(record) = self.cluster.workers.get_mut(&worker) else {
+            return;
+        };
+        let Some(program) = self.programs.programs.get_mut(&hash) else {
+            return;
+        };
+        record.processes.insert(hash, id);
+        program.processes.insert(id);
+        let nanny = record.nanny;
+        self.cluster.processes.insert(id, Process::new(worker, nanny, hash));
+        let launch = Launch {
+            process: id,
+            worker,
+            program: program.info.clone(),
+            surroundings: program.surroundings.clone(),
+        };
+        self.send_nanny(nanny, ToNanny::Launch(launch));
+    }
+
+    /// A process could not be started, or ended before it registered.
+    pub(crate) fn launch_failed(&mut self, process: ProcessId, message: &str) {
+        let Some(record) = self.cluster.processes.get(&process) else {
+            return;
+        };
+        let (hash, worker) = (record.program, record.worker);
+        self.lose_process(process, message);
+        let now = self.now;
+        let Some(program) = self.programs.programs.get_mut(&hash) else {
+            return;
+        };
+        let (count, time, why) = program.failed.entry(worker).or_insert((0, now, String::new()));
+        *count += 1;
+        *time = now + RELAUNCH_DELAY * (1 << (*count).min(5));
+        message.clone_into(why);
+        let is_final = *count >= LAUNCHES_FAILED_MAX;
+        let clients: Vec<ClientId> = program.clients.iter().copied().collect();
+        tracing::warn!(program = %hash, %worker, message, "a program could not be started");
+        if is_final {
+            let text = format!("the program can't be started in a worker: {message}");
+            for client in clients {
+                self.send_client(client, ToClient::Warning { message: text.clone() });
+            }
+            self.fail_if_nowhere(hash);
+        }
+    }
+
+    /// A program that no worker can run fails its tasks, rather than let them wait for ever.
+    fn fail_if_nowhere(&mut self, hash: ProgramHash) {
+        let Some(program) = self.programs.get(hash) else {
+            return;
+        };
+        let is_hopeless = |id: &WorkerId| {
+            program.failed.get(id).is_some_and(|(count, ..)| *count >= LAUNCHES_FAILED_MAX)
+        };
+        if !program.processes.is_empty() || !self.cluster.workers.keys().all(is_hopeless) {
+            return;
+        }
+        let Some((_, _, why)) = program.failed.values().next().cloned() else {
+            return;
+        };
+        let gids: Vec<Gid> = self
+            .groups
+            .by_gid
+            .iter()
+            .filter(|(_, group)| {
+                self.shares.get(&group.share).is_some_and(|share| share.program == hash)
+            })
+            .map(|(gid, _)| *gid)
+            .collect();
+        for gid in gids {
+            let Some(group) = self.groups.get(gid) else {
+                continue;
+            };
+            for (part, state) in group.state.runs_vec(group.all()) {
+                if matches!(state, State::Ready(_)) {
+                    let Some(group) = self.groups.get(gid) else {
+                        break;
+                    };
+                    let failure = Failure::of_scheduler(
+                        FailureKind::Unrunnable,
+                        format!("no worker can start the program: {why}"),
+                        group.task(part.start),
+                    );
+                    self.fail(gid, part, &failure.into());
+                }
+            }
+        }
+        self.work_off();
+    }
+
+    /// Ends the processes of programs that nobody has needed for a while.
+    pub(crate) fn end_idle_programs(&mut self) {
+        let over: Vec<ProgramHash> = self
+            .programs
+            .programs
+            .iter()
+            .filter(|(_, one)| one.idle_since.is_some_and(|since| since + PROGRAM_IDLE <= self.now))
+            .map(|(hash, _)| *hash)
+            .collect();
+        for hash in over {
+            let Some(program) = self.programs.programs.remove(&hash) else {
+                continue;
+            };
+            for process in program.processes {
+                self.end_process(process, "nobody needs its program any more");
+            }
+            if program.is_stored {
+                self.actions.push_back(Action::ForgetProgram(hash));
+            }
+        }
+    }
+
+    /// Has a process end itself. It takes no part in anything from now on.
+    fn end_process(&mut self, id: ProcessId, reason: &str) {
+        if let Some(process) = self.cluster.processes.get_mut(&id) {
+            process.stage = Stage::Ending;
+            let message = ToProcess::Exit { reason: reason.to_owned() };
+            self.send_process(id, message);
+            self.lose_process(id, reason);
+            self.actions.push_back(Action::Close(Peer::Process(id), reason.to_owned()));
+        }
+    }
+
+    /// A nanny has the program neither in its cache nor at the client's path.
+    pub(crate) fn program_wanted(&mut self, nanny: NannyId, hash: ProgramHash) {
+        if let Some(program) = self.programs.programs.get_mut(&hash) {
+            program.holders.remove(&nanny);
+            if !program.wanting.contains(&nanny) && !program.fetching.contains_key(&nanny) {
+                program.wanting.push(nanny);
+            }
+        }
+        self.serve_program(hash);
+    }
+
+    pub(crate) fn program_arrived(&mut self, nanny: NannyId, hash: ProgramHash) {
+        if let Some(program) = self.programs.programs.get_mut(&hash) {
+            program.fetching.remove(&nanny);
+            program.wanting.retain(|wanting| *wanting != nanny);
+            program.holders.insert(nanny);
+        }
+        self.serve_program(hash);
+    }
+
+    pub(crate) fn program_stored(&mut self, hash: ProgramHash) {
+        if let Some(program) = self.programs.programs.get_mut(&hash) {
+            program.is_stored = true;
+            program.asked = None;
+        }
+        self.serve_program(hash);
+    }
+
+    pub(crate) fn program_fetch_failed(
+        &mut self,
+        nanny: NannyId,
+        hash: ProgramHash,
+        message: &str,
+    ) {
+        tracing::warn!(program = %hash, %nanny, message, "a program could not be fetched");
+        if let Some(program) = self.programs.programs.get_mut(&hash)
+            && let Some(Some(source)) = program.fetching.remove(&nanny)
+        {
+            program.holders.remove(&source);
+        }
+        self.program_wanted(nanny, hash);
+    }
+
+    /// Names a source to each nanny that wants the program, as far as there are free ones; asks a
+    /// client for it if nobody has it.
+    fn serve_program(&mut self, hash: ProgramHash) {
+        let nannies = &self.cluster.nannies;
+        let Some(program) = self.programs.programs.get_mut(&hash) else {
+            return;
+        };
+        let mut orders: Vec<(NannyId, Option<(NannyId, Contact)>)> = Vec::new();
+        while let Some(nanny) = program.wanting.first().copied() {
+            let served = |source: Option<NannyId>| {
+                program.fetching.values().filter(|one| **one == source).count() < SERVED_MAX
+            };
+            let by_nanny = program
+                .holders
+                .iter()
+                .filter(|holder| served(Some(**holder)))
+                .find_map(|holder| Some((*holder, nannies.get(holder)?.contact.clone())));
+            let source = match by_nanny {
+                Some(source) => Some(source),
+                None if program.is_stored && served(None) => None,
+                None => break,
+            };
+            program.wanting.remove(0);
+            program.fetching.insert(nanny, source.as_ref().map(|(holder, _)| *holder));
+            orders.push((nanny, source));
+        }
+        let is_stuck = !program.wanting.is_empty() && program.fetching.is_empty();
+        let ask = (is_stuck && !program.is_stored && program.asked.is_none())
+            .then(|| program.clients.first().copied())
+            .flatten();
+        program.asked = program.asked.or(ask);
+        for (nanny, from) in orders {
+            self.send_nanny(nanny, ToNanny::FetchProgram { hash, from });
+        }
+        if let Some(client) = ask {
+            self.send_client(client, ToClient::SendProgram);
+        }
+    }
+}

@@ -1,0 +1,354 @@
+//! What was lost is made again: unfinished runs elsewhere, values up the graph, as far as wanted.
+
+use std::sync::Arc;
+
+use crate::failure::{Failure, FailureKind};
+use crate::id::{NannyId, ProcessId, TaskId};
+use crate::message::{Exit, ToNanny};
+use crate::range::{Range, RangeSet};
+
+use super::Scheduler;
+use super::cluster::Stage;
+use super::graph::{Work, taken};
+use super::group::{Gid, Holding, Inputs, State};
+
+impl Scheduler {
+    /// A nanny reports the end of a process.
+    pub(crate) fn process_exited(
+        &mut self,
+        process: ProcessId,
+        exit: &Exit,
+        _board: &[(TaskId, u32)],
+        stderr: &[String],
+    ) {
+        let how = match exit {
+            Exit::Code(code) => format!("it exited with code {code}"),
+            Exit::Signal(signal) => format!("signal {signal} ended it"),
+            Exit::OutOfMemory => "it ran out of memory".to_owned(),
+        };
+        let why = match stderr.last() {
+            Some(line) => format!("{how}; its last words: {line}"),
+            None => how,
+        };
+        if self.cluster.processes.get(&process).is_some_and(|one| one.stage == Stage::Launching) {
+            self.launch_failed(process, &why);
+        } else {
+            self.lose_process(process, &why);
+        }
+    }
+
+    /// A process is gone, for whatever reason. From now on its number means nothing.
+    pub(crate) fn lose_process(&mut self, id: ProcessId, why: &str) {
+        let Some(process) = self.cluster.processes.remove(&id) else {
+            return;
+        };
+        self.open.remove(&id);
+        let program = process.program;
+        self.programs.remove_process(program, id);
+        if process.stage == Stage::Running {
+            tracing::warn!(process = %id, program = %program, why, "lost a process");
+        }
+        if self.cluster.nannies.contains_key(&process.nanny) {
+            // Fenced: whatever is left of it has no right to go on.
+            self.send_nanny(process.nanny, ToNanny::Kill { process: id, reason: why.to_owned() });
+        }
+        if let Some(worker) = self.cluster.workers.get_mut(&process.worker) {
+            worker.processes.remove(&program);
+        }
+        for assignment in &process.assignments {
+            let Some(assignment_record) = self.assignments.remove(assignment) else {
+                continue;
+            };
+            let gid = assignment_record.group;
+            let count = assignment_record.remaining.len() as u32;
+            if let Some(worker) = self.cluster.workers.get_mut(&process.worker) {
+                worker.give_resources(self.classes.get(assignment_record.class), count);
+            }
+            let estimate = assignment_record.mean_ns.saturating_mul(u64::from(count));
+            if let Some(share) =
+                self.groups.get(gid).and_then(|group| self.shares.get_mut(&group.share))
+            {
+                share.used_ns = share.used_ns.saturating_sub(estimate);
+            }
+            for part in assignment_record.remaining.iter() {
+                let Some(group) = self.groups.get(gid) else {
+                    break;
+                };
+                for (part, state) in group.state.runs_vec(part) {
+                    if state == State::Assigned(*assignment) {
+                        self.recompute_assigned(gid, part, true);
+                    }
+                }
+            }
+        }
+        for (key, ranges) in &process.local_ready {
+            for range in ranges.iter() {
+                if let Some(group) = self.groups.get_mut(key.group) {
+                    group.state.set(range, State::Waiting(1));
+                    self.work.push_back(Work::Satisfied(key.group, range));
+                }
+            }
+        }
+        for (gid, ranges) in &process.copies {
+            self.forget_copies(*gid, ranges, id);
+        }
+        for (gid, ranges) in process.held {
+            for range in ranges.iter() {
+                self.lose_values(gid, range, id);
+            }
+        }
+        self.work_off();
+    }
+
+    fn forget_copies(&mut self, gid: Gid, ranges: &RangeSet, process: ProcessId) {
+        let Some(group) = self.groups.get_mut(gid) else {
+            return;
+        };
+        for index in ranges.iter().flat_map(Range::iter) {
+            if let Some(copies) = group.copies.get_mut(&index) {
+                copies.retain(|holder| *holder != process);
+                if copies.is_empty() {
+                    group.copies.remove(&index);
+                }
+            }
+        }
+    }
+
+    /// `holder` doesn't have these values any more. A copy takes the place, or they are made again.
+    fn lose_values(&mut self, gid: Gid, range: Range, holder: ProcessId) {
+        for index in range {
+            let Some(group) = self.groups.get_mut(gid) else {
+                return;
+            };
+            let Holding::Held(first, log2) = group.holding.get(index) else {
+                continue;
+            };
+            if first != holder {
+                continue;
+            }
+            let mut copies = group.copies.remove(&index).unwrap_or_default();
+            copies.retain(|copy| *copy != holder);
+            if copies.is_empty() {
+                self.withdraw_availability(gid, Range::one(index));
+                let Some(group) = self.groups.get_mut(gid) else {
+                    return;
+                };
+                group.holding.set(Range::one(index), Holding::Nowhere);
+                self.work.push_back(Work::Needed(gid, Range::one(index)));
+                continue;
+            }
+            let heir = copies.remove(0);
+            group.holding.set(Range::one(index), Holding::Held(heir, log2));
+            if !copies.is_empty() {
+                group.copies.insert(index, copies);
+            }
+            if let Some(process) = self.cluster.processes.get_mut(&heir) {
+                process.held.entry(gid).or_default().insert(Range::one(index));
+                if let Some(set) = process.copies.get_mut(&gid) {
+                    set.remove(Range::one(index));
+                    if set.is_empty() {
+                        process.copies.remove(&gid);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Somebody could not get a value from a process that should have it.
+    pub(crate) fn value_missed(&mut self, task: TaskId, holder: ProcessId) {
+        let Some(gid) = self.groups.find(task.array) else {
+            return;
+        };
+        if self.groups.get(gid).is_none_or(|group| task.index >= group.len) {
+            return;
+        }
+        let range = RangeSet::from(Range::one(task.index));
+        self.forget_copies(gid, &range, holder);
+        self.lose_values(gid, Range::one(task.index), holder);
+        if let Some(process) = self.cluster.processes.get_mut(&holder) {
+            for sets in [&mut process.held, &mut process.copies] {
+                if let Some(set) = sets.get_mut(&gid) {
+                    set.remove(Range::one(task.index));
+                    if set.is_empty() {
+                        sets.remove(&gid);
+                    }
+                }
+            }
+        }
+        self.work_off();
+    }
+
+    /// These values were gone when this was noted; those that are and that somebody needs are made
+    /// again.
+    pub(crate) fn recompute(&mut self, gid: Gid, range: Range) {
+        let Some(group) = self.groups.get(gid) else {
+            return;
+        };
+        let needed: Vec<Range> =
+            group.refs.runs(range).filter(|(_, refs)| *refs > 0).map(|(part, _)| part).collect();
+        for part in needed {
+            let Some(group) = self.groups.get(gid) else {
+                return;
+            };
+            for (part, state) in group.state.runs_vec(part) {
+                let gone: Vec<Range> = match (state, self.groups.get(gid)) {
+                    (State::Done, Some(group)) => group
+                        .holding
+                        .runs(part)
+                        .filter(|(_, holding)| *holding == Holding::Nowhere)
+                        .map(|(part, _)| part)
+                        .collect(),
+                    (State::Dropped, _) => vec![part],
+                    _ => continue,
+                };
+                for part in gone {
+                    self.undo(gid, part);
+                }
+            }
+        }
+    }
+
+    /// Tasks that were over have to run again.
+    fn undo(&mut self, gid: Gid, range: Range) {
+        let Some(group) = self.groups.get_mut(gid) else {
+            return;
+        };
+        let has_recipe = match &group.inputs {
+            Inputs::Scattered(_) => false,
+            _ => {
+                !group.has_payload()
+                    || range.iter().all(|index| group.payload.slice(Range::one(index)).is_some())
+            }
+        };
+        group.unfinished += range.len();
+        group.state.set(range, State::Waiting(u32::MAX));
+        self.add_interest(gid, range);
+        if has_recipe {
+            self.raise_run(gid, range);
+            self.await_inputs(gid, range);
+        } else {
+            let Some(group) = self.groups.get(gid) else {
+                return;
+            };
+            let failure = Failure::of_scheduler(
+                FailureKind::InputLost,
+                "the last copy of a value that cannot be computed again was lost",
+                group.task(range.start),
+            );
+            self.fail(gid, range, &Arc::new(failure));
+        }
+    }
+
+    fn raise_run(&mut self, gid: Gid, range: Range) {
+        let Some(group) = self.groups.get_mut(gid) else {
+            return;
+        };
+        for index in range {
+            let run = group.run(index);
+            group.runs.insert(Range::one(index), run.saturating_add(1));
+        }
+    }
+
+    /// Assigned tasks are not with their process any more. `may_have_run` raises the run number.
+    pub(crate) fn recompute_assigned(&mut self, gid: Gid, range: Range, may_have_run: bool) {
+        if may_have_run {
+            self.raise_run(gid, range);
+        }
+        self.await_inputs(gid, range);
+    }
+
+    /// Puts tasks that hold references to their inputs back to waiting or ready.
+    fn await_inputs(&mut self, gid: Gid, range: Range) {
+        let mut counts: Vec<(Range, u32)> = Vec::new();
+        for index in range {
+            let missing = self.missing_inputs(gid, index);
+            match counts.last_mut() {
+                Some((part, same)) if *same == missing => part.end = index + 1,
+                _ => counts.push((Range::one(index), missing)),
+            }
+        }
+        for (part, missing) in counts {
+            if let Some(group) = self.groups.get_mut(gid) {
+                group.state.set(part, State::Waiting(missing.max(1)));
+            }
+            if missing == 0 {
+                self.work.push_back(Work::Satisfied(gid, part));
+            }
+            for index in part.iter().filter(|_| missing > 0) {
+                // An input may have failed for good while the task was with its process.
+                if let Some(failure) = self.failed_input(gid, index) {
+                    self.work.push_back(Work::Failed(gid, Range::one(index), failure));
+                }
+            }
+        }
+    }
+
+    fn failed_input(&self, gid: Gid, index: u32) -> Option<Arc<Failure>> {
+        let mut found = None;
+        self.for_each_input(gid, index, &mut |upstream, input| {
+            if found.is_none() {
+                found = upstream.failures.get(input).cloned();
+            }
+        });
+        found
+    }
+
+    /// How many of a task's parameters or edges are not available.
+    pub(crate) fn missing_inputs(&self, gid: Gid, index: u32) -> u32 {
+        let Some(group) = self.groups.get(gid) else {
+            return 0;
+        };
+        let is_there = |upstream: Gid, range: Range| {
+            range.is_empty()
+                || self.groups.get(upstream).is_some_and(|group| group.available.covers(range))
+        };
+        let missing = match &group.inputs {
+            Inputs::Patterns(_) => self
+                .patterns(gid)
+                .iter()
+                .filter(|(param, upstream)| !is_there(*upstream, taken(param, index)))
+                .count(),
+            Inputs::Edges(batch) => batch
+                .edges_of(index)
+                .iter()
+                .filter(|edge| !is_there(edge.group, Range::one(edge.index)))
+                .count(),
+            Inputs::Scattered(_) => 0,
+        };
+        missing as u32
+    }
+
+    /// A nanny is gone, and with it its workers and their processes.
+    pub(crate) fn lose_nanny(&mut self, id: NannyId, why: &str) {
+        let Some(nanny) = self.cluster.nannies.remove(&id) else {
+            return;
+        };
+        self.programs.remove_nanny(id);
+        for worker in nanny.workers {
+            let Some(record) = self.cluster.workers.remove(&worker) else {
+                continue;
+            };
+            tracing::info!(
+                worker = %record.info.name, node = %record.node, pool = %record.pool, why,
+                "a worker left"
+            );
+            for process in record.processes.into_values() {
+                self.lose_process(process, why);
+            }
+        }
+    }
+
+    /// A nanny gives notice.
+    pub(crate) fn nanny_leaving(&mut self, id: NannyId, reason: &str) {
+        let Some(nanny) = self.cluster.nannies.get_mut(&id) else {
+            return;
+        };
+        nanny.leaving = true;
+        tracing::info!(nanny = %id, node = %nanny.node, pool = %nanny.pool, reason, "a nanny is leaving");
+        for worker in nanny.workers.clone() {
+            if let Some(worker) = self.cluster.workers.get_mut(&worker) {
+                worker.leaving = true;
+            }
+        }
+    }
+}

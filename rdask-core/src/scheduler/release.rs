@@ -1,0 +1,242 @@
+//! Forgetting: references are counted per task, and what nobody refers to goes.
+
+use std::sync::Arc;
+
+use crate::failure::{Failure, FailureKind};
+use crate::id::ArrayId;
+use crate::message::ToProcess;
+use crate::range::Range;
+
+use super::Scheduler;
+use super::graph::Work;
+use super::group::{Gid, Holding, State};
+
+impl Scheduler {
+    /// One more reference to each of these tasks. Values that are gone are made again.
+    pub(crate) fn add_refs(&mut self, gid: Gid, range: Range) {
+        let Some(group) = self.groups.get_mut(gid) else {
+            return;
+        };
+        let range = range.intersection(group.all());
+        for (part, refs) in group.refs.runs_vec(range) {
+            group.refs.set(part, refs + 1);
+            if refs == 0 {
+                group.deferred.remove(part);
+                self.work.push_back(Work::Needed(gid, part));
+            }
+        }
+    }
+
+    /// One reference less to each of these tasks.
+    pub(crate) fn drop_refs(&mut self, gid: Gid, range: Range) {
+        let Some(group) = self.groups.get_mut(gid) else {
+            return;
+        };
+        let range = range.intersection(group.all());
+        for (part, refs) in group.refs.runs_vec(range) {
+            debug_assert!(refs > 0, "{gid:?} {part:?}: more references dropped than there were");
+            group.refs.set(part, refs.saturating_sub(1));
+            if refs == 1 {
+                self.work.push_back(Work::Unwanted(gid, part));
+            }
+        }
+    }
+
+    /// Nobody needed these tasks when this was noted; those for which it still holds go.
+    pub(crate) fn drop_unwanted(&mut self, gid: Gid, range: Range) {
+        let Some(group) = self.groups.get(gid) else {
+            return;
+        };
+        let unwanted: Vec<Range> =
+            group.refs.runs(range).filter(|(_, refs)| *refs == 0).map(|(part, _)| part).collect();
+        for part in unwanted {
+            let Some(group) = self.groups.get(gid) else {
+                return;
+            };
+            for (part, state) in group.state.runs_vec(part) {
+                match state {
+                    State::Waiting(_) | State::Ready(_) => {
+                        self.end_tasks(gid, part, State::Dropped)
+                    }
+                    State::Assigned(_) => {
+                        self.call_back(gid, part);
+                        self.end_tasks(gid, part, State::Dropped);
+                    }
+                    State::Done => self.drop_value_if_unwanted(gid, part),
+                    State::Failed | State::Dropped => {}
+                }
+            }
+        }
+        self.work.push_back(Work::Forget(gid));
+    }
+
+    /// Tells the processes that have these tasks not to start them.
+    fn call_back(&mut self, gid: Gid, range: Range) {
+        let Some(group) = self.groups.get(gid) else {
+            return;
+        };
+        let array = group.id;
+        for (part, state) in group.state.runs_vec(range) {
+            if let State::Assigned(assignment) = state
+                && let Some(assignment) = self.assignments.get(&assignment)
+            {
+                let process = assignment.process;
+                self.send_process(process, ToProcess::Cancel { array, range: part });
+            }
+        }
+    }
+
+    /// Frees the values of done tasks without a reference.
+    pub(crate) fn drop_value_if_unwanted(&mut self, gid: Gid, range: Range) {
+        let Some(group) = self.groups.get(gid) else {
+            return;
+        };
+        let unwanted: Vec<Range> =
+            group.refs.runs(range).filter(|(_, refs)| *refs == 0).map(|(part, _)| part).collect();
+        for part in unwanted {
+            let Some(group) = self.groups.get_mut(gid) else {
+                return;
+            };
+            let may_be_needed_again = group.may_be_needed_again();
+            for (part, holding) in group.holding.runs_vec(part) {
+                match holding {
+                    Holding::Nowhere => {}
+                    // Recomputing a dependent may need it, and it is small.
+                    Holding::Inline if may_be_needed_again => {
+                        if let Some(group) = self.groups.get_mut(gid) {
+                            group.deferred.insert(part);
+                        }
+                    }
+                    Holding::Inline => self.drop_inline(gid, part),
+                    Holding::Held(..) => self.drop_held(gid, part),
+                }
+            }
+        }
+    }
+
+    fn drop_inline(&mut self, gid: Gid, range: Range) {
+        let Some(group) = self.groups.get_mut(gid) else {
+            return;
+        };
+        group.holding.set(range, Holding::Nowhere);
+        group.available.remove(range);
+        self.result_bytes -= group.results.release(range) as u64;
+    }
+
+    /// Drops what was kept for dependents that might run again, if none might any more.
+    pub(crate) fn drop_deferred(&mut self, gid: Gid) {
+        let Some(group) = self.groups.get_mut(gid) else { return };
+        if group.may_be_needed_again() {
+            return;
+        }
+        let deferred = std::mem::take(&mut group.deferred);
+        for range in deferred.iter() {
+            self.drop_inline(gid, range);
+        }
+    }
+
+    /// Tells all holders of these values to drop them.
+    fn drop_held(&mut self, gid: Gid, range: Range) {
+        let Some(group) = self.groups.get_mut(gid) else {
+            return;
+        };
+        let array = group.id;
+        let mut told = Vec::new();
+        for (part, holding) in group.holding.runs_vec(range) {
+            if let Holding::Held(process, _) = holding {
+                told.push((process, part));
+            }
+        }
+        let copied: Vec<u32> =
+            group.copies.range(range.start..range.end).map(|(at, _)| *at).collect();
+        for index in copied {
+            for process in group.copies.remove(&index).unwrap_or_default() {
+                told.push((process, Range::one(index)));
+            }
+        }
+        group.holding.set(range, Holding::Nowhere);
+        group.available.remove(range);
+        for (process, part) in told {
+            if let Some(record) = self.cluster.processes.get_mut(&process) {
+                for sets in [&mut record.held, &mut record.copies] {
+                    if let Some(set) = sets.get_mut(&gid) {
+                        set.remove(part);
+                        if set.is_empty() {
+                            sets.remove(&gid);
+                        }
+                    }
+                }
+                self.send_process(process, ToProcess::Drop { ranges: vec![(array, part)] });
+            }
+        }
+    }
+
+    /// A client says that these tasks need not run.
+    pub(crate) fn cancel(&mut self, array: ArrayId, range: Range) {
+        let Some(gid) = self.groups.find(array) else {
+            return;
+        };
+        let Some(group) = self.groups.get(gid) else {
+            return;
+        };
+        for (part, state) in group.state.runs_vec(range.intersection(group.all())) {
+            if state.is_over() {
+                continue;
+            }
+            self.call_back(gid, part);
+            let Some(group) = self.groups.get(gid) else {
+                return;
+            };
+            let origin = group.task(part.start);
+            let failure = Failure::of_scheduler(FailureKind::Cancelled, "", origin);
+            self.fail(gid, part, &Arc::new(failure));
+        }
+    }
+
+    /// Forgets the group if nobody can ask for anything of it again.
+    pub(crate) fn forget(&mut self, gid: Gid) {
+        let Some(group) = self.groups.get(gid) else {
+            return;
+        };
+        if !group.is_forgettable() {
+            return;
+        }
+        // What was noted as unwanted may still wait its turn on the work list.
+        let all = group.all();
+        self.drop_value_if_unwanted(gid, all);
+        self.unpin_inputs(gid);
+        let Some(group) = self.groups.remove(gid) else {
+            return;
+        };
+        self.result_bytes -= group.results.cost() as u64;
+        for want in &group.wants {
+            if let Some(client) = self.clients.get_mut(&want.client) {
+                client.wants_in.remove(&gid);
+                client.backlog.remove(&gid);
+            }
+        }
+        if let Some(client) = self.clients.get_mut(&group.id.client) {
+            client.groups.remove(&gid);
+        }
+        if let Some(share) = self.shares.get_mut(&group.share) {
+            share.groups -= 1;
+            if share.groups == 0 && !share.connected {
+                self.shares.remove(&group.share);
+            }
+        }
+        for upstream in self.patterns_of(&group) {
+            if let Some(upstream) = self.groups.get_mut(upstream) {
+                upstream.pattern_dependents.retain(|(dependent, _)| *dependent != gid);
+            }
+        }
+    }
+
+    fn patterns_of(&self, group: &super::Group) -> Vec<Gid> {
+        match &group.inputs {
+            super::group::Inputs::Patterns(info) => {
+                info.param_groups.iter().flatten().copied().collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+}

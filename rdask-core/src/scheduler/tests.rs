@@ -1,0 +1,16 @@
+//! The scheduler against a naive model: random graphs, random orders, processes that come and go.
+
+mod scenarios;
+mod world;
+
+use proptest::prelude::*;
+
+use self::world::World;
+
+proptest! {
+    // More with PROPTEST_CASES=20000.
+    #[test]
+    fn every_wanted_task_ends_with_the_right_value(seed: u64) {
+        World::new(seed).run();
+    }
+}

@@ -1,0 +1,1 @@
+//! Given these facts, exactly these decisions.

@@ -1,0 +1,726 @@
+//! A cluster of fakes around the real scheduler: processes compute by the rules of the model.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::blob::{Blob, BlobBuilder};
+use crate::failure::{Failure, FailureKind};
+use crate::id::*;
+use crate::message::*;
+use crate::range::{Range, RangeSet};
+use crate::scheduler::{Action, ClientInfo, Config, NannyInfo, Scheduler};
+use crate::time::Time;
+
+/// A small generator of its own, so that a failing seed outlives any library.
+pub(super) struct Dice(u64);
+
+impl Dice {
+    pub(super) fn roll(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        mix(self.0)
+    }
+
+    pub(super) fn below(&mut self, bound: u64) -> u64 {
+        self.roll() % bound.max(1)
+    }
+
+    pub(super) fn chance(&mut self, percent: u64) -> bool {
+        self.below(100) < percent
+    }
+}
+
+fn mix(x: u64) -> u64 {
+    let z = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^ (z >> 31)
+}
+
+/// The value of a task: it tells the function, the payload and each input in order.
+fn value_of(function: u64, payload: &[u8], inputs: &[u64]) -> u64 {
+    let start = payload.iter().fold(mix(function), |sum, byte| mix(sum ^ u64::from(*byte)));
+    inputs.iter().fold(start, |sum, input| mix(sum.wrapping_mul(31) ^ input))
+}
+
+/// Whether the model keeps a value inline or with the process.
+fn is_inline(value: u64) -> bool {
+    value % 3 != 0
+}
+
+pub(super) const POISON: u64 = 13;
+
+#[derive(Default)]
+struct FakeProcess {
+    assigned: Vec<(Assign, RangeSet)>,
+    values: BTreeMap<TaskId, u64>,
+    reports: u64,
+    slots: u32,
+}
+
+/// What the client knows should be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Expected {
+    Value(u64),
+    Failure,
+}
+
+pub(super) struct World {
+    dice: Dice,
+    now: Time,
+    pub(super) scheduler: Scheduler,
+    processes: BTreeMap<ProcessId, FakeProcess>,
+    launching: Vec<(NannyId, ProcessId)>,
+    nannies: Vec<NannyId>,
+    client: ClientId,
+    expected: BTreeMap<TaskId, Expected>,
+    arrays: Vec<(ArrayId, u32)>,
+    next_number: u32,
+    wanted: BTreeSet<TaskId>,
+    told: BTreeMap<TaskId, u32>,
+    to_fetch: Vec<(TaskId, ProcessId)>,
+    cancelled: BTreeSet<TaskId>,
+    scattered: BTreeMap<TaskId, u64>,
+    losses: bool,
+    trace: Vec<String>,
+}
+
+fn contact() -> Contact {
+    Contact { quic: Vec::new(), tls: Vec::new() }
+}
+
+impl World {
+    pub(super) fn new(seed: u64) -> Self {
+        let mut dice = Dice(seed);
+        let config = Config { epoch: 1, result_bytes_max: u64::MAX };
+        let mut scheduler = Scheduler::new(config);
+        let info = ClientInfo {
+            program: ProgramInfo { hash: ProgramHash([7; 32]), size: 1, path: "p".into() },
+            surroundings: Surroundings::default(),
+            name: "model".into(),
+            nested_in: None,
+        };
+        let client = scheduler.connect_client(Time(0), info);
+        let losses = dice.chance(70);
+        let mut world = Self {
+            dice,
+            now: Time(0),
+            scheduler,
+            processes: BTreeMap::new(),
+            launching: Vec::new(),
+            nannies: Vec::new(),
+            client,
+            expected: BTreeMap::new(),
+            arrays: Vec::new(),
+            next_number: 0,
+            wanted: BTreeSet::new(),
+            told: BTreeMap::new(),
+            to_fetch: Vec::new(),
+            cancelled: BTreeSet::new(),
+            scattered: BTreeMap::new(),
+            losses,
+            trace: Vec::new(),
+        };
+        world.add_nanny();
+        world
+    }
+
+    fn note(&mut self, line: String) {
+        self.trace.push(line);
+    }
+
+    fn say(&mut self, message: FromClient) {
+        self.note(format!("client: {message:?}"));
+        self.scheduler.handle_client(self.now, self.client, message);
+        self.react();
+    }
+
+    fn hear(&mut self, from: ProcessId, message: FromProcess) {
+        self.note(format!("{from}: {message:?}"));
+        self.scheduler.handle_process(self.now, from, message);
+        self.react();
+    }
+
+    fn add_nanny(&mut self) {
+        let count = 1 + self.dice.below(2);
+        let workers = (0..count)
+            .map(|nth| WorkerInfo {
+                name: format!("w{nth}"),
+                slots: 1 + self.dice.below(3) as u32,
+                memory_limit: 0,
+                resources: Vec::new(),
+            })
+            .collect();
+        let info = NannyInfo { node: "n".into(), pool: "p".into(), workers, contact: contact() };
+        let (nanny, _) = self.scheduler.connect_nanny(self.now, info);
+        self.nannies.push(nanny);
+        self.note(format!("{nanny} joins"));
+        self.react();
+    }
+
+    /// Carries out what the scheduler wants, then checks its state.
+    fn react(&mut self) {
+        while let Some(action) = self.scheduler.poll_action() {
+            self.note(format!("    {action:?}"));
+            match action {
+                Action::ToNanny(nanny, ToNanny::Launch(launch)) => {
+                    self.launching.push((nanny, launch.process));
+                }
+                Action::ToNanny(_, ToNanny::Kill { process, .. }) => {
+                    self.processes.remove(&process);
+                    self.launching.retain(|(_, launching)| *launching != process);
+                }
+                Action::ToProcess(id, message) => self.order(id, message),
+                Action::ToClient(_, message) => self.tell(message),
+                Action::Close(..) => panic!("a link was closed for a breach of protocol"),
+                Action::ToNanny(..) | Action::ForgetProgram(_) => {}
+            }
+        }
+        self.scheduler.check();
+    }
+
+    fn order(&mut self, id: ProcessId, message: ToProcess) {
+        let Some(process) = self.processes.get_mut(&id) else {
+            return;
+        };
+        match message {
+            ToProcess::Assign(assign) => {
+                let remaining = RangeSet::from(assign.range);
+                process.assigned.push((assign, remaining));
+            }
+            ToProcess::Drop { ranges } => {
+                for (array, range) in ranges {
+                    range.iter().for_each(|index| {
+                        process.values.remove(&TaskId { array, index });
+                    });
+                }
+            }
+            ToProcess::SetSlots { slots } => process.slots = slots,
+            // Answered when the model gets to it: the task is run all the same.
+            ToProcess::Cancel { .. }
+            | ToProcess::Peer { .. }
+            | ToProcess::Seen { .. }
+            | ToProcess::Steal { .. }
+            | ToProcess::Exit { .. } => {}
+        }
+    }
+
+    fn tell(&mut self, message: ToClient) {
+        match message {
+            ToClient::Ended { array, range, outcome } => {
+                for (nth, index) in range.iter().enumerate() {
+                    let task = TaskId { array, index };
+                    assert!(self.wanted.contains(&task), "{task} was not wanted");
+                    let expected = self.expected[&task];
+                    match &outcome {
+                        Outcome::Values(blob) => {
+                            let value =
+                                u64::from_le_bytes(blob.get(nth as u32).try_into().unwrap());
+                            assert_eq!(expected, Expected::Value(value), "{task}");
+                        }
+                        Outcome::Held { holder, .. } => {
+                            self.to_fetch.push((task, *holder));
+                            continue;
+                        }
+                        Outcome::Done => panic!("{task}: values were asked for"),
+                        Outcome::Failed(failure) => {
+                            let fair = match failure.kind {
+                                FailureKind::Cancelled => !self.cancelled.is_empty(),
+                                FailureKind::InputLost => self.losses && !self.scattered.is_empty(),
+                                _ => expected == Expected::Failure,
+                            };
+                            assert!(fair, "{task}: {failure} but {expected:?}");
+                        }
+                    }
+                    *self.told.entry(task).or_insert(0) += 1;
+                    assert_eq!(self.told[&task], 1, "{task} was told twice");
+                }
+            }
+            ToClient::Put { task, assignment, process, .. } => {
+                let value = self.scattered[&task];
+                if let Some(fake) = self.processes.get_mut(&process) {
+                    fake.values.insert(task, value);
+                    fake.assigned.push((
+                        put_as_assign(task, assignment),
+                        RangeSet::from(Range::one(task.index)),
+                    ));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// One of the arrays so far, if any has tasks.
+    fn some_array(&mut self) -> Option<(ArrayId, u32)> {
+        let full: Vec<_> = self.arrays.iter().filter(|(_, len)| *len > 0).copied().collect();
+        (!full.is_empty()).then(|| full[self.dice.below(full.len() as u64) as usize])
+    }
+
+    fn new_array(&mut self) -> ArrayId {
+        let id = ArrayId { client: self.client, number: self.next_number };
+        self.next_number += 1;
+        id
+    }
+
+    fn expect(&mut self, task: TaskId, function: u64, payload: &[u8], inputs: &[TaskId]) {
+        let mut values = Vec::new();
+        let mut is_failure = function == POISON && task.index % 5 == 1;
+        for input in inputs {
+            match self.expected[input] {
+                Expected::Value(value) => values.push(value),
+                Expected::Failure => is_failure = true,
+            }
+        }
+        let value = Expected::Value(value_of(function, payload, &values));
+        self.expected.insert(task, if is_failure { Expected::Failure } else { value });
+    }
+
+    fn submit_array(&mut self) {
+        let mut params = Vec::new();
+        let mut len = self.dice.below(12) as u32;
+        let mut is_fixed = false;
+        let arity = self.dice.below(3);
+        for _ in 0..arity {
+            let Some((array, reach)) = self.some_array() else {
+                continue;
+            };
+            let start = self.dice.below(u64::from(reach)) as u32;
+            match self.dice.below(4) {
+                0 if !is_fixed => {
+                    len = 1 + self.dice.below(u64::from(reach - start)) as u32;
+                    is_fixed = true;
+                    params.push(Param::Each { array, start, part: 0 });
+                }
+                1 if !is_fixed => {
+                    let width = 1 + self.dice.below(4) as u32;
+                    len = (reach - start).div_ceil(width);
+                    is_fixed = true;
+                    params.push(Param::Block { array, start, end: reach, width });
+                }
+                2 => params.push(Param::All { array, range: Range::new(start, reach) }),
+                _ => params.push(Param::One { task: TaskId { array, index: start }, part: 0 }),
+            }
+        }
+        if self.dice.chance(60) {
+            params.insert(self.dice.below(params.len() as u64 + 1) as usize, Param::Inline);
+        }
+        let function = self.dice.below(16);
+        let id = self.new_array();
+        let payloads: Vec<Vec<u8>> =
+            (0..len).map(|_| vec![1; self.dice.below(3) as usize]).collect();
+        let has_payload = params.contains(&Param::Inline);
+        for index in 0..len {
+            let inputs: Vec<TaskId> =
+                params.iter().flat_map(|param| inputs_of(param, index)).collect();
+            let payload = if has_payload { &payloads[index as usize][..] } else { &[] };
+            self.expect(TaskId { array: id, index }, function, payload, &inputs);
+        }
+        let shape = self.shape(function, params);
+        self.arrays.push((id, len));
+        self.say(FromClient::SubmitArray { number: id.number, len, shape, parent: None });
+        let mut sent = 0;
+        while has_payload && sent < len {
+            let count = (1 + self.dice.below(6) as u32).min(len - sent);
+            let mut blob = BlobBuilder::new();
+            for payload in &payloads[sent as usize..(sent + count) as usize] {
+                blob.push(payload);
+            }
+            sent += count;
+            self.say(FromClient::Payload { number: id.number, payload: blob.build() });
+            self.step();
+        }
+    }
+
+    fn shape(&mut self, function: u64, params: Vec<Param>) -> Shape {
+        let options = TaskOptions {
+            priority: self.dice.below(3) as i32,
+            retries: self.dice.below(2) as u32,
+            ..TaskOptions::default()
+        };
+        Shape { function: FunctionKey(function), name: "f".into(), params, options }
+    }
+
+    fn submit_batch(&mut self) {
+        let id = self.new_array();
+        let function = self.dice.below(16);
+        let plain = self.shape(function, vec![Param::Inline]);
+        let open = Shape { params: vec![Param::Inline, Param::Edges], ..plain.clone() };
+        let (mut shape_of, mut edge_ends, mut edges) = (Vec::new(), Vec::new(), Vec::new());
+        let mut payload = BlobBuilder::new();
+        let len = 1 + self.dice.below(10) as u32;
+        for index in 0..len {
+            let bytes = vec![2; self.dice.below(3) as usize];
+            let count = self.dice.below(4);
+            let mut inputs = Vec::new();
+            for _ in 0..count {
+                if index > 0 && self.dice.chance(50) {
+                    inputs.push(TaskId {
+                        array: id,
+                        index: self.dice.below(u64::from(index)) as u32,
+                    });
+                } else if let Some((array, reach)) = self.some_array() {
+                    inputs.push(TaskId { array, index: self.dice.below(u64::from(reach)) as u32 });
+                }
+            }
+            shape_of.push(u16::from(!inputs.is_empty()));
+            payload.push(&bytes);
+            self.expect(TaskId { array: id, index }, function, &bytes, &inputs);
+            edges.extend(inputs.into_iter().map(|task| Edge { task, part: 0 }));
+            edge_ends.push(edges.len() as u32);
+        }
+        self.arrays.push((id, len));
+        let batch = Batch {
+            shapes: vec![plain, open],
+            shape_of,
+            payload: payload.build(),
+            edge_ends,
+            edges,
+        };
+        self.say(FromClient::SubmitBatch { number: id.number, batch, parent: None });
+    }
+
+    fn scatter(&mut self) {
+        let id = self.new_array();
+        let len = 1 + self.dice.below(4) as u32;
+        let inline = self.dice.chance(50);
+        let mut blob = BlobBuilder::new();
+        for index in 0..len {
+            let (task, value) = (TaskId { array: id, index }, self.dice.roll());
+            self.expected.insert(task, Expected::Value(value));
+            blob.push(&value.to_le_bytes());
+            if !inline {
+                self.scattered.insert(task, value);
+            }
+        }
+        self.arrays.push((id, len));
+        self.say(if inline {
+            FromClient::ScatterInline { number: id.number, values: blob.build() }
+        } else {
+            let sizes = vec![8; len as usize];
+            FromClient::Scatter { number: id.number, sizes, options: TaskOptions::default() }
+        });
+    }
+
+    fn want(&mut self) {
+        let Some((array, reach)) = self.some_array() else {
+            return;
+        };
+        let start = self.dice.below(u64::from(reach)) as u32;
+        let end = start + 1 + self.dice.below(u64::from(reach - start)) as u32;
+        let mut fresh = RangeSet::new();
+        for index in start..end {
+            if self.wanted.insert(TaskId { array, index }) {
+                fresh.insert(Range::one(index));
+            }
+        }
+        for range in fresh.iter() {
+            self.say(FromClient::Want { array, range, values: true });
+        }
+    }
+
+    /// A random thing happens in the cluster.
+    fn step(&mut self) {
+        self.now.0 += self.dice.below(3_000_000);
+        match self.dice.below(12) {
+            0 => self.launch(),
+            1 if self.losses && self.dice.chance(20) => self.kill(),
+            2 if self.dice.chance(10) => self.add_nanny(),
+            3 => self.fetch_results(),
+            4 => {
+                self.scheduler.handle_timeout(self.now);
+                self.react();
+            }
+            _ => self.work(),
+        }
+    }
+
+    fn launch(&mut self) {
+        if self.launching.is_empty() {
+            return;
+        }
+        let nth = self.dice.below(self.launching.len() as u64) as usize;
+        let (nanny, id) = self.launching.remove(nth);
+        if self.losses && self.dice.chance(10) {
+            let message = FromNanny::LaunchFailed { process: id, message: "no".into() };
+            self.scheduler.handle_nanny(self.now, nanny, message);
+        } else {
+            self.processes.insert(id, FakeProcess::default());
+            self.scheduler.connect_process(self.now, id, contact()).unwrap();
+        }
+        self.note(format!("{id} launched"));
+        self.react();
+    }
+
+    fn kill(&mut self) {
+        let ids: Vec<ProcessId> = self.processes.keys().copied().collect();
+        if ids.is_empty() {
+            return;
+        }
+        let id = ids[self.dice.below(ids.len() as u64) as usize];
+        self.note(format!("{id} dies"));
+        self.processes.remove(&id);
+        self.scheduler.handle_link_lost(self.now, Peer::Process(id));
+        self.react();
+    }
+
+    /// Some process does a piece of some assignment.
+    fn work(&mut self) {
+        let busy: Vec<ProcessId> = self
+            .processes
+            .iter()
+            .filter(|(_, one)| !one.assigned.is_empty())
+            .map(|(id, _)| *id)
+            .collect();
+        if busy.is_empty() {
+            return;
+        }
+        let id = busy[self.dice.below(busy.len() as u64) as usize];
+        let process = &self.processes[&id];
+        let nth = self.dice.below(process.assigned.len() as u64) as usize;
+        let (assign, remaining) = &process.assigned[nth];
+        let assign = assign.clone();
+        let first = remaining.first().expect("something remains");
+        let piece = Range::new(
+            first.start,
+            first.start + 1 + self.dice.below(u64::from(first.len())) as u32,
+        );
+        let mut finished = Vec::new();
+        for index in piece {
+            let task = TaskId { array: assign.array, index };
+            if assign.threads == 0 {
+                finished.push(self.end(&assign, index, End::Stored(vec![8])));
+                continue;
+            }
+            match self.compute(id, &assign, index) {
+                Err((missed, holder)) => {
+                    let left = Range::new(index, piece.end);
+                    self.retire(id, nth, piece);
+                    if !finished.is_empty() {
+                        self.report(id, finished);
+                    }
+                    let given_back = vec![(assign.assignment, left)];
+                    self.hear(id, FromProcess::Missed { task: missed, holder, given_back });
+                    return;
+                }
+                Ok(_) if assign.function.0 == POISON && index % 5 == 1 => {
+                    let failure = Failure::of_scheduler(FailureKind::Panicked, "poison", task);
+                    finished.push(self.end(&assign, index, End::Failed(failure)));
+                }
+                Ok(value) if is_inline(value) => {
+                    let mut blob = BlobBuilder::new();
+                    blob.push(&value.to_le_bytes());
+                    finished.push(self.end(&assign, index, End::Inline(blob.build())));
+                }
+                Ok(value) => {
+                    if let Some(process) = self.processes.get_mut(&id) {
+                        process.values.insert(task, value);
+                    }
+                    let size = 1 << self.dice.below(30);
+                    finished.push(self.end(&assign, index, End::Stored(vec![size])));
+                }
+            }
+        }
+        self.retire(id, nth, piece);
+        self.report(id, finished);
+    }
+
+    fn end(&mut self, assign: &Assign, index: u32, end: End) -> Finished {
+        Finished {
+            assignment: assign.assignment,
+            array: assign.array,
+            range: Range::one(index),
+            busy_ns: self.dice.below(2_000_000),
+            end,
+        }
+    }
+
+    fn retire(&mut self, id: ProcessId, nth: usize, piece: Range) {
+        let process = self.processes.get_mut(&id).unwrap();
+        process.assigned[nth].1.remove(piece);
+        if process.assigned[nth].1.is_empty() {
+            process.assigned.remove(nth);
+        }
+    }
+
+    fn report(&mut self, id: ProcessId, finished: Vec<Finished>) {
+        let process = self.processes.get_mut(&id).unwrap();
+        process.reports += 1;
+        let number = process.reports;
+        let slots = process.slots;
+        self.hear(id, FromProcess::Report { number, finished });
+        if self.processes.contains_key(&id) {
+            self.hear(id, FromProcess::SlotsFree { slots });
+        }
+    }
+
+    fn compute(
+        &self,
+        id: ProcessId,
+        assign: &Assign,
+        index: u32,
+    ) -> Result<u64, (TaskId, ProcessId)> {
+        let nth = (index - assign.range.start) as usize;
+        let mut inputs = Vec::new();
+        for feed in &assign.params {
+            let sources: Vec<&Source> = match feed {
+                Feed::Inline => vec![],
+                Feed::Each(all) => vec![&all[nth]],
+                Feed::One(one) => vec![one],
+                Feed::Lists(all) => all[nth].iter().collect(),
+                Feed::List(all) => all.iter().collect(),
+            };
+            for source in sources {
+                inputs.push(self.find(id, source)?);
+            }
+        }
+        Ok(value_of(assign.function.0, assign.payload.get(nth as u32), &inputs))
+    }
+
+    fn find(&self, id: ProcessId, source: &Source) -> Result<u64, (TaskId, ProcessId)> {
+        match &source.place {
+            Place::Inline(bytes) => Ok(u64::from_le_bytes(bytes[..].try_into().unwrap())),
+            Place::Held(holders) => holders
+                .iter()
+                .find_map(|holder| self.processes.get(holder)?.values.get(&source.task).copied())
+                .ok_or((source.task, holders[0])),
+            Place::Here => {
+                self.processes[&id].values.get(&source.task).copied().ok_or((source.task, id))
+            }
+        }
+    }
+
+    /// The client fetches what it was told is held.
+    fn fetch_results(&mut self) {
+        for (task, holder) in std::mem::take(&mut self.to_fetch) {
+            match self.processes.get(&holder).and_then(|one| one.values.get(&task)) {
+                Some(value) => {
+                    assert_eq!(self.expected[&task], Expected::Value(*value), "{task}");
+                    *self.told.entry(task).or_insert(0) += 1;
+                }
+                None => {
+                    self.say(FromClient::Missed { task, holder });
+                    let range = Range::one(task.index);
+                    self.say(FromClient::Want { array: task.array, range, values: true });
+                }
+            }
+        }
+    }
+
+    pub(super) fn run(mut self) {
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.play()));
+        if let Err(panic) = result {
+            for line in &self.trace {
+                eprintln!("{line}");
+            }
+            std::panic::resume_unwind(panic);
+        }
+    }
+
+    fn play(&mut self) {
+        for _ in 0..2 + self.dice.below(10) {
+            match self.dice.below(4) {
+                0 | 1 => self.submit_array(),
+                2 => self.submit_batch(),
+                _ => self.scatter(),
+            }
+            for _ in 0..self.dice.below(8) {
+                self.step();
+            }
+            if self.dice.chance(60) {
+                self.want();
+            }
+            if self.dice.chance(10) {
+                self.cancel();
+            }
+        }
+        // Handles of what isn't wanted go, in any order.
+        let arrays = self.arrays.clone();
+        for (array, len) in arrays {
+            let unwanted: Vec<Range> = (0..len)
+                .filter(|index| !self.wanted.contains(&TaskId { array, index: *index }))
+                .map(Range::one)
+                .collect();
+            let ranges = unwanted.into_iter().map(|range| (array, range)).collect();
+            self.say(FromClient::Release { ranges });
+            self.step();
+        }
+        // From now on nothing is lost: everything that is wanted must end.
+        self.losses_end();
+        for _ in 0..20_000 {
+            if self.wanted.iter().all(|task| self.told.contains_key(task)) {
+                break;
+            }
+            self.now.0 += 100_000_000;
+            self.launch();
+            self.work();
+            self.fetch_results();
+            self.scheduler.handle_timeout(self.now);
+            self.react();
+        }
+        for task in &self.wanted {
+            assert!(self.told.contains_key(task), "{task} never ended");
+        }
+        // At rest nothing is left.
+        let all = self.arrays.iter().map(|(array, len)| (*array, Range::new(0, *len))).collect();
+        self.say(FromClient::Release { ranges: all });
+        for _ in 0..2000 {
+            self.work();
+        }
+        let status = self.scheduler.status();
+        let left = status.waiting + status.ready + status.assigned + status.done + status.failed;
+        assert_eq!(left, 0, "tasks that nobody wants are remembered: {status:?}");
+        assert_eq!(status.result_bytes, 0);
+        for (id, process) in &self.processes {
+            assert!(process.values.is_empty(), "{id} keeps {:?}", process.values);
+        }
+    }
+
+    fn losses_end(&mut self) {
+        // Launches may have failed for good: a new nanny always helps.
+        self.add_nanny();
+        for (_, id) in std::mem::take(&mut self.launching) {
+            self.processes.insert(id, FakeProcess::default());
+            self.scheduler.connect_process(self.now, id, contact()).unwrap();
+            self.react();
+        }
+    }
+
+    fn cancel(&mut self) {
+        let Some((array, reach)) = self.some_array() else {
+            return;
+        };
+        let range = Range::one(self.dice.below(u64::from(reach)) as u32);
+        self.cancelled.insert(TaskId { array, index: range.start });
+        self.say(FromClient::Cancel { array, range });
+    }
+}
+
+/// A put, dressed as an assignment of no function, so that its end is reported like others.
+fn put_as_assign(task: TaskId, assignment: AssignmentId) -> Assign {
+    Assign {
+        assignment,
+        array: task.array,
+        range: Range::one(task.index),
+        function: FunctionKey(0),
+        name: None,
+        depth: 0,
+        priority: 0,
+        threads: 0,
+        parts: 1,
+        nested_here: false,
+        timeout: None,
+        payload: Blob::empty(1),
+        params: Vec::new(),
+        runs: Vec::new(),
+    }
+}
+
+fn inputs_of(param: &Param, index: u32) -> Vec<TaskId> {
+    match *param {
+        Param::Each { array, start, .. } => vec![TaskId { array, index: start + index }],
+        Param::Block { array, start, end, width } => {
+            let first = start + index * width;
+            (first..(first + width).min(end)).map(|index| TaskId { array, index }).collect()
+        }
+        Param::One { task, .. } => vec![task],
+        Param::All { array, range } => range.iter().map(|index| TaskId { array, index }).collect(),
+        _ => Vec::new(),
+    }
+}

@@ -1,0 +1,157 @@
+//! Somebody who only asks: what `rdask status` is.
+
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use rdask_core::hello::Role;
+use rdask_core::message::{ClusterStatus, FromClient, ToClient};
+use rdask_net::{BindError, Endpoint, EndpointConfig, FileMode, ReadError, SchedulerFile};
+use thiserror::Error;
+use tokio::runtime::Runtime;
+
+use super::{ConnectError, Connected, ConnectionEnd, Ended, dial};
+
+/// The scheduler answers in milliseconds unless it is very busy.
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// The scheduler can't be asked.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ObserveError {
+    /// No runtime.
+    #[error("no runtime for the connection")]
+    Runtime(#[source] io::Error),
+    /// The scheduler file can't be read.
+    #[error(transparent)]
+    File(#[from] ReadError),
+    /// No socket.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The scheduler can't be joined.
+    #[error(transparent)]
+    Connect(Box<ConnectError>),
+    /// The connection ended.
+    #[error("the connection to the scheduler ended: {0}")]
+    Ended(ConnectionEnd),
+    /// No answer.
+    #[error("the scheduler has not answered for {} s", ANSWER_TIME_MAX.as_secs())]
+    Silent,
+}
+
+impl From<ConnectError> for ObserveError {
+    fn from(error: ConnectError) -> Self {
+        Self::Connect(Box::new(error))
+    }
+}
+
+impl From<Ended> for ObserveError {
+    fn from(_: Ended) -> Self {
+        Self::Ended(ConnectionEnd::Here)
+    }
+}
+
+impl ObserveError {
+    /// Whether versions differ.
+    #[must_use]
+    pub fn is_version(&self) -> bool {
+        match self {
+            Self::File(error) => matches!(error, ReadError::Version { .. }),
+            Self::Connect(error) => error.is_version(),
+            _ => false,
+        }
+    }
+
+    /// Whether somebody said no, so that trying again won't help.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            Self::File(error) => {
+                matches!(
+                    error,
+                    ReadError::Permissions { .. } | ReadError::Owner { .. }
+                )
+            }
+            Self::Connect(error) => error.is_refusal(),
+            _ => false,
+        }
+    }
+}
+
+/// A connection to a scheduler that only asks; every call waits for its answer.
+#[derive(Debug)]
+pub struct Observer {
+    runtime: Runtime,
+    endpoint: Endpoint,
+    connected: Connected<FromClient, ToClient>,
+    file: SchedulerFile,
+    requests: u32,
+}
+
+impl Observer {
+    /// Connects to the scheduler of a file.
+    ///
+    /// # Errors
+    /// See [`ObserveError`].
+    pub fn connect(path: &Path, mode: FileMode) -> Result<Self, ObserveError> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        let runtime = runtime.map_err(ObserveError::Runtime)?;
+        let file = SchedulerFile::read(path, mode)?;
+        let (endpoint, connected) = runtime.block_on(async {
+            let identity = file.join_identity().map_err(ConnectError::from)?;
+            let endpoint = Endpoint::bind(EndpointConfig::dial_only(identity)).await?;
+            let connected = dial(&endpoint, &file, Role::Observer).await?;
+            Ok::<_, ObserveError>((endpoint, connected))
+        })?;
+        Ok(Self {
+            runtime,
+            endpoint,
+            connected,
+            file,
+            requests: 0,
+        })
+    }
+
+    /// The file by which the scheduler was found.
+    #[must_use]
+    pub fn scheduler_file(&self) -> &SchedulerFile {
+        &self.file
+    }
+
+    /// What the cluster looks like.
+    ///
+    /// # Errors
+    /// See [`ObserveError`].
+    pub fn status(&mut self) -> Result<ClusterStatus, ObserveError> {
+        self.requests += 1;
+        let asked = self.requests;
+        self.connected
+            .send
+            .send(FromClient::AskStatus { request: asked })?;
+        let receive = &mut self.connected.receive;
+        self.runtime.block_on(async {
+            let answer = async {
+                loop {
+                    match receive.recv().await {
+                        Ok(ToClient::Status { request, status }) if request == asked => {
+                            return Ok(status);
+                        }
+                        Ok(_) => {}
+                        Err(end) => return Err(ObserveError::Ended(end)),
+                    }
+                }
+            };
+            let answer = tokio::time::timeout(ANSWER_TIME_MAX, answer).await;
+            answer.unwrap_or(Err(ObserveError::Silent))
+        })
+    }
+}
+
+impl Drop for Observer {
+    fn drop(&mut self) {
+        // So that the scheduler need not wait until it finds us silent.
+        self.runtime.block_on(self.endpoint.close());
+    }
+}

@@ -1,0 +1,270 @@
+# The steps of the tutorial. Sourced by run-tutorial, which calls step_NAME for each in turn. A step
+# fails if something went wrong; else it sets `took` (s), and may set `bound` (s) and `detail`.
+# shellcheck shell=bash
+# `rdask` and `square` come from run-tutorial, `took`, `bound` and `detail` go there; helpers of poll
+# look unused.
+# shellcheck disable=SC2034,SC2154,SC2317
+
+steps=(lab scheduler pool compute scale-up compute-wider lose-pool private-client all-in-one
+    shut-down)
+
+# The steps that must come before a step.
+declare -A needs=(
+    [lab]=''
+    [scheduler]='lab'
+    [pool]='scheduler'
+    [compute]='pool'
+    [scale-up]='pool'
+    [compute-wider]='scale-up'
+    [lose-pool]='scale-up'
+    [private-client]='pool'
+    [all-in-one]='lab'
+    [shut-down]='pool'
+)
+
+# 16 tasks of 1 s take two rounds on one pool's 8 threads, one round on two pools' 16. The rest is
+# what rdask may add; Dask adds 30 to 60 ms here.
+COMPUTE_MOST=2.03
+COMPUTE_WIDER_MOST=1.03
+# One round, of which half is lost, and another for what the lost pool had.
+LOSE_POOL_MOST=3.1
+# When the pool is killed, in seconds after the client's start: in the middle of the first round.
+LOSE_POOL_AFTER=0.5
+
+SQUARES='[0.0, 1.0, 4.0, 9.0, 16.0, 25.0, 36.0, 49.0, 64.0, 81.0, 100.0, 121.0, 144.0, 169.0, 196.0, 225.0]'
+
+SCRIPTS=$(realpath "$LAB/..")
+work=$RDASK_LAB_DIR/tutorial # the user's folder on the shared file system
+jobs=()
+scheduler_job='' first_pool='' second_pool=''
+
+# --- Words the steps are written in ------------------------------------------------------------
+
+now() { printf '%s' "${EPOCHREALTIME/,/.}"; }
+since() { awk -v from="$1" -v to="$(now)" 'BEGIN { printf "%.2f", to - from }'; }
+at_most() { awk -v value="$1" -v bound="$2" 'BEGIN { exit !(value <= bound) }'; }
+
+# A step's reason, in the table.
+wrong() {
+    detail=$*
+    return 1
+}
+
+# Submits a script from the user's folder; the job's number is in `job`.
+submit() { # SCRIPT [ARGUMENT...]
+    job=$(cd "$work" && sbatch --parsable "$@" </dev/null) || return
+    jobs+=("$job")
+}
+
+job_field() { # JOB FIELD
+    scontrol --oneliner show job "$1" | tr ' ' '\n' | sed -n "s/^$2=//p"
+}
+
+job_ended() { # JOB
+    case $(job_field "$1" JobState) in
+        PENDING | CONFIGURING | RUNNING | COMPLETING) return 1 ;;
+    esac
+}
+
+job_succeeded() { # JOB
+    [ "$(job_field "$1" JobState)" = COMPLETED ] && [ "$(job_field "$1" ExitCode)" = 0:0 ]
+}
+
+# Ends what an earlier run with --keep left running in our folder.
+end_earlier_jobs() {
+    local earlier
+    for earlier in $(squeue --noheader --format='%i %Z' | awk -v folder="$work" '$2 == folder { print $1 }'); do
+        scancel "$earlier"
+        poll 20 job_ended "$earlier" || true
+    done
+}
+
+wait_for_workers() { # NUMBER
+    timeout 70 "$rdask" status --wait --workers "$1" --timeout 60s \
+        --scheduler-file "$RDASK_SCHEDULER_FILE" </dev/null >"$work/status.log" 2>&1 ||
+        wrong "no $1 workers: $(tail -n 1 "$work/status.log")"
+}
+
+# The workers of a pool, as the scheduler sees them.
+pool_left() { # JOB
+    local view
+    view=$(timeout 10 "$rdask" status --json --scheduler-file "$RDASK_SCHEDULER_FILE" 2>/dev/null) ||
+        return
+    ! grep -qE "\"pool\": ?\"?$1\"?[,} ]*" <<<"$view"
+}
+
+# A client program as if just compiled: the same code, other bytes, which no worker has seen.
+compile_client() { # NAME
+    cp "$square" "$work/$1"
+    printf 'rdask tutorial %s %s' "$1" "$EPOCHREALTIME" >>"$work/$1"
+}
+
+# What a client printed: sets `took` to the time of its computation.
+read_client() { # LOG
+    grep -qxF "$SQUARES" "$1" || wrong "not the right squares, see $1" || return
+    took=$(sed -n 's/^Computation time: \([0-9.]*\) s$/\1/p' "$1")
+    [ -n "$took" ] || wrong "no time printed, see $1"
+}
+
+run_client() { # NAME
+    timeout 60 "$work/$1" "$RDASK_SCHEDULER_FILE" </dev/null >"$work/$1.log" 2>&1 ||
+        wrong "the client exited with $?, see $work/$1.log" || return
+    read_client "$work/$1.log"
+}
+
+# How often each worker of the first pool received a program since its log had SIZE bytes, one line
+# per worker: COUNT TASK. srun puts the task's number in front of each line of the log.
+programs_received() { # SIZE
+    tail -c "+$(($1 + 1))" "$work/rdask-workers-$first_pool.log" |
+        sed -n 's/^ *\([0-9]*\): .*program received.*/\1/p' | sort | uniq -c
+}
+
+show_logs() {
+    local log
+    for log in "$work"/*.log; do
+        [ -s "$log" ] || continue
+        printf '\n==> %s <==\n' "$log"
+        tail -n 20 "$log"
+    done
+}
+
+# --- The steps ---------------------------------------------------------------------------------
+
+step_lab() {
+    local begin status=0
+    begin=$(now)
+    "$LAB/up" </dev/null >"${TMPDIR:-/tmp}/rdask-lab-up.$$" 2>&1 || status=$?
+    if [ "$status" != 0 ]; then
+        cat "${TMPDIR:-/tmp}/rdask-lab-up.$$" >&2
+        rm -f "${TMPDIR:-/tmp}/rdask-lab-up.$$"
+        exit "$status" # 77: it can't run here
+    fi
+    rm -f "${TMPDIR:-/tmp}/rdask-lab-up.$$"
+    took=$(since "$begin")
+    end_earlier_jobs
+    rm -rf "$work"
+    mkdir -p "$work"
+    export RDASK=$rdask RDASK_SCHEDULER_FILE=$work/scheduler.json
+    # Each node's own memory: /tmp is shared here, as a disk on a node would not be.
+    export RDASK_CACHE=/dev/shm/rdask
+}
+
+step_scheduler() {
+    local begin
+    begin=$(now)
+    submit "$SCRIPTS/scheduler.sh" || wrong "sbatch failed" || return
+    scheduler_job=$job
+    # Nobody waits for the scheduler before the next command.
+    submit "$SCRIPTS/more_workers.sh" || wrong "sbatch failed" || return
+    first_pool=$job
+    pool_submitted=$(now)
+    file_or_end() { [ -e "$RDASK_SCHEDULER_FILE" ] || job_ended "$scheduler_job"; }
+    poll 30 file_or_end || wrong "no $RDASK_SCHEDULER_FILE after 30 s" || return
+    [ -e "$RDASK_SCHEDULER_FILE" ] || wrong "job $scheduler_job ended without a file" || return
+    took=$(since "$begin")
+    detail="sbatch to scheduler file"
+}
+
+step_pool() {
+    wait_for_workers 2 || return
+    took=$(since "$pool_submitted")
+    detail="sbatch to 2 workers"
+}
+
+step_compute() {
+    compile_client compiled-later
+    run_client compiled-later || return
+    bound=$COMPUTE_MOST
+    detail="2 workers, a program they have never seen"
+}
+
+step_scale_up() {
+    local begin
+    begin=$(now)
+    submit "$SCRIPTS/more_workers.sh" || wrong "sbatch failed" || return
+    second_pool=$job
+    wait_for_workers 4 || return
+    took=$(since "$begin")
+    detail="sbatch to 4 workers"
+}
+
+step_compute_wider() {
+    compile_client wider
+    run_client wider || return
+    bound=$COMPUTE_WIDER_MOST
+    detail="4 workers"
+}
+
+step_lose_pool() {
+    local client begin left
+    compile_client bereft
+    timeout 60 "$work/bereft" "$RDASK_SCHEDULER_FILE" </dev/null >"$work/bereft.log" 2>&1 &
+    client=$!
+    # Not a wait for something to be ready: the moment is what is tested.
+    sleep "$LOSE_POOL_AFTER"
+    kill -0 "$client" 2>/dev/null || wrong "the client had ended before the pool was lost" || return
+    begin=$(now)
+    scancel "$second_pool"
+    wait "$client" || wrong "the client exited with $?, see $work/bereft.log" || return
+    read_client "$work/bereft.log" || return
+    poll 20 pool_left "$second_pool" || wrong "pool $second_pool is still listed after 20 s" || return
+    left=$(since "$begin")
+    poll 20 job_ended "$second_pool" || wrong "job $second_pool does not end" || return
+    bound=$LOSE_POOL_MOST
+    detail="scancel after $LOSE_POOL_AFTER s; pool off the list within $left s"
+}
+
+step_private_client() {
+    local log size received
+    log=$work/rdask-workers-$first_pool.log
+    size=$(stat --format=%s "$log")
+    compile_client private
+    mkdir "$work/home"
+    # The client's folder is in a mount namespace of its own: for everybody else it is empty.
+    # shellcheck disable=SC2016 # expanded by the inner shell
+    timeout 60 unshare --mount sh -c '
+        mount -t tmpfs tmpfs "$1/home" && mv "$1/private" "$1/home" &&
+            exec "$1/home/private" "$2"' sh "$work" "$RDASK_SCHEDULER_FILE" \
+        </dev/null >"$work/private.log" 2>&1 ||
+        wrong "the client exited with $?, see $work/private.log" || return
+    read_client "$work/private.log" || return
+    got_everywhere() { [ "$(programs_received "$size" | wc -l)" = 2 ]; }
+    poll 5 got_everywhere || true # srun may hold back a line for a moment
+    received=$(programs_received "$size" | awk '{ printf "%s%s", sep, $1; sep = "+" }')
+    [ "$received" = 1+1 ] || wrong "programs received per worker: ${received:-none}, not 1+1" || return
+    # With the second pool still there, one round is enough.
+    if [ -n "$second_pool" ] && ! job_ended "$second_pool"; then bound=$COMPUTE_WIDER_MOST; else bound=$COMPUTE_MOST; fi
+    detail="program sent once to each node"
+}
+
+step_all_in_one() {
+    local begin log
+    compile_client alone
+    begin=$(now)
+    # The script's own choice of file, as for a user who has not set it.
+    submit --export=ALL,RDASK_SCHEDULER_FILE= "$SCRIPTS/all_in_one.sh" ./alone '{}' ||
+        wrong "sbatch failed" || return
+    log=$work/rdask-all-in-one-$job.log
+    poll 60 job_ended "$job" || wrong "job $job does not end" || return
+    job_succeeded "$job" ||
+        wrong "job $job: $(job_field "$job" JobState), exit $(job_field "$job" ExitCode)" || return
+    read_client "$log" || return
+    [ ! -e "$work/scheduler-$job.json" ] || wrong "scheduler-$job.json is still there" || return
+    bound=$COMPUTE_MOST
+    detail="job ended after $(since "$begin") s"
+}
+
+step_shut_down() {
+    local begin file
+    begin=$(now)
+    scancel "$scheduler_job"
+    file_gone() { [ ! -e "$RDASK_SCHEDULER_FILE" ]; }
+    poll 10 file_gone || wrong "$RDASK_SCHEDULER_FILE is still there after 10 s" || return
+    file=$(since "$begin")
+    poll 20 job_ended "$first_pool" || wrong "the workers stay after 20 s" || return
+    job_succeeded "$first_pool" ||
+        wrong "pool $first_pool: $(job_field "$first_pool" JobState), exit $(job_field "$first_pool" ExitCode)" || return
+    poll 10 job_ended "$scheduler_job" || wrong "job $scheduler_job does not end" || return
+    took=$(since "$begin")
+    detail="file gone after $file s, then the workers left"
+}
