@@ -81,7 +81,7 @@ impl Client {
     /// # Errors
     /// If the system gives no threads.
     ///
-    /// ```no_run
+    /// ```
     /// # fn job() -> rdask::Result<()> {
     /// let client = rdask::aio::Client::local()?;
     /// # Ok(())
@@ -96,7 +96,7 @@ impl Client {
     /// # Errors
     /// With a failure among them, as soon as there is one; if the connection is lost.
     ///
-    /// ```no_run
+    /// ```
     /// # async fn job(client: rdask::aio::Client) -> rdask::Result<()> {
     /// let roots = client.map(f64::sqrt, [1.0, 4.0]);
     /// assert_eq!(client.gather(roots).await?, [1.0, 2.0]);
@@ -112,7 +112,7 @@ impl Client {
     /// # Errors
     /// If the connection is lost before. A failed task is no error here.
     ///
-    /// ```no_run
+    /// ```
     /// # async fn job(client: rdask::aio::Client) -> rdask::Result<()> {
     /// let roots = client.map(f64::sqrt, [1.0, 4.0]);
     /// client.wait(&roots).await?;
@@ -128,7 +128,7 @@ impl Client {
     /// # Errors
     /// If the connection is lost before.
     ///
-    /// ```no_run
+    /// ```
     /// # async fn job(client: rdask::aio::Client) -> rdask::Result<()> {
     /// let roots = client.map(f64::sqrt, [1.0, 4.0]);
     /// let waited = client.wait_timeout(&roots, std::time::Duration::from_secs(1)).await?;
@@ -146,7 +146,7 @@ impl Client {
 
     /// Results as they come.
     ///
-    /// ```no_run
+    /// ```
     /// # async fn job(client: rdask::aio::Client) -> rdask::Result<()> {
     /// let mut roots = client.as_completed(client.map(f64::sqrt, [1.0, 4.0]));
     /// while let Some((position, root)) = roots.next().await {
@@ -164,7 +164,7 @@ impl Client {
     /// # Errors
     /// If the connection is lost.
     ///
-    /// ```no_run
+    /// ```
     /// # async fn job(client: rdask::aio::Client) -> rdask::Result<()> {
     /// let roots = client.map(f64::sqrt, [1.0, 4.0]);
     /// client.detach("roots", &roots).await?;
@@ -196,7 +196,7 @@ impl Client {
     /// # Errors
     /// If the connection is lost.
     ///
-    /// ```no_run
+    /// ```
     /// # async fn job(client: rdask::aio::Client) -> rdask::Result<()> {
     /// println!("{} workers", client.status().await?.workers.len());
     /// # Ok(())

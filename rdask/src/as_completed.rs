@@ -18,7 +18,7 @@ use crate::remote::Listed;
 ///
 /// It keeps the tasks alive until it has given their results. Blocks while there is nothing new.
 ///
-/// ```no_run
+/// ```
 /// # fn main() -> rdask::Result<()> {
 /// # let client = rdask::Client::local()?;
 /// let inputs = [1.0, 4.0, 9.0];
@@ -58,7 +58,7 @@ impl<T: Data> ExactSizeIterator for AsCompleted<T> {}
 /// Results as they come, for async programs. Made by
 /// [`aio::Client::as_completed`](crate::aio::Client::as_completed).
 ///
-/// ```no_run
+/// ```
 /// # async fn job(client: rdask::aio::Client) -> rdask::Result<()> {
 /// let mut roots = client.as_completed(client.map(f64::sqrt, [1.0, 4.0]));
 /// while let Some((position, root)) = roots.next().await {
@@ -131,7 +131,7 @@ impl<T: Data> Completed<T> {
     /// # Cancel safety
     /// A result is given or kept: dropping the future loses nothing.
     ///
-    /// ```no_run
+    /// ```
     /// # async fn job(client: rdask::aio::Client) {
     /// let mut roots = client.as_completed(client.map(f64::sqrt, [4.0]));
     /// let (position, root) = roots.next().await.unwrap();

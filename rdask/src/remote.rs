@@ -38,7 +38,7 @@ pub struct Handle {
 /// last handle of a task releases it: a result that nobody needs is forgotten, a task that nobody
 /// needs doesn't run.
 ///
-/// ```no_run
+/// ```
 /// # fn main() -> rdask::Result<()> {
 /// let client = rdask::Client::local()?;
 /// let root = client.submit(f64::sqrt, (16.0,));
@@ -90,7 +90,7 @@ impl<T> Remote<T> {
 
     /// The name of the task, as in logs and errors.
     ///
-    /// ```no_run
+    /// ```
     /// # let client = rdask::Client::local().unwrap();
     /// let root = client.submit(f64::sqrt, (16.0,));
     /// println!("{}", root.id()); // c0.0.0
@@ -103,7 +103,7 @@ impl<T> Remote<T> {
     /// The task need not run any more. If it has not ended, it fails as cancelled, and so do the
     /// tasks that need its result.
     ///
-    /// ```no_run
+    /// ```
     /// # let client = rdask::Client::local().unwrap();
     /// let slow = client.submit(|seconds: u64| {
     ///     std::thread::sleep(std::time::Duration::from_secs(seconds));
@@ -124,7 +124,7 @@ impl<T> Remote<T> {
     /// # Panics
     /// Inside an async runtime.
     ///
-    /// ```no_run
+    /// ```
     /// # fn main() -> rdask::Result<()> {
     /// # let client = rdask::Client::local()?;
     /// let root = client.submit(f64::sqrt, (16.0,));
@@ -145,7 +145,7 @@ impl<T> Remote<T> {
     /// # Panics
     /// Inside an async runtime.
     ///
-    /// ```no_run
+    /// ```
     /// # fn main() -> rdask::Result<()> {
     /// # let client = rdask::Client::local()?;
     /// let root = client.submit(f64::sqrt, (16.0,));
@@ -168,7 +168,7 @@ impl<T> Remote<T> {
     /// # Panics
     /// Inside an async runtime.
     ///
-    /// ```no_run
+    /// ```
     /// # fn main() -> rdask::Result<()> {
     /// # let client = rdask::Client::local()?;
     /// let root = client.submit(f64::sqrt, (16.0,));
@@ -193,7 +193,7 @@ impl<T: Data> Remote<T> {
     /// # Panics
     /// Inside an async runtime.
     ///
-    /// ```no_run
+    /// ```
     /// # fn main() -> rdask::Result<()> {
     /// # let client = rdask::Client::local()?;
     /// let root = client.submit(f64::sqrt, (16.0,));

@@ -68,7 +68,7 @@ impl Context {
     /// # Errors
     /// If the process cannot connect to the scheduler.
     ///
-    /// ```no_run
+    /// ```
     /// fn fibonacci(n: u64) -> rdask::Result<u64> {
     ///     if n < 2 {
     ///         return Ok(n);

@@ -10,7 +10,7 @@ use crate::client::session::{Session, Tasks};
 /// Handles of tasks that result in a `T`: [`Remotes`], or a vector, slice or array of [`Remote`]s,
 /// by value or by reference.
 ///
-/// ```no_run
+/// ```
 /// # fn main() -> rdask::Result<()> {
 /// # let client = rdask::Client::local()?;
 /// let (a, b) = (client.submit(f64::sqrt, (4.0,)), client.submit(f64::sqrt, (9.0,)));

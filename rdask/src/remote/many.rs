@@ -19,7 +19,7 @@ use crate::client::session::{Session, Tasks, release};
 /// and iterating lend `&Remote<T>`; [`get`](Self::get), [`slice`](Self::slice) and iterating by
 /// value give handles that keep only their own part alive.
 ///
-/// ```no_run
+/// ```
 /// # fn main() -> rdask::Result<()> {
 /// let client = rdask::Client::local()?;
 /// let roots = client.map(f64::sqrt, [1.0, 4.0, 9.0]);
@@ -92,7 +92,7 @@ impl<T> Remotes<T> {
 
     /// How many there are.
     ///
-    /// ```no_run
+    /// ```
     /// # let client = rdask::Client::local().unwrap();
     /// assert_eq!(client.map(f64::sqrt, [1.0, 4.0, 9.0]).len(), 3);
     /// ```
@@ -103,7 +103,7 @@ impl<T> Remotes<T> {
 
     /// Whether there are none.
     ///
-    /// ```no_run
+    /// ```
     /// # let client = rdask::Client::local().unwrap();
     /// assert!(client.map(f64::sqrt, [0.0; 0]).is_empty());
     /// ```
@@ -114,7 +114,7 @@ impl<T> Remotes<T> {
 
     /// A handle of its own of the task at a position, if there is one.
     ///
-    /// ```no_run
+    /// ```
     /// # let client = rdask::Client::local().unwrap();
     /// let roots = client.map(f64::sqrt, [1.0, 4.0, 9.0]);
     /// let second = roots.get(1).unwrap();
@@ -134,7 +134,7 @@ impl<T> Remotes<T> {
     /// # Panics
     /// If there are no such positions, as slices do.
     ///
-    /// ```no_run
+    /// ```
     /// # let client = rdask::Client::local().unwrap();
     /// let roots = client.map(f64::sqrt, [1.0, 4.0, 9.0]);
     /// let last = roots.slice(1..);
@@ -172,7 +172,7 @@ impl<T> Remotes<T> {
 
     /// All of them, lent.
     ///
-    /// ```no_run
+    /// ```
     /// # let client = rdask::Client::local().unwrap();
     /// let roots = client.map(f64::sqrt, [1.0, 4.0, 9.0]);
     /// for root in roots.iter() {
@@ -185,7 +185,7 @@ impl<T> Remotes<T> {
 
     /// These tasks need not run any more. Those that have not ended fail as cancelled.
     ///
-    /// ```no_run
+    /// ```
     /// # let client = rdask::Client::local().unwrap();
     /// let roots = client.map(f64::sqrt, (0..1_000_000).map(f64::from));
     /// roots.cancel();
@@ -279,7 +279,7 @@ impl<T> IntoIterator for Remotes<T> {
 
 /// Handles of their own, one by one: those that were handed out keep nothing else alive.
 ///
-/// ```no_run
+/// ```
 /// # fn main() -> rdask::Result<()> {
 /// # let client = rdask::Client::local()?;
 /// for root in client.map(f64::sqrt, [1.0, 4.0, 9.0]) {
