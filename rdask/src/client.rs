@@ -127,9 +127,7 @@ impl Client {
     }
 
     pub(crate) fn from_session(session: Arc<Session>) -> Self {
-        Self {
-            core: Core::new(session),
-        }
+        Self { core: Core::new(session) }
     }
 
     /// This client, for async code.

@@ -59,29 +59,16 @@ pub struct Remote<T> {
 impl<T> Remote<T> {
     /// A handle that takes over a count that the client's state has.
     pub(crate) fn counted(session: Arc<Session>, task: TaskId) -> Self {
-        Self {
-            session,
-            task,
-            counted: true,
-            value: PhantomData,
-        }
+        Self { session, task, counted: true, value: PhantomData }
     }
 
     /// A handle that lives no longer than one that counts.
     fn lent(session: Arc<Session>, task: TaskId) -> Self {
-        Self {
-            session,
-            task,
-            counted: false,
-            value: PhantomData,
-        }
+        Self { session, task, counted: false, value: PhantomData }
     }
 
     pub(crate) fn handle(&self) -> Handle {
-        Handle {
-            session: Arc::as_ptr(&self.session) as usize,
-            task: self.task,
-        }
+        Handle { session: Arc::as_ptr(&self.session) as usize, task: self.task }
     }
 
     pub(crate) fn session(&self) -> &Arc<Session> {
@@ -209,8 +196,7 @@ impl<T: Data> Remote<T> {
 impl<T> Clone for Remote<T> {
     /// Another handle of the same task.
     fn clone(&self) -> Self {
-        self.session
-            .retain(self.task.array, Range::one(self.task.index));
+        self.session.retain(self.task.array, Range::one(self.task.index));
         Self::counted(Arc::clone(&self.session), self.task)
     }
 }
