@@ -41,11 +41,7 @@ fn train(table: &Table, rate: f64) -> Model {
         }
     }
     let errors = table.rows.iter().map(|(x, y)| (y - slope * x).powi(2));
-    Model {
-        rate,
-        slope,
-        error: errors.sum(),
-    }
+    Model { rate, slope, error: errors.sum() }
 }
 
 fn better(a: Model, b: Model) -> Model {

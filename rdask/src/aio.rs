@@ -36,9 +36,7 @@ pub struct Client {
 impl From<crate::Client> for Client {
     /// The same client, for async code.
     fn from(client: crate::Client) -> Self {
-        Self {
-            core: client.core().clone(),
-        }
+        Self { core: client.core().clone() }
     }
 }
 
@@ -56,9 +54,7 @@ impl Client {
     /// ```
     pub async fn connect(scheduler_file: impl AsRef<Path>) -> Result<Self> {
         let session = client::connect::connect(scheduler_file.as_ref()).await?;
-        Ok(Self {
-            core: Core::new(session),
-        })
+        Ok(Self { core: Core::new(session) })
     }
 
     /// Connects to the scheduler whose file the variable `RDASK_SCHEDULER_FILE` names.

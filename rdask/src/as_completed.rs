@@ -101,11 +101,7 @@ impl<T: Data> Completed<T> {
         let mut left = 0;
         for &(array, range) in &listed.tasks {
             held.entry(array).or_default().insert(range);
-            places.push(Place {
-                array,
-                range,
-                position: left,
-            });
+            places.push(Place { array, range, position: left });
             left += range.len() as usize;
         }
         places.sort_unstable();
@@ -175,8 +171,7 @@ impl<T: Data> Completed<T> {
             let first = positions.next();
             let result = match (result, first) {
                 (Some(result), Some(first)) => {
-                    self.again
-                        .extend(positions.map(|position| (position, task)));
+                    self.again.extend(positions.map(|position| (position, task)));
                     Some((first, result))
                 }
                 (_, first) => {

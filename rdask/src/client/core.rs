@@ -30,10 +30,7 @@ pub struct Core {
 
 impl Core {
     pub(crate) fn new(session: Arc<Session>) -> Self {
-        Self {
-            session,
-            options: Arc::new(TaskOptions::default()),
-        }
+        Self { session, options: Arc::new(TaskOptions::default()) }
     }
 
     /// Options for tasks: set some, then submit or map with what you get.

@@ -99,11 +99,7 @@ impl Call<'_> {
             pools: self.options.pools.clone(),
             ..TaskOptions::default()
         };
-        let call = Call {
-            function: collect,
-            options: &options,
-            parent: self.parent,
-        };
+        let call = Call { function: collect, options: &options, parent: self.parent };
         if let [(array, range)] = tasks[..]
             && !machine.is_here(array)
         {
@@ -164,11 +160,7 @@ pub(super) fn release_all(machine: &mut Machine, now: Time, held: Tasks) {
 impl Session {
     pub(super) fn call<'a>(&self, function: &'a Entry, options: &'a TaskOptions) -> Call<'a> {
         let parent = if self.nested { nested::parent() } else { None };
-        Call {
-            function,
-            options,
-            parent,
-        }
+        Call { function, options, parent }
     }
 
     /// A task of its own. There is one handle of it.
@@ -189,10 +181,7 @@ impl Session {
             let mut held = Tasks::new();
             let sources: Result<Vec<TaskId>, Refusal> = match bad {
                 Some(refusal) => Err(refusal),
-                None => call
-                    .resolve(machine, now, inputs, &mut held)
-                    .into_iter()
-                    .collect(),
+                None => call.resolve(machine, now, inputs, &mut held).into_iter().collect(),
             };
             let id = match sources {
                 Ok(sources) => {

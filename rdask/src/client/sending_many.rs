@@ -167,10 +167,7 @@ impl Map {
                     for position in start..end {
                         let payload = self.item(position);
                         let shape = shape(Param::Inline);
-                        push(
-                            tasks,
-                            machine.submit(now, shape, payload, &edges, call.parent),
-                        );
+                        push(tasks, machine.submit(now, shape, payload, &edges, call.parent));
                     }
                 }
                 Run::Each { array, range } => {
@@ -218,12 +215,8 @@ impl Map {
         let (positions, inputs): (Vec<u64>, Vec<Input>) =
             std::mem::take(&mut self.inputs).into_iter().unzip();
         let sources = call.resolve(machine, now, inputs, &mut held);
-        let shared = call.resolve(
-            machine,
-            now,
-            self.shared.take().into_iter().collect(),
-            &mut held,
-        );
+        let shared =
+            call.resolve(machine, now, self.shared.take().into_iter().collect(), &mut held);
         let (shared, refused) = match shared.into_iter().next() {
             None => (None, None),
             Some(Ok(task)) => (Some(task), None),
@@ -246,10 +239,9 @@ impl Map {
                 {
                     range.end += 1;
                 }
-                (Ok(task), _) => runs.push(Run::Each {
-                    array: task.array,
-                    range: Range::one(task.index),
-                }),
+                (Ok(task), _) => {
+                    runs.push(Run::Each { array: task.array, range: Range::one(task.index) })
+                }
                 (Err(refusal), _) => runs.push(Run::Refused(refusal)),
             }
         }
@@ -258,9 +250,7 @@ impl Map {
     }
 
     fn start(&self, position: usize) -> u64 {
-        position
-            .checked_sub(1)
-            .map_or(0, |before| self.ends[before])
+        position.checked_sub(1).map_or(0, |before| self.ends[before])
     }
 
     fn item(&self, position: usize) -> &[u8] {
@@ -281,12 +271,7 @@ fn fold(machine: &mut Machine, now: Time, call: &Call<'_>, level: &Tasks, fan_in
     {
         let len = (end - start).div_ceil(fan_in);
         let width = fan_in;
-        let shape = call.shape(vec![Param::Block {
-            array,
-            start,
-            end,
-            width,
-        }]);
+        let shape = call.shape(vec![Param::Block { array, start, end, width }]);
         let array = machine.submit_array(len, shape, Vec::new(), call.parent);
         return vec![(array, Range::new(0, len))];
     }

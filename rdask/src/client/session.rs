@@ -89,12 +89,7 @@ impl Session {
             // Nobody listens if the client is not ending.
             let _ = end.send(());
         });
-        Arc::new(Self {
-            shared,
-            net,
-            nested,
-            ended: Mutex::new(Some(ended)),
-        })
+        Arc::new(Self { shared, net, nested, ended: Mutex::new(Some(ended)) })
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
@@ -208,11 +203,7 @@ impl Drop for Session {
     fn drop(&mut self) {
         self.lock().closing = true;
         self.shared.wake.notify_one();
-        let ended = self
-            .ended
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner).take();
         let on_net_thread = tokio::runtime::Handle::try_current().is_ok();
         if let Some(ended) = ended
             && !on_net_thread

@@ -66,10 +66,7 @@ impl Listed {
 
 impl<T> Handles<T> for Remotes<T> {
     fn list(&self) -> Listed {
-        Listed {
-            session: Some(Arc::clone(self.session())),
-            tasks: self.tasks(),
-        }
+        Listed { session: Some(Arc::clone(self.session())), tasks: self.tasks() }
     }
 }
 

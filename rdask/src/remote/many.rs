@@ -63,20 +63,10 @@ impl<T> Remotes<T> {
                     last.range.end = range.end;
                 }
                 _ if range.is_empty() => {}
-                _ => segments.push_back(Segment {
-                    array,
-                    range,
-                    position,
-                }),
+                _ => segments.push_back(Segment { array, range, position }),
             }
         }
-        Self {
-            session,
-            segments,
-            len,
-            lent: OnceLock::new(),
-            value: PhantomData,
-        }
+        Self { session, segments, len, lent: OnceLock::new(), value: PhantomData }
     }
 
     pub(crate) fn session(&self) -> &Arc<Session> {
@@ -84,10 +74,7 @@ impl<T> Remotes<T> {
     }
 
     pub(crate) fn tasks(&self) -> Tasks {
-        self.segments
-            .iter()
-            .map(|segment| (segment.array, segment.range))
-            .collect()
+        self.segments.iter().map(|segment| (segment.array, segment.range)).collect()
     }
 
     /// How many there are.
@@ -199,10 +186,7 @@ impl<T> Remotes<T> {
         self.lent.get_or_init(|| {
             let task = |segment: &Segment| {
                 let array = segment.array;
-                segment
-                    .range
-                    .iter()
-                    .map(move |index| TaskId { array, index })
+                segment.range.iter().map(move |index| TaskId { array, index })
             };
             self.segments
                 .iter()
@@ -213,9 +197,7 @@ impl<T> Remotes<T> {
     }
 
     fn task(&self, position: usize) -> Option<TaskId> {
-        let after = self
-            .segments
-            .partition_point(|segment| segment.position <= position);
+        let after = self.segments.partition_point(|segment| segment.position <= position);
         let segment = self.segments.get(after.checked_sub(1)?)?;
         (position < segment.end()).then(|| TaskId {
             array: segment.array,
@@ -245,9 +227,7 @@ impl<T> Drop for Remotes<T> {
 
 impl<T> fmt::Debug for Remotes<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Remotes")
-            .field("len", &self.len)
-            .finish_non_exhaustive()
+        f.debug_struct("Remotes").field("len", &self.len).finish_non_exhaustive()
     }
 }
 
@@ -298,10 +278,7 @@ impl<T> Iterator for IntoIter<T> {
 
     fn next(&mut self) -> Option<Remote<T>> {
         let segment = self.rest.segments.front_mut()?;
-        let task = TaskId {
-            array: segment.array,
-            index: segment.range.start,
-        };
+        let task = TaskId { array: segment.array, index: segment.range.start };
         segment.range.start += 1;
         if segment.range.is_empty() {
             self.rest.segments.pop_front();
