@@ -33,6 +33,11 @@ Then run your program, which finds them by the same file, or look at them:
 
   rdask status --scheduler-file scheduler.json
 
+Or run commands in the cluster, without a program of your own:
+
+  rdask submit -- hostname
+  rdask map --each-line files.txt -- gzip {}
+
 RDASK_SCHEDULER_FILE stands for --scheduler-file everywhere."
 )]
 pub(crate) struct Arguments {
@@ -48,6 +53,10 @@ pub(crate) enum Command {
     Worker(Worker),
     /// Show the cluster, or wait until it has workers
     Status(Status),
+    /// Run a command somewhere in the cluster
+    Submit(Submit),
+    /// Run a command once for each line of a file
+    Map(Map),
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -179,4 +188,48 @@ pub(crate) struct Status {
     /// Accept a scheduler file that others could read, on file systems that can't show modes
     #[arg(long)]
     pub(crate) insecure_file_mode: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Commands {
+    /// The file that the scheduler writes
+    #[arg(long, value_name = "FILE", env = "RDASK_SCHEDULER_FILE")]
+    pub(crate) scheduler_file: PathBuf,
+    /// Set a variable for the command; may be given several times
+    #[arg(long, value_name = "NAME=VALUE", value_parser = quantity::variable)]
+    pub(crate) env: Vec<(String, String)>,
+    /// The command and its arguments
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<String>,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+
+  rdask submit --scheduler-file scheduler.json -- hostname
+  rdask submit --env OMP_NUM_THREADS=4 -- ./simulate --steps 1000
+
+The command runs in this folder, on some node, with an empty standard input. Its output and exit
+status become this command's.")]
+pub(crate) struct Submit {
+    #[command(flatten)]
+    pub(crate) commands: Commands,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+
+  rdask map --each-line files.txt -- gzip {}
+  find . -name '*.fits' | rdask map --each-line - -- ./reduce --input {} --output {}.out
+
+{} stands for the line; without it the line comes last. Output is printed in the order of the
+lines. The exit status is 0, or that of the first line whose command failed.")]
+pub(crate) struct Map {
+    /// The file whose lines to take, or - for standard input
+    #[arg(long, value_name = "FILE")]
+    pub(crate) each_line: PathBuf,
+    #[command(flatten)]
+    pub(crate) commands: Commands,
 }

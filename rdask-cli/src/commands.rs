@@ -2,6 +2,7 @@
 
 mod scheduler;
 mod status;
+mod submit;
 mod worker;
 
 use std::ffi::OsString;
@@ -17,6 +18,8 @@ use crate::{mistakes, output};
 /// How a command that could not do its work ended. The numbers are for scripts and never change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Failure {
+    /// A task ended badly.
+    Task = 1,
     /// Wrong arguments.
     Usage = 2,
     /// No scheduler can be reached.
@@ -78,9 +81,11 @@ pub(crate) fn main(arguments: Vec<OsString>) -> ExitCode {
         Command::Scheduler(args) => scheduler::run(args),
         Command::Worker(args) => worker::run(args),
         Command::Status(args) => status::run(&args),
+        Command::Submit(args) => submit::submit(args),
+        Command::Map(args) => submit::map(args),
     };
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(status) => ExitCode::from(status),
         Err(failed) => {
             output::error(&failed.error, failed.hint.as_deref());
             code(failed.failure)

@@ -12,14 +12,21 @@ use tracing_subscriber::EnvFilter;
 use crate::quantity::show_size;
 
 /// Prints what a command is for. A reader that has gone away needs nothing more.
-pub(crate) fn data(text: &str) {
+pub(crate) fn data(text: &[u8]) {
     let mut stdout = io::stdout().lock();
     if stdout
-        .write_all(text.as_bytes())
+        .write_all(text)
         .and_then(|()| stdout.flush())
         .is_err()
     {
         tracing::debug!("standard output is closed");
+    }
+}
+
+/// Prints what a command of the user's wrote to its standard error.
+pub(crate) fn diagnostics(text: &[u8]) {
+    if io::stderr().lock().write_all(text).is_err() {
+        tracing::debug!("standard error is closed");
     }
 }
 

@@ -177,6 +177,14 @@ pub(crate) fn resources(text: &str) -> Result<Vec<(String, u64)>, String> {
     }
 }
 
+/// An environment variable: `NAME=VALUE`.
+pub(crate) fn variable(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err(format!("{text:?} sets no variable: write NAME=VALUE")),
+    }
+}
+
 /// A size for people: both of two and of ten.
 pub(crate) fn show_size(bytes: u64) -> String {
     let units = [

@@ -271,3 +271,172 @@ fn the_stock_binary_is_a_program_that_workers_can_start() {
     assert_eq!(output.status.code(), Some(70));
     assert!(text.contains("standard input holds no hand-over"), "{text}");
 }
+
+fn text(output: &Output) -> (Option<i32>, String, String) {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (
+        output.status.code(),
+        text(&output.stdout),
+        text(&output.stderr),
+    )
+}
+
+impl Cluster {
+    /// A scheduler and one nanny with two workers of one slot.
+    fn up(&self) -> (Running, Running) {
+        let scheduler = self.start("scheduler --host 127.0.0.1", "s");
+        let worker = self.start("worker --host 127.0.0.1 --nworkers 2 --nthreads 1", "w");
+        let (code, _, err) = self.status("--wait --workers 2 --timeout 30s");
+        assert_eq!(code, 0, "{err}");
+        (scheduler, worker)
+    }
+
+    fn client(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(RDASK);
+        command.args(arguments).current_dir(self.folder.path());
+        command.env("RDASK_SCHEDULER_FILE", &self.file);
+        command
+    }
+}
+
+#[test]
+fn commands_run_in_this_folder_and_answer_in_order() {
+    let cluster = Cluster::new();
+    let _running = cluster.up();
+    let folder = fs::canonicalize(cluster.folder.path()).unwrap();
+
+    let script = "pwd; echo $X >&2; cat; exit 3";
+    let output = cluster
+        .client(&["submit", "--env", "X=y z", "--", "sh", "-c", script])
+        .output();
+    let (code, out, err) = text(&output.unwrap());
+    assert_eq!(
+        (code, out.as_str()),
+        (Some(3), format!("{}\n", folder.display()).as_str()),
+        "{err}"
+    );
+    assert_eq!(err, "y z\n");
+
+    fs::write(folder.join("lines"), "0.5 a\n0 b\n0 c\n").unwrap();
+    let script = "set -- $1; sleep $1; echo $2; test $2 != b";
+    let output = cluster
+        .client(&[
+            "map",
+            "--each-line",
+            "lines",
+            "--",
+            "sh",
+            "-c",
+            script,
+            "sh",
+            "{}",
+        ])
+        .output();
+    let (code, out, err) = text(&output.unwrap());
+    assert_eq!((code, out.as_str()), (Some(1), "a\nb\nc\n"), "{err}");
+
+    let (code, _, err) = text(
+        &cluster
+            .client(&["submit", "--", "no-such-command"])
+            .output()
+            .unwrap(),
+    );
+    assert_eq!(code, Some(127), "{err}");
+    assert!(
+        err.starts_with("error: node ") && err.contains("no-such-command"),
+        "{err}"
+    );
+}
+
+#[test]
+fn a_program_that_the_node_cannot_see_is_sent_once() {
+    let cluster = Cluster::new();
+    let _running = cluster.up();
+    // The client's file is gone before any worker looks for it.
+    let copy = cluster.folder.path().join("short-lived");
+    fs::copy(RDASK, &copy).unwrap();
+    let mut client = Command::new(&copy);
+    client
+        .args(["map", "--each-line", "-", "--", "echo"])
+        .stdin(Stdio::piped());
+    client.stdout(Stdio::piped()).stderr(Stdio::piped());
+    client.env("RDASK_SCHEDULER_FILE", &cluster.file);
+    let mut client = client.spawn().unwrap();
+    let mut stdin = client.stdin.take().unwrap();
+    fs::remove_file(&copy).unwrap();
+    std::io::Write::write_all(&mut stdin, b"1\n2\n3\n4\n").unwrap();
+    drop(stdin);
+    let (code, out, err) = text(&client.wait_with_output().unwrap());
+    assert_eq!(
+        (code, out.as_str()),
+        (Some(0), "1\n2\n3\n4\n"),
+        "{err}\n{}",
+        cluster.log("w")
+    );
+    let log = cluster.log("w");
+    assert_eq!(log.matches("received from scheduler (").count(), 1, "{log}");
+}
+
+/// The numbers of the processes that a nanny has started.
+fn processes(log: &str) -> Vec<u32> {
+    let lines = log
+        .lines()
+        .filter(|line| line.contains("started a process"));
+    lines
+        .filter_map(|line| line.split("pid=").nth(1)?.trim().parse().ok())
+        .collect()
+}
+
+fn wait_until(what: &str, is_true: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_true() {
+        assert!(Instant::now() < deadline, "not in time: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn is_alive(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit(')')
+        .next()
+        .is_some_and(|rest| !rest.is_empty() && !rest.starts_with(" Z"))
+}
+
+#[test]
+fn killed_processes_and_nannies_cost_time_and_no_result() {
+    let cluster = Cluster::new();
+    let (_scheduler, mut worker) = cluster.up();
+    fs::write(cluster.folder.path().join("lines"), "1\n2\n3\n4\n5\n6\n").unwrap();
+    let mut client = cluster.client(&["map", "--each-line", "lines", "--"]);
+    client
+        .args(["sh", "-c", "sleep 0.4; echo $0"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let client = client.spawn().unwrap();
+
+    wait_until("processes", || processes(&cluster.log("w")).len() == 2);
+    let killed = processes(&cluster.log("w"))[0].to_string();
+    assert!(
+        Command::new("kill")
+            .args(["-9", &killed])
+            .status()
+            .unwrap()
+            .success()
+    );
+    wait_until("the report", || cluster.log("w").contains("exit=Signal(9)"));
+    wait_until("a new process", || processes(&cluster.log("w")).len() == 3);
+
+    let all = processes(&cluster.log("w"));
+    worker.0.kill().unwrap();
+    worker.0.wait().unwrap();
+    wait_until("the end of processes", || {
+        !all.iter().any(|pid| is_alive(*pid))
+    });
+    let _next = cluster.start("worker --host 127.0.0.1 --nthreads 2", "w2");
+    let (code, out, err) = text(&client.wait_with_output().unwrap());
+    assert_eq!(
+        (code, out.as_str()),
+        (Some(0), "1\n2\n3\n4\n5\n6\n"),
+        "{err}"
+    );
+}

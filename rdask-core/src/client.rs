@@ -184,17 +184,10 @@ impl Client {
     /// The scheduler said something.
     pub fn handle_message(&mut self, _now: Time, message: ToClient) {
         match message {
-            ToClient::Ended {
-                array,
-                range,
-                outcome,
-            } => self.handle_ended(array, range, outcome),
-            ToClient::Put {
-                task,
-                assignment,
-                process,
-                contact,
-            } => self.handle_put_wanted(task, assignment, process, contact),
+            ToClient::Ended { array, range, outcome } => self.handle_ended(array, range, outcome),
+            ToClient::Put { task, assignment, process, contact } => {
+                self.handle_put_wanted(task, assignment, process, contact)
+            }
             ToClient::SendProgram => self.outbox.push_back(Action::SendProgram),
             ToClient::Attached { request, ranges } => self.handle_attached(request, ranges),
             ToClient::States { request, states } => {
@@ -278,11 +271,7 @@ impl Client {
     pub fn ask_states(&mut self, array: ArrayId, range: Range) -> u32 {
         self.flush_batch();
         let request = self.number_request();
-        self.send(FromClient::AskStates {
-            request,
-            array,
-            range,
-        });
+        self.send(FromClient::AskStates { request, array, range });
         request
     }
 

@@ -47,10 +47,7 @@ fn main() -> rdask::Result<()> {
         }
     }
     assert_eq!(panics, 10);
-    println!(
-        "{panics} tasks panicked, as: {}",
-        doubled[3].result().expect_err("3 is unlucky")
-    );
+    println!("{panics} tasks panicked, as: {}", doubled[3].result().expect_err("3 is unlucky"));
 
     // An Err fails its task, and no other.
     let numbers = client.try_map(|text: String| text.parse::<f64>(), ["1.5", "one", "2"]);

@@ -36,12 +36,8 @@ fn merge<'a>(mut left: &'a [u64], mut right: &'a [u64]) -> Vec<u64> {
 
 /// Numbers in no order.
 fn numbers(count: usize) -> Vec<u64> {
-    let next = |x: &u64| {
-        Some(
-            x.wrapping_mul(6364136223846793005)
-                .wrapping_add(1442695040888963407),
-        )
-    };
+    let next =
+        |x: &u64| Some(x.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407));
     std::iter::successors(Some(1), next).take(count).collect()
 }
 
@@ -56,10 +52,6 @@ fn main() -> rdask::Result<()> {
     let sorted = client.try_submit(sort, (list,)).result()?;
     assert_eq!(sorted.len(), count);
     assert!(sorted.is_sorted());
-    println!(
-        "sorted {count} numbers, from {} to {}",
-        sorted[0],
-        sorted[count - 1]
-    );
+    println!("sorted {count} numbers, from {} to {}", sorted[0], sorted[count - 1]);
     Ok(())
 }

@@ -28,10 +28,8 @@ fn load(rows: usize) -> Result<Table, String> {
 }
 
 fn clean(table: &Table) -> Table {
-    let good = table.rows.iter().copied().filter(|(_, y)| y.is_finite());
-    Table {
-        rows: good.collect(),
-    }
+    let rows = table.rows.iter().copied().filter(|(_, y)| y.is_finite());
+    Table { rows: rows.collect() }
 }
 
 /// Gradient descent for the slope.
@@ -43,11 +41,7 @@ fn train(table: &Table, rate: f64) -> Model {
         }
     }
     let errors = table.rows.iter().map(|(x, y)| (y - slope * x).powi(2));
-    Model {
-        rate,
-        slope,
-        error: errors.sum(),
-    }
+    Model { rate, slope, error: errors.sum() }
 }
 
 fn better(a: Model, b: Model) -> Model {
@@ -75,9 +69,6 @@ fn main() -> rdask::Result<()> {
 
     let none = client.submit(clean, (client.try_submit(load, (0,)),));
     let error = none.result().err().expect("its input failed");
-    assert_eq!(
-        error.task().map(rdask::TaskError::message),
-        Some("an empty table")
-    );
+    assert!(error.to_string().contains("an empty table"), "{error}");
     Ok(())
 }

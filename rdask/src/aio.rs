@@ -36,9 +36,7 @@ pub struct Client {
 impl From<crate::Client> for Client {
     /// The same client, for async code.
     fn from(client: crate::Client) -> Self {
-        Self {
-            core: client.core().clone(),
-        }
+        Self { core: client.core().clone() }
     }
 }
 
@@ -56,9 +54,7 @@ impl Client {
     /// ```
     pub async fn connect(scheduler_file: impl AsRef<Path>) -> Result<Self> {
         let session = client::connect::connect(scheduler_file.as_ref()).await?;
-        Ok(Self {
-            core: Core::new(session),
-        })
+        Ok(Self { core: Core::new(session) })
     }
 
     /// Connects to the scheduler whose file the variable `RDASK_SCHEDULER_FILE` names.
@@ -81,7 +77,7 @@ impl Client {
     /// # Errors
     /// If the system gives no threads.
     ///
-    /// ```no_run
+    /// ```
     /// # fn job() -> rdask::Result<()> {
     /// let client = rdask::aio::Client::local()?;
     /// # Ok(())
@@ -96,7 +92,7 @@ impl Client {
     /// # Errors
     /// With a failure among them, as soon as there is one; if the connection is lost.
     ///
-    /// ```no_run
+    /// ```
     /// # async fn job(client: rdask::aio::Client) -> rdask::Result<()> {
     /// let roots = client.map(f64::sqrt, [1.0, 4.0]);
     /// assert_eq!(client.gather(roots).await?, [1.0, 2.0]);
@@ -112,7 +108,7 @@ impl Client {
     /// # Errors
     /// If the connection is lost before. A failed task is no error here.
     ///
-    /// ```no_run
+    /// ```
     /// # async fn job(client: rdask::aio::Client) -> rdask::Result<()> {
     /// let roots = client.map(f64::sqrt, [1.0, 4.0]);
     /// client.wait(&roots).await?;
@@ -128,7 +124,7 @@ impl Client {
     /// # Errors
     /// If the connection is lost before.
     ///
-    /// ```no_run
+    /// ```
     /// # async fn job(client: rdask::aio::Client) -> rdask::Result<()> {
     /// let roots = client.map(f64::sqrt, [1.0, 4.0]);
     /// let waited = client.wait_timeout(&roots, std::time::Duration::from_secs(1)).await?;
@@ -146,7 +142,7 @@ impl Client {
 
     /// Results as they come.
     ///
-    /// ```no_run
+    /// ```
     /// # async fn job(client: rdask::aio::Client) -> rdask::Result<()> {
     /// let mut roots = client.as_completed(client.map(f64::sqrt, [1.0, 4.0]));
     /// while let Some((position, root)) = roots.next().await {
@@ -164,7 +160,7 @@ impl Client {
     /// # Errors
     /// If the connection is lost.
     ///
-    /// ```no_run
+    /// ```
     /// # async fn job(client: rdask::aio::Client) -> rdask::Result<()> {
     /// let roots = client.map(f64::sqrt, [1.0, 4.0]);
     /// client.detach("roots", &roots).await?;
@@ -196,7 +192,7 @@ impl Client {
     /// # Errors
     /// If the connection is lost.
     ///
-    /// ```no_run
+    /// ```
     /// # async fn job(client: rdask::aio::Client) -> rdask::Result<()> {
     /// println!("{} workers", client.status().await?.workers.len());
     /// # Ok(())

@@ -18,7 +18,7 @@ use crate::remote::Listed;
 ///
 /// It keeps the tasks alive until it has given their results. Blocks while there is nothing new.
 ///
-/// ```no_run
+/// ```
 /// # fn main() -> rdask::Result<()> {
 /// # let client = rdask::Client::local()?;
 /// let inputs = [1.0, 4.0, 9.0];
@@ -58,7 +58,7 @@ impl<T: Data> ExactSizeIterator for AsCompleted<T> {}
 /// Results as they come, for async programs. Made by
 /// [`aio::Client::as_completed`](crate::aio::Client::as_completed).
 ///
-/// ```no_run
+/// ```
 /// # async fn job(client: rdask::aio::Client) -> rdask::Result<()> {
 /// let mut roots = client.as_completed(client.map(f64::sqrt, [1.0, 4.0]));
 /// while let Some((position, root)) = roots.next().await {
@@ -101,11 +101,7 @@ impl<T: Data> Completed<T> {
         let mut left = 0;
         for &(array, range) in &listed.tasks {
             held.entry(array).or_default().insert(range);
-            places.push(Place {
-                array,
-                range,
-                position: left,
-            });
+            places.push(Place { array, range, position: left });
             left += range.len() as usize;
         }
         places.sort_unstable();
@@ -131,7 +127,7 @@ impl<T: Data> Completed<T> {
     /// # Cancel safety
     /// A result is given or kept: dropping the future loses nothing.
     ///
-    /// ```no_run
+    /// ```
     /// # async fn job(client: rdask::aio::Client) {
     /// let mut roots = client.as_completed(client.map(f64::sqrt, [4.0]));
     /// let (position, root) = roots.next().await.unwrap();
@@ -175,8 +171,7 @@ impl<T: Data> Completed<T> {
             let first = positions.next();
             let result = match (result, first) {
                 (Some(result), Some(first)) => {
-                    self.again
-                        .extend(positions.map(|position| (position, task)));
+                    self.again.extend(positions.map(|position| (position, task)));
                     Some((first, result))
                 }
                 (_, first) => {

@@ -44,7 +44,7 @@ use session::Session;
 /// last of them and all handles are dropped, the client leaves, and what it did not
 /// [`detach`](Self::detach) is forgotten.
 ///
-/// ```no_run
+/// ```
 /// # fn main() -> rdask::Result<()> {
 /// let client = rdask::Client::local()?;
 /// let squares = client.map(|x| x * x, [1.0, 2.0, 3.0]);
@@ -110,7 +110,7 @@ impl Client {
     /// # Errors
     /// If the system gives no threads.
     ///
-    /// ```no_run
+    /// ```
     /// # fn main() -> rdask::Result<()> {
     /// let client = rdask::Client::local()?;
     /// assert_eq!(client.submit(f64::sqrt, (16.0,)).result()?, 4.0);
@@ -127,9 +127,7 @@ impl Client {
     }
 
     pub(crate) fn from_session(session: Arc<Session>) -> Self {
-        Self {
-            core: Core::new(session),
-        }
+        Self { core: Core::new(session) }
     }
 
     /// This client, for async code.
@@ -145,7 +143,7 @@ impl Client {
     /// # Panics
     /// Inside an async runtime.
     ///
-    /// ```no_run
+    /// ```
     /// # fn main() -> rdask::Result<()> {
     /// # let client = rdask::Client::local()?;
     /// let roots = client.map(f64::sqrt, [1.0, 4.0, 9.0]);
@@ -166,7 +164,7 @@ impl Client {
     /// # Panics
     /// Inside an async runtime.
     ///
-    /// ```no_run
+    /// ```
     /// # fn main() -> rdask::Result<()> {
     /// # let client = rdask::Client::local()?;
     /// let roots = client.map(f64::sqrt, [1.0, 4.0, 9.0]);
@@ -186,7 +184,7 @@ impl Client {
     /// # Panics
     /// Inside an async runtime.
     ///
-    /// ```no_run
+    /// ```
     /// # fn main() -> rdask::Result<()> {
     /// # let client = rdask::Client::local()?;
     /// let roots = client.map(f64::sqrt, (0..1000).map(f64::from));
@@ -205,7 +203,7 @@ impl Client {
 
     /// Results as they come: an iterator over positions and results.
     ///
-    /// ```no_run
+    /// ```
     /// # fn main() -> rdask::Result<()> {
     /// # let client = rdask::Client::local()?;
     /// let inputs = [1.0, 4.0, 9.0];
@@ -228,7 +226,7 @@ impl Client {
     /// # Panics
     /// Inside an async runtime.
     ///
-    /// ```no_run
+    /// ```
     /// # fn main() -> rdask::Result<()> {
     /// # let client = rdask::Client::local()?;
     /// let roots = client.map(f64::sqrt, (0..1000).map(f64::from));
@@ -269,7 +267,7 @@ impl Client {
     /// # Panics
     /// Inside an async runtime.
     ///
-    /// ```no_run
+    /// ```
     /// # fn main() -> rdask::Result<()> {
     /// # let client = rdask::Client::local()?;
     /// let slots: u32 = client.status()?.workers.iter().map(|worker| worker.slots).sum();

@@ -5,6 +5,8 @@
 
 pub mod observer;
 mod queue;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::marker::PhantomData;
@@ -339,11 +341,40 @@ pub(crate) async fn welcome(sender: &mut FrameSender, welcome: &Welcome) -> Resu
     sender.send(&frame_of(&encode_welcome(welcome))).await
 }
 
-/// Encodes and writes what comes out of a queue until it ends or the link does.
+/// Encodes and writes what comes out of a queue until it ends, the link does, or the outbox is
+/// aborted: a peer that doesn't read must not keep what waits for it.
 pub(crate) async fn write_messages<M: Serialize + Weigh>(
     mut sender: FrameSender,
     mut queue: Queue<M>,
 ) {
+    let aborted = queue::aborted(queue.abort_signal());
+    let farewell = tokio::select! {
+        farewell = write_all(&mut sender, &mut queue) => farewell,
+        reason = aborted => Farewell::Close(reason),
+    };
+    drop(queue);
+    match farewell {
+        Farewell::Close(reason) => sender.close(&reason).await,
+        Farewell::Finish => {
+            if let Err(error) = sender.finish().await {
+                tracing::debug!(%error, "a link was not ended in good order");
+            }
+        }
+        Farewell::Lost => {}
+    }
+}
+
+/// How a link ends that is not written to any more.
+enum Farewell {
+    Finish,
+    Close(String),
+    Lost,
+}
+
+async fn write_all<M: Serialize + Weigh>(
+    sender: &mut FrameSender,
+    queue: &mut Queue<M>,
+) -> Farewell {
     let mut buffer = Vec::new();
     while let Some(Drained { messages, close }) = queue.drain(MESSAGES_PER_WRITE).await {
         for message in messages {
@@ -353,22 +384,20 @@ pub(crate) async fn write_messages<M: Serialize + Weigh>(
                 // Senders split what is long; this is a bug of ours, and half a conversation is
                 // worse than none.
                 tracing::error!(%error, peer = %sender.peer(), "a message can't be sent");
-                return sender.close("a message was too long to be sent").await;
+                return Farewell::Close("a message was too long to be sent".to_owned());
             }
-            if buffer.len() >= BYTES_PER_WRITE && !flush(&mut sender, &mut buffer).await {
-                return;
+            if buffer.len() >= BYTES_PER_WRITE && !flush(sender, &mut buffer).await {
+                return Farewell::Lost;
             }
         }
-        if !flush(&mut sender, &mut buffer).await {
-            return;
+        if !flush(sender, &mut buffer).await {
+            return Farewell::Lost;
         }
         if let Some(reason) = close {
-            return sender.close(&reason).await;
+            return Farewell::Close(reason);
         }
     }
-    if let Err(error) = sender.finish().await {
-        tracing::debug!(%error, "a link was not ended in good order");
-    }
+    Farewell::Finish
 }
 
 async fn flush(sender: &mut FrameSender, buffer: &mut Vec<u8>) -> bool {

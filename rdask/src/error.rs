@@ -103,8 +103,7 @@ impl Error {
     /// ```
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
-        self.task()
-            .is_some_and(|task| task.kind() == FailureKind::Cancelled)
+        self.task().is_some_and(|task| task.kind() == FailureKind::Cancelled)
     }
 }
 

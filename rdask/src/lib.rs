@@ -54,7 +54,7 @@
 //! [`map_with`](Core::map_with) shares one value among all tasks of a map. Parameters are `T`,
 //! `&T` or, for `async fn`s, [`Shared<T>`]; types are whatever serde can write and read.
 //!
-//! ```no_run
+//! ```
 //! # fn main() -> rdask::Result<()> {
 //! # let client = rdask::Client::local()?;
 //! let table = client.scatter(vec![10.0, 20.0, 30.0]);
@@ -72,7 +72,7 @@
 //! worker, and with which message. A task whose *worker* is lost has not failed: it runs again
 //! elsewhere.
 //!
-//! ```no_run
+//! ```
 //! # fn main() -> rdask::Result<()> {
 //! # let client = rdask::Client::local()?;
 //! let numbers = client.try_map(|s: String| s.parse::<f64>(), ["1.5", "one"]);
@@ -92,7 +92,7 @@
 //! that may run a task. Tasks may submit tasks: [`context`] gives them a client. Async programs use
 //! [`aio::Client`], and `.await` handles.
 //!
-//! ```no_run
+//! ```
 //! # async fn job() -> rdask::Result<()> {
 //! # let client = rdask::aio::Client::local()?;
 //! let careful = client.options().retries(2).resource("GPU", 1.0);

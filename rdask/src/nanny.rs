@@ -7,6 +7,7 @@
 pub mod child;
 mod launch;
 mod membership;
+mod memory_watch;
 pub mod probe;
 
 use std::io;

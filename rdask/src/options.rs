@@ -11,7 +11,7 @@ use crate::client::Core;
 
 /// How and where tasks run: set what you need, then submit or map with it, once or often.
 ///
-/// ```no_run
+/// ```
 /// # fn main() -> rdask::Result<()> {
 /// # use std::time::Duration;
 /// let client = rdask::Client::local()?;
@@ -39,7 +39,7 @@ impl Options {
 
     /// The tasks' name in logs and errors, instead of their function's.
     ///
-    /// ```no_run
+    /// ```
     /// # let client = rdask::Client::local().unwrap();
     /// let root = client.options().name("root").submit(f64::sqrt, (16.0,));
     /// ```
@@ -49,7 +49,7 @@ impl Options {
 
     /// Tasks of a higher priority go first, among those of one client. Usually it is 0.
     ///
-    /// ```no_run
+    /// ```
     /// # let client = rdask::Client::local().unwrap();
     /// let soon = client.options().priority(10).submit(f64::sqrt, (16.0,));
     /// ```
@@ -60,7 +60,7 @@ impl Options {
     /// How often a task that fails is run again. Tasks that are lost with their worker are run
     /// again anyway.
     ///
-    /// ```no_run
+    /// ```
     /// # let client = rdask::Client::local().unwrap();
     /// let text = client
     ///     .options()
@@ -73,7 +73,7 @@ impl Options {
 
     /// How long to wait before a task that failed is run again.
     ///
-    /// ```no_run
+    /// ```
     /// # let client = rdask::Client::local().unwrap();
     /// # use std::time::Duration;
     /// let patient = client.options().retries(3).retry_delay(Duration::from_secs(10));
@@ -84,7 +84,7 @@ impl Options {
 
     /// A run that takes longer fails.
     ///
-    /// ```no_run
+    /// ```
     /// # let client = rdask::Client::local().unwrap();
     /// # use std::time::Duration;
     /// let root = client.options().timeout(Duration::from_secs(1)).submit(f64::sqrt, (16.0,));
@@ -98,7 +98,7 @@ impl Options {
     /// # Panics
     /// If it is 0.
     ///
-    /// ```no_run
+    /// ```
     /// # let client = rdask::Client::local().unwrap();
     /// let root = client.options().threads(4).submit(f64::sqrt, (16.0,));
     /// ```
@@ -112,7 +112,7 @@ impl Options {
     /// # Panics
     /// If the amount is negative or no number.
     ///
-    /// ```no_run
+    /// ```
     /// # let client = rdask::Client::local().unwrap();
     /// let root = client.options().resource("GPU", 0.5).submit(f64::sqrt, (16.0,));
     /// ```
@@ -130,7 +130,7 @@ impl Options {
 
     /// Only workers of these names.
     ///
-    /// ```no_run
+    /// ```
     /// # let client = rdask::Client::local().unwrap();
     /// let root = client.options().workers(["node1-0"]).submit(f64::sqrt, (16.0,));
     /// ```
@@ -140,7 +140,7 @@ impl Options {
 
     /// Only workers of these pools: Slurm jobs, or what `rdask worker --pool` says.
     ///
-    /// ```no_run
+    /// ```
     /// # let client = rdask::Client::local().unwrap();
     /// let root = client.options().pools(["gpu"]).submit(f64::sqrt, (16.0,));
     /// ```

@@ -38,7 +38,7 @@ pub struct Handle {
 /// last handle of a task releases it: a result that nobody needs is forgotten, a task that nobody
 /// needs doesn't run.
 ///
-/// ```no_run
+/// ```
 /// # fn main() -> rdask::Result<()> {
 /// let client = rdask::Client::local()?;
 /// let root = client.submit(f64::sqrt, (16.0,));
@@ -59,29 +59,16 @@ pub struct Remote<T> {
 impl<T> Remote<T> {
     /// A handle that takes over a count that the client's state has.
     pub(crate) fn counted(session: Arc<Session>, task: TaskId) -> Self {
-        Self {
-            session,
-            task,
-            counted: true,
-            value: PhantomData,
-        }
+        Self { session, task, counted: true, value: PhantomData }
     }
 
     /// A handle that lives no longer than one that counts.
     fn lent(session: Arc<Session>, task: TaskId) -> Self {
-        Self {
-            session,
-            task,
-            counted: false,
-            value: PhantomData,
-        }
+        Self { session, task, counted: false, value: PhantomData }
     }
 
     pub(crate) fn handle(&self) -> Handle {
-        Handle {
-            session: Arc::as_ptr(&self.session) as usize,
-            task: self.task,
-        }
+        Handle { session: Arc::as_ptr(&self.session) as usize, task: self.task }
     }
 
     pub(crate) fn session(&self) -> &Arc<Session> {
@@ -90,7 +77,7 @@ impl<T> Remote<T> {
 
     /// The name of the task, as in logs and errors.
     ///
-    /// ```no_run
+    /// ```
     /// # let client = rdask::Client::local().unwrap();
     /// let root = client.submit(f64::sqrt, (16.0,));
     /// println!("{}", root.id()); // c0.0.0
@@ -103,7 +90,7 @@ impl<T> Remote<T> {
     /// The task need not run any more. If it has not ended, it fails as cancelled, and so do the
     /// tasks that need its result.
     ///
-    /// ```no_run
+    /// ```
     /// # let client = rdask::Client::local().unwrap();
     /// let slow = client.submit(|seconds: u64| {
     ///     std::thread::sleep(std::time::Duration::from_secs(seconds));
@@ -124,7 +111,7 @@ impl<T> Remote<T> {
     /// # Panics
     /// Inside an async runtime.
     ///
-    /// ```no_run
+    /// ```
     /// # fn main() -> rdask::Result<()> {
     /// # let client = rdask::Client::local()?;
     /// let root = client.submit(f64::sqrt, (16.0,));
@@ -145,7 +132,7 @@ impl<T> Remote<T> {
     /// # Panics
     /// Inside an async runtime.
     ///
-    /// ```no_run
+    /// ```
     /// # fn main() -> rdask::Result<()> {
     /// # let client = rdask::Client::local()?;
     /// let root = client.submit(f64::sqrt, (16.0,));
@@ -168,7 +155,7 @@ impl<T> Remote<T> {
     /// # Panics
     /// Inside an async runtime.
     ///
-    /// ```no_run
+    /// ```
     /// # fn main() -> rdask::Result<()> {
     /// # let client = rdask::Client::local()?;
     /// let root = client.submit(f64::sqrt, (16.0,));
@@ -193,7 +180,7 @@ impl<T: Data> Remote<T> {
     /// # Panics
     /// Inside an async runtime.
     ///
-    /// ```no_run
+    /// ```
     /// # fn main() -> rdask::Result<()> {
     /// # let client = rdask::Client::local()?;
     /// let root = client.submit(f64::sqrt, (16.0,));
@@ -209,8 +196,7 @@ impl<T: Data> Remote<T> {
 impl<T> Clone for Remote<T> {
     /// Another handle of the same task.
     fn clone(&self) -> Self {
-        self.session
-            .retain(self.task.array, Range::one(self.task.index));
+        self.session.retain(self.task.array, Range::one(self.task.index));
         Self::counted(Arc::clone(&self.session), self.task)
     }
 }

@@ -6,7 +6,7 @@ use rdask::scheduler::{SchedulerOptions, Server, ServerEnd, StartError};
 use super::{Failed, Failure};
 use crate::args::Scheduler;
 
-pub(super) fn run(args: Scheduler) -> Result<(), Failed> {
+pub(super) fn run(args: Scheduler) -> Result<u8, Failed> {
     let options = SchedulerOptions {
         host: args.host,
         interface: args.interface,
@@ -40,5 +40,5 @@ pub(super) fn run(args: Scheduler) -> Result<(), Failed> {
             ));
         }
     }
-    Ok(())
+    Ok(0)
 }

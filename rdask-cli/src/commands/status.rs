@@ -13,19 +13,20 @@ use crate::output;
 /// How often a waiting command looks.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
-pub(super) fn run(args: &Status) -> Result<(), Failed> {
+pub(super) fn run(args: &Status) -> Result<u8, Failed> {
     let (observer, status) = if args.wait {
         wait(args)?
     } else {
         look(args).map_err(failed)?
     };
     let file = observer.scheduler_file();
-    output::data(&if args.json {
+    let text = if args.json {
         output::status_json(file, &status)
     } else {
         output::status_text(file, &status)
-    });
-    Ok(())
+    };
+    output::data(text.as_bytes());
+    Ok(0)
 }
 
 fn look(args: &Status) -> Result<(Observer, ClusterStatus), ObserveError> {

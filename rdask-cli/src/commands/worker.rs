@@ -7,7 +7,7 @@ use super::{Failed, Failure, file_mode};
 use crate::args::Worker;
 use crate::quantity::{Memory, show_size};
 
-pub(super) fn run(args: Worker) -> Result<(), Failed> {
+pub(super) fn run(args: Worker) -> Result<u8, Failed> {
     let options = NannyOptions {
         workers: workers(&args),
         scheduler_file: args.scheduler_file,
@@ -31,7 +31,7 @@ pub(super) fn run(args: Worker) -> Result<(), Failed> {
         Ok(other) => tracing::info!("ended: {other:?}"),
         Err(error) => return Err(failed(error)),
     }
-    Ok(())
+    Ok(0)
 }
 
 fn failed(error: NannyError) -> Failed {

@@ -116,10 +116,7 @@ impl Array {
             let Some(blob) = self.blobs.remove(&whole.start) else {
                 continue;
             };
-            let around = [
-                Range::new(whole.start, range.start),
-                Range::new(range.end, whole.end),
-            ];
+            let around = [Range::new(whole.start, range.start), Range::new(range.end, whole.end)];
             for part in around.into_iter().filter(|part| !part.is_empty()) {
                 let inside = Range::new(part.start - whole.start, part.end - whole.start);
                 self.blobs.insert(part.start, blob.slice(inside));
@@ -173,9 +170,7 @@ impl Array {
                     Known::Done => unknown.push(part),
                     Known::Held(_) if interest == Interest::Small => {}
                     Known::Held(_) => {
-                        let absent = part
-                            .iter()
-                            .filter(|index| !self.fetched.contains_key(index));
+                        let absent = part.iter().filter(|index| !self.fetched.contains_key(index));
                         unfetched.extend(merge(absent));
                     }
                     Known::Value | Known::Failed(_) => {}

@@ -49,9 +49,7 @@ impl OpenBatch {
 
     fn shape_index(&mut self, shape: Shape) -> u16 {
         let first_compared = self.shapes.len().saturating_sub(SHAPES_COMPARED);
-        let known = self.shapes[first_compared..]
-            .iter()
-            .rposition(|known| *known == shape);
+        let known = self.shapes[first_compared..].iter().rposition(|known| *known == shape);
         let index = match known {
             Some(position) => first_compared + position,
             None => {

@@ -59,9 +59,7 @@ impl Client {
             return;
         };
         record.known.insert(range, known.clone());
-        record.wanted.update(range, |_, interest| {
-            (!known.answers(*interest)).then_some(*interest)
-        });
+        record.wanted.update(range, |_, interest| (!known.answers(*interest)).then_some(*interest));
         if let Some(values) = values {
             record.keep_values(range, values);
         }
@@ -109,16 +107,10 @@ impl Client {
             record.known.remove(range);
             record.wanted.insert(range, Interest::Value);
             self.send(FromClient::Missed { task, holder });
-            self.send(FromClient::Want {
-                array: task.array,
-                range,
-                values: true,
-            });
+            self.send(FromClient::Want { array: task.array, range, values: true });
         } else {
             // Another holder was named meanwhile, and is asked if somebody still waits.
-            self.fetches
-                .queue
-                .push_back((task.array, Range::one(task.index)));
+            self.fetches.queue.push_back((task.array, Range::one(task.index)));
         }
         self.pump_fetches();
     }
@@ -140,11 +132,7 @@ impl Client {
                 && let Some(contact) = self.fetches.contacts.get(&holder).cloned()
             {
                 self.fetches.running.insert(task, holder);
-                self.outbox.push_back(Action::Fetch {
-                    task,
-                    holder,
-                    contact,
-                });
+                self.outbox.push_back(Action::Fetch { task, holder, contact });
             }
         }
     }

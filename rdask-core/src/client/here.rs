@@ -24,10 +24,8 @@ impl Client {
         function: impl Into<String>,
     ) -> TaskId {
         let task = self.number_here();
-        let failure = Failure {
-            function: function.into(),
-            ..Failure::of_scheduler(kind, message, task)
-        };
+        let failure =
+            Failure { function: function.into(), ..Failure::of_scheduler(kind, message, task) };
         self.know_here(task, Arc::new(failure))
     }
 
@@ -59,15 +57,9 @@ impl Client {
     }
 
     fn number_here(&mut self) -> TaskId {
-        assert!(
-            self.first_here > self.next_number,
-            "a client creates fewer than u32::MAX arrays"
-        );
+        assert!(self.first_here > self.next_number, "a client creates fewer than u32::MAX arrays");
         self.first_here -= 1;
-        let array = ArrayId {
-            client: self.id,
-            number: self.first_here,
-        };
+        let array = ArrayId { client: self.id, number: self.first_here };
         TaskId { array, index: 0 }
     }
 

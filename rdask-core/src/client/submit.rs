@@ -45,10 +45,7 @@ impl Client {
         };
         let index = open.push(shape, payload, edges);
         let full = open.is_full();
-        let array = ArrayId {
-            client: self.id,
-            number: open.number,
-        };
+        let array = ArrayId { client: self.id, number: open.number };
         self.retain(array, Range::one(index));
         if full {
             self.flush_batch();
@@ -74,12 +71,7 @@ impl Client {
         assert_eq!(strings, expected, "one string of arguments per task");
         self.flush_batch();
         let number = self.number_array();
-        self.send(FromClient::SubmitArray {
-            number,
-            len,
-            shape,
-            parent,
-        });
+        self.send(FromClient::SubmitArray { number, len, shape, parent });
         for payload in payload {
             self.send(FromClient::Payload { number, payload });
         }
@@ -95,10 +87,7 @@ impl Client {
         let len = u32::try_from(values.len()).expect("an array has at most u32::MAX tasks");
         self.flush_batch();
         let number = self.number_array();
-        let array = ArrayId {
-            client: self.id,
-            number,
-        };
+        let array = ArrayId { client: self.id, number };
         let total: usize = values.iter().map(Bytes::len).sum();
         if total <= INLINE_ARGUMENT_BYTES_MAX {
             let mut builder = BlobBuilder::new();
@@ -107,11 +96,7 @@ impl Client {
             self.send(FromClient::ScatterInline { number, values });
         } else {
             let sizes = values.iter().map(|value| value.len() as u64).collect();
-            self.send(FromClient::Scatter {
-                number,
-                sizes,
-                options,
-            });
+            self.send(FromClient::Scatter { number, sizes, options });
             let tasks = (0..len).map(|index| TaskId { array, index });
             self.scattered.extend(tasks.zip(values));
         }
@@ -155,10 +140,7 @@ impl Client {
 
     /// A process has not taken a scattered value. The scheduler will name another one.
     pub fn handle_put_failed(&mut self, _now: Time, assignment: AssignmentId, message: String) {
-        self.send(FromClient::PutFailed {
-            assignment,
-            message,
-        });
+        self.send(FromClient::PutFailed { assignment, message });
     }
 
     pub(super) fn handle_put_wanted(
@@ -170,47 +152,28 @@ impl Client {
     ) {
         let Some(value) = self.scattered.get(&task).cloned() else {
             let message = format!("the client has put the value of {task} already");
-            self.send(FromClient::PutFailed {
-                assignment,
-                message,
-            });
+            self.send(FromClient::PutFailed { assignment, message });
             return;
         };
-        self.outbox.push_back(Action::Put {
-            task,
-            assignment,
-            process,
-            contact,
-            value,
-        });
+        self.outbox.push_back(Action::Put { task, assignment, process, contact, value });
     }
 
     pub(super) fn flush_batch(&mut self) {
         if let Some(open) = self.open.take() {
             let (number, parent) = (open.number, open.parent);
-            self.send(FromClient::SubmitBatch {
-                number,
-                batch: open.build(),
-                parent,
-            });
+            self.send(FromClient::SubmitBatch { number, batch: open.build(), parent });
         }
     }
 
     fn number_array(&mut self) -> u32 {
         let number = self.next_number;
-        assert!(
-            number < self.first_here,
-            "a client creates fewer than u32::MAX arrays"
-        );
+        assert!(number < self.first_here, "a client creates fewer than u32::MAX arrays");
         self.next_number = number + 1;
         number
     }
 
     fn own(&mut self, number: u32, len: u32) -> ArrayId {
-        let array = ArrayId {
-            client: self.id,
-            number,
-        };
+        let array = ArrayId { client: self.id, number };
         self.retain(array, Range::new(0, len));
         array
     }

@@ -17,12 +17,7 @@ const ID: ClientId = ClientId(7);
 const HOLDER: ProcessId = ProcessId(3);
 
 fn shape(params: Vec<Param>) -> Shape {
-    Shape {
-        function: FunctionKey(1),
-        name: "f".into(),
-        params,
-        options: TaskOptions::default(),
-    }
+    Shape { function: FunctionKey(1), name: "f".into(), params, options: TaskOptions::default() }
 }
 
 fn array(number: u32) -> ArrayId {
@@ -30,17 +25,11 @@ fn array(number: u32) -> ArrayId {
 }
 
 fn task(number: u32, index: u32) -> TaskId {
-    TaskId {
-        array: array(number),
-        index,
-    }
+    TaskId { array: array(number), index }
 }
 
 fn contact() -> Contact {
-    Contact {
-        quic: Vec::new(),
-        tls: Vec::new(),
-    }
+    Contact { quic: Vec::new(), tls: Vec::new() }
 }
 
 fn bytes_of(index: u32) -> Vec<u8> {
@@ -49,17 +38,12 @@ fn bytes_of(index: u32) -> Vec<u8> {
 
 fn values(range: Range) -> Blob {
     let mut builder = BlobBuilder::new();
-    range
-        .iter()
-        .for_each(|index| builder.push(&bytes_of(index)));
+    range.iter().for_each(|index| builder.push(&bytes_of(index)));
     builder.build()
 }
 
 fn held() -> Outcome {
-    Outcome::Held {
-        holder: HOLDER,
-        contact: contact(),
-    }
+    Outcome::Held { holder: HOLDER, contact: contact() }
 }
 
 fn failed() -> Outcome {
@@ -68,11 +52,7 @@ fn failed() -> Outcome {
 }
 
 fn ended(array: ArrayId, range: Range, outcome: Outcome) -> ToClient {
-    ToClient::Ended {
-        array,
-        range,
-        outcome,
-    }
+    ToClient::Ended { array, range, outcome }
 }
 
 fn actions(client: &mut Client) -> Vec<Action> {
@@ -89,14 +69,8 @@ fn sent(client: &mut Client) -> Vec<FromClient> {
 
 fn with_array(len: u32) -> (Client, ArrayId) {
     let mut client = Client::new(ID);
-    let param = Param::Each {
-        array: ArrayId {
-            client: ClientId(1),
-            number: 0,
-        },
-        start: 0,
-        part: 0,
-    };
+    let param =
+        Param::Each { array: ArrayId { client: ClientId(1), number: 0 }, start: 0, part: 0 };
     let array = client.submit_array(len, shape(vec![param]), Vec::new(), None);
     assert_eq!(sent(&mut client).len(), 1);
     (client, array)
@@ -106,10 +80,7 @@ fn with_array(len: u32) -> (Client, ArrayId) {
 fn consecutive_submits_leave_as_one_batch_after_a_millisecond() {
     let mut client = Client::new(ID);
     let first = client.submit(Time(5), shape(vec![Param::Inline]), b"a", &[], None);
-    let edge = Edge {
-        task: first,
-        part: 0,
-    };
+    let edge = Edge { task: first, part: 0 };
     let second = client.submit(Time(6), shape(vec![Param::Edge]), b"", &[edge], None);
     let third = client.submit(Time(7), shape(vec![Param::Inline]), b"bc", &[], None);
     assert_eq!([first, second, third], [task(0, 0), task(0, 1), task(0, 2)]);
@@ -117,12 +88,7 @@ fn consecutive_submits_leave_as_one_batch_after_a_millisecond() {
     let at = client.poll_timeout().unwrap();
     assert_eq!(at, Time(1_000_005));
     client.handle_timeout(at);
-    let [
-        FromClient::SubmitBatch {
-            number: 0, batch, ..
-        },
-    ] = &sent(&mut client)[..]
-    else {
+    let [FromClient::SubmitBatch { number: 0, batch, .. }] = &sent(&mut client)[..] else {
         panic!("no batch");
     };
     assert_eq!(batch.shapes.len(), 2);
@@ -152,21 +118,14 @@ fn a_full_batch_leaves_at_once() {
 fn numbers_rise_in_the_order_of_sending() {
     let mut client = Client::new(ID);
     let one = client.submit(Time(0), shape(vec![]), b"", &[], None);
-    let param = Param::Each {
-        array: one.array,
-        start: 0,
-        part: 0,
-    };
+    let param = Param::Each { array: one.array, start: 0, part: 0 };
     let many = client.submit_array(1, shape(vec![param]), Vec::new(), None);
     let small = client.scatter(vec![Bytes::from_static(b"x")], TaskOptions::default());
     assert_eq!([one.array, many, small], [array(0), array(1), array(2)]);
     let sent = sent(&mut client);
     assert!(matches!(sent[0], FromClient::SubmitBatch { number: 0, .. }));
     assert!(matches!(sent[1], FromClient::SubmitArray { number: 1, .. }));
-    assert!(matches!(
-        sent[2],
-        FromClient::ScatterInline { number: 2, .. }
-    ));
+    assert!(matches!(sent[2], FromClient::ScatterInline { number: 2, .. }));
     assert_eq!(sent.len(), 3);
 }
 
@@ -176,15 +135,10 @@ fn a_million_results_are_gathered_and_released_by_range() {
     let (mut client, array) = with_array(len);
     let all = Range::new(0, len);
     let waiter = client.wait_until_failure(&[(array, all)], Interest::Value);
-    let want = FromClient::Want {
-        array,
-        range: all,
-        values: true,
-    };
+    let want = FromClient::Want { array, range: all, values: true };
     assert_eq!(sent(&mut client), [want]);
     let mut builder = BlobBuilder::new();
-    all.iter()
-        .for_each(|index| builder.push(&index.to_le_bytes()));
+    all.iter().for_each(|index| builder.push(&index.to_le_bytes()));
     let blob = builder.build();
     let step = 50_000;
     for start in (0..len).step_by(step as usize) {
@@ -235,11 +189,7 @@ fn a_held_value_is_fetched_and_goes_with_its_waiter() {
     let waiter = client.wait(&[(array, range)], Interest::Value);
     sent(&mut client);
     client.handle_message(Time(0), ended(array, range, held()));
-    let fetch = Action::Fetch {
-        task: task(0, 1),
-        holder: HOLDER,
-        contact: contact(),
-    };
+    let fetch = Action::Fetch { task: task(0, 1), holder: HOLDER, contact: contact() };
     assert_eq!(actions(&mut client), std::slice::from_ref(&fetch));
     client.handle_fetched(Time(1), task(0, 1), Bytes::from_static(b"long"));
     assert_eq!(actions(&mut client), [Action::Complete(waiter)]);
@@ -260,28 +210,12 @@ fn a_holder_that_fails_is_missed_and_another_one_awaited() {
     client.handle_message(Time(0), ended(array, range, held()));
     actions(&mut client);
     client.handle_fetch_failed(Time(1), task(0, 0));
-    let missed = FromClient::Missed {
-        task: task(0, 0),
-        holder: HOLDER,
-    };
-    let want = FromClient::Want {
-        array,
-        range,
-        values: true,
-    };
+    let missed = FromClient::Missed { task: task(0, 0), holder: HOLDER };
+    let want = FromClient::Want { array, range, values: true };
     assert_eq!(sent(&mut client), [missed, want]);
-    let outcome = Outcome::Held {
-        holder: ProcessId(9),
-        contact: contact(),
-    };
+    let outcome = Outcome::Held { holder: ProcessId(9), contact: contact() };
     client.handle_message(Time(2), ended(array, range, outcome));
-    let [
-        Action::Fetch {
-            holder: ProcessId(9),
-            ..
-        },
-    ] = actions(&mut client)[..]
-    else {
+    let [Action::Fetch { holder: ProcessId(9), .. }] = actions(&mut client)[..] else {
         panic!("no fetch");
     };
     client.handle_fetched(Time(3), task(0, 0), Bytes::new());
@@ -332,24 +266,13 @@ fn each_range_is_reported_once_and_the_known_ones_first() {
     actions(&mut client);
     client.stop_waiting(wait);
     let waiter = client.wait_each(&[(array, Range::new(0, 6))], Interest::Small);
-    let progress = |range| Action::Progress {
-        waiter,
-        array,
-        range,
-    };
-    let want = FromClient::Want {
-        array,
-        range: Range::new(2, 6),
-        values: true,
-    };
+    let progress = |range| Action::Progress { waiter, array, range };
+    let want = FromClient::Want { array, range: Range::new(2, 6), values: true };
     assert_eq!(actions(&mut client), [Action::Send(want), progress(known)]);
     client.handle_message(Time(1), ended(array, Range::new(3, 6), held()));
     assert_eq!(actions(&mut client), [progress(Range::new(3, 6))]);
     client.handle_message(Time(1), ended(array, Range::new(1, 6), failed()));
-    assert_eq!(
-        actions(&mut client),
-        [progress(Range::one(2)), Action::Complete(waiter)]
-    );
+    assert_eq!(actions(&mut client), [progress(Range::one(2)), Action::Complete(waiter)]);
 }
 
 #[test]
@@ -374,18 +297,13 @@ fn a_scattered_value_is_kept_until_a_process_has_it() {
         };
         assert_eq!(*given, value);
         client.handle_put_failed(Time(2), AssignmentId(assignment), "gone".into());
-        let failed = FromClient::PutFailed {
-            assignment: AssignmentId(assignment),
-            message: "gone".into(),
-        };
+        let failed =
+            FromClient::PutFailed { assignment: AssignmentId(assignment), message: "gone".into() };
         assert_eq!(sent(&mut client), [failed]);
     }
     client.handle_put(Time(3), task(0, 0));
     client.handle_message(Time(4), put(3));
-    assert!(matches!(
-        sent(&mut client)[..],
-        [FromClient::PutFailed { .. }]
-    ));
+    assert!(matches!(sent(&mut client)[..], [FromClient::PutFailed { .. }]));
 }
 
 #[test]
@@ -410,10 +328,7 @@ fn a_task_that_failed_here_is_never_mentioned() {
 fn late_and_bad_words_do_no_harm() {
     let (mut client, array) = with_array(4);
     let all = Range::new(0, 4);
-    client.handle_message(
-        Time(0),
-        ended(array, all, Outcome::Values(values(Range::one(0)))),
-    );
+    client.handle_message(Time(0), ended(array, all, Outcome::Values(values(Range::one(0)))));
     assert!(matches!(actions(&mut client)[..], [Action::Close(_)]));
     client.release(Time(0), array, all);
     client.handle_message(Time(1), ended(array, all, Outcome::Values(values(all))));
@@ -432,11 +347,7 @@ fn payload_is_cut_into_frames() {
     let ends: Vec<u64> = (1..=len).map(|nth| nth * step).collect();
     let chunks = cut_payload(&bytes, 0, &ends).unwrap();
     assert_eq!(chunks.iter().map(Blob::count).sum::<u32>(), 1000);
-    assert!(
-        chunks
-            .iter()
-            .all(|chunk| chunk.byte_len() <= CHUNK_BYTES_MAX)
-    );
+    assert!(chunks.iter().all(|chunk| chunk.byte_len() <= CHUNK_BYTES_MAX));
     let tail = cut_payload(&bytes, ends[9], &ends[10..12]).unwrap();
     assert_eq!((tail.len(), tail[0].count()), (1, 2));
     assert!(cut_payload(&Bytes::new(), 0, &[1]).is_err());
@@ -449,15 +360,9 @@ fn what_was_detached_comes_back_with_handles() {
     let (mut client, array) = with_array(2);
     let request = client.attach("table".into());
     sent(&mut client);
-    let other = ArrayId {
-        client: ClientId(1),
-        number: 4,
-    };
+    let other = ArrayId { client: ClientId(1), number: 4 };
     let ranges = Some(vec![(other, Range::new(0, 9)), (array, Range::one(1))]);
-    let answer = ToClient::Attached {
-        request,
-        ranges: ranges.clone(),
-    };
+    let answer = ToClient::Attached { request, ranges: ranges.clone() };
     client.handle_message(Time(0), answer);
     assert_eq!(actions(&mut client), [Action::Attached { request, ranges }]);
     client.release(Time(1), other, Range::new(0, 9));

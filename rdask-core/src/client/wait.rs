@@ -87,10 +87,7 @@ impl Client {
     /// Whether a waiter has nothing left to wait for. It stays until [`Self::stop_waiting`].
     #[must_use]
     pub fn is_complete(&self, waiter: WaiterId) -> bool {
-        self.waits
-            .waiters
-            .get(&waiter)
-            .is_none_or(|waiter| waiter.complete)
+        self.waits.waiters.get(&waiter).is_none_or(|waiter| waiter.complete)
     }
 
     /// Forgets a waiter. Large values that only it waited for go with it.
@@ -180,16 +177,9 @@ impl Client {
             }
         }
         let complete = missing == 0 || failed;
-        self.waits.waiters.insert(
-            waiter,
-            Waiter {
-                interest,
-                mode,
-                tasks: sets,
-                missing,
-                complete,
-            },
-        );
+        self.waits
+            .waiters
+            .insert(waiter, Waiter { interest, mode, tasks: sets, missing, complete });
         if complete {
             self.outbox.push_back(Action::Complete(waiter));
         }
@@ -229,11 +219,7 @@ impl Client {
             asked.iter().for_each(|range| rest.remove(range));
             for range in rest.iter() {
                 record.wanted.insert(range, interest);
-                messages.push(FromClient::Want {
-                    array,
-                    range,
-                    values,
-                });
+                messages.push(FromClient::Want { array, range, values });
             }
         }
         messages.into_iter().for_each(|message| self.send(message));
@@ -247,18 +233,12 @@ impl Client {
         let mut there = RangeSet::from(range);
         missing.iter().for_each(|part| there.remove(part));
         for range in there.iter() {
-            self.outbox.push_back(Action::Progress {
-                waiter,
-                array,
-                range,
-            });
+            self.outbox.push_back(Action::Progress { waiter, array, range });
         }
     }
 
     fn has_failed(&self, array: ArrayId, range: Range) -> bool {
-        self.arrays
-            .get(&array)
-            .is_some_and(|record| record.has_failed_within(range))
+        self.arrays.get(&array).is_some_and(|record| record.has_failed_within(range))
     }
 
     /// `range` is there for those who wait for `interest`.
@@ -273,10 +253,8 @@ impl Client {
             return;
         };
         let awaiting = record.awaiting_mut(interest);
-        let parts: Vec<(Range, Vec<WaiterId>)> = awaiting
-            .within(range)
-            .map(|(part, waiters)| (part, waiters.clone()))
-            .collect();
+        let parts: Vec<(Range, Vec<WaiterId>)> =
+            awaiting.within(range).map(|(part, waiters)| (part, waiters.clone())).collect();
         awaiting.remove(range);
         for (range, waiters) in parts {
             for id in waiters {
@@ -286,11 +264,7 @@ impl Client {
                 waiter.missing -= u64::from(range.len());
                 if waiter.mode == Mode::Each {
                     let waiter = id;
-                    self.outbox.push_back(Action::Progress {
-                        waiter,
-                        array,
-                        range,
-                    });
+                    self.outbox.push_back(Action::Progress { waiter, array, range });
                 }
                 let enough = failed && waiter.mode == Mode::UntilFailure;
                 if !waiter.complete && (waiter.missing == 0 || enough) {

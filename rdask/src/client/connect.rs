@@ -129,10 +129,8 @@ struct NoEntry {
 }
 
 async fn try_join(door: &Door, role: Role) -> Result<Joined, NoEntry> {
-    let again = |error: &dyn std::error::Error| NoEntry {
-        last: false,
-        error: not_connected(chain(error)),
-    };
+    let again =
+        |error: &dyn std::error::Error| NoEntry { last: false, error: not_connected(chain(error)) };
     let file = match door {
         Door::Path(path) => {
             SchedulerFile::read(path, FileMode::default()).map_err(|error| again(&error))?
@@ -152,9 +150,7 @@ async fn try_join(door: &Door, role: Role) -> Result<Joined, NoEntry> {
 }
 
 fn not_connected(reason: impl Display) -> ConnectionError {
-    ConnectionError::NotConnected {
-        reason: reason.to_string(),
-    }
+    ConnectionError::NotConnected { reason: reason.to_string() }
 }
 
 /// An error and its causes, as one text.

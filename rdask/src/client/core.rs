@@ -30,20 +30,16 @@ pub struct Core {
 
 impl Core {
     pub(crate) fn new(session: Arc<Session>) -> Self {
-        Self {
-            session,
-            options: Arc::new(TaskOptions::default()),
-        }
+        Self { session, options: Arc::new(TaskOptions::default()) }
     }
 
     /// Options for tasks: set some, then submit or map with what you get.
     ///
-    /// ```no_run
+    /// ```
     /// # let client = rdask::Client::local().unwrap();
     /// let careful = client.options().retries(2).priority(3);
     /// let root = careful.submit(f64::sqrt, (16.0,));
     /// ```
-    #[must_use]
     pub fn options(&self) -> Options {
         Options::new(self.clone())
     }
@@ -54,7 +50,7 @@ impl Core {
     /// for one. The function is named, not sent, so it must not capture variables; closures need
     /// the types of their parameters. It may be an `async fn`.
     ///
-    /// ```no_run
+    /// ```
     /// # fn main() -> rdask::Result<()> {
     /// fn total(prices: &Vec<f64>, tax: f64) -> f64 {
     ///     prices.iter().sum::<f64>() * (1.0 + tax)
@@ -83,7 +79,7 @@ impl Core {
     /// Like [`submit`](Self::submit), for functions that return a `Result`: an `Err` fails the
     /// task, and what depends on it.
     ///
-    /// ```no_run
+    /// ```
     /// # fn main() -> rdask::Result<()> {
     /// let client = rdask::Client::local()?;
     /// let text = client.try_submit(std::fs::read_to_string::<String>, ("no such file".to_owned(),));
@@ -115,7 +111,7 @@ impl Core {
     /// Items are values, or handles whose results are passed: `Remotes` or `Vec<Remote>`, by value
     /// or by reference. The types of a closure's parameters are inferred.
     ///
-    /// ```no_run
+    /// ```
     /// # fn main() -> rdask::Result<()> {
     /// let client = rdask::Client::local()?;
     /// let squares = client.map(|x| x * x, [1.0, 2.0, 3.0]);
@@ -142,7 +138,7 @@ impl Core {
     /// Like [`map`](Self::map), for functions that return a `Result`: an `Err` fails its task, and
     /// no other.
     ///
-    /// ```no_run
+    /// ```
     /// # fn main() -> rdask::Result<()> {
     /// let client = rdask::Client::local()?;
     /// let numbers = client.try_map(|s: String| s.parse::<f64>(), ["1.5", "one"]);
@@ -169,7 +165,7 @@ impl Core {
     /// Runs `function(item, &shared)` as a task for each item. What a closure would capture goes
     /// into `shared`: it travels once per process, not once per task.
     ///
-    /// ```no_run
+    /// ```
     /// # fn main() -> rdask::Result<()> {
     /// let client = rdask::Client::local()?;
     /// let (slope, offset) = (3.0, 0.5);
@@ -202,7 +198,7 @@ impl Core {
 
     /// Like [`map_with`](Self::map_with), for functions that return a `Result`.
     ///
-    /// ```no_run
+    /// ```
     /// # fn main() -> rdask::Result<()> {
     /// let client = rdask::Client::local()?;
     /// let table = client.scatter(vec![10.0, 20.0]);
@@ -239,7 +235,7 @@ impl Core {
     /// parallel and in order. `function` must be associative; it need not be commutative. Without
     /// items the task fails.
     ///
-    /// ```no_run
+    /// ```
     /// # fn main() -> rdask::Result<()> {
     /// let client = rdask::Client::local()?;
     /// let words = client.map(|n: u32| format!("{n} "), 0..5);
@@ -265,7 +261,7 @@ impl Core {
     ///
     /// Arguments of more than 64 KiB are scattered anyway; scatter what several calls share.
     ///
-    /// ```no_run
+    /// ```
     /// # fn main() -> rdask::Result<()> {
     /// let client = rdask::Client::local()?;
     /// let table = client.scatter(vec![10.0, 20.0, 30.0]);
@@ -281,7 +277,7 @@ impl Core {
 
     /// Gives values to the cluster, spread over its workers.
     ///
-    /// ```no_run
+    /// ```
     /// # fn main() -> rdask::Result<()> {
     /// let client = rdask::Client::local()?;
     /// let parts = client.scatter_all([vec![1.0, 2.0], vec![3.0]]);
@@ -298,7 +294,7 @@ impl Core {
     /// Tasks need not run any more. Those that have not ended fail as cancelled, and with them
     /// what depends on them; others go on.
     ///
-    /// ```no_run
+    /// ```
     /// # let client = rdask::Client::local().unwrap();
     /// let roots = client.map(f64::sqrt, (0..1_000_000).map(f64::from));
     /// client.cancel(&roots);

@@ -50,13 +50,7 @@ pub(super) async fn drive(shared: Arc<Shared>, parts: ClientParts) {
         net: _net,
         ..
     } = parts;
-    let mut driver = Driver {
-        shared,
-        values,
-        send,
-        running: JoinSet::new(),
-        close: None,
-    };
+    let mut driver = Driver { shared, values, send, running: JoinSet::new(), close: None };
     let end = loop {
         let (deadline, closing) = driver.turn();
         if let Some(reason) = driver.close.take() {
@@ -111,39 +105,19 @@ impl Driver {
                 // How the connection ended comes out of the inbox.
                 let _ = self.send.send(message);
             }
-            Action::Fetch {
-                task,
-                holder,
-                contact,
-            } => {
+            Action::Fetch { task, holder, contact } => {
                 let values = Arc::clone(&self.values);
                 self.running.spawn(async move {
                     Ended::Fetch(task, values.get(task, holder, contact).await)
                 });
             }
-            Action::Put {
-                task,
-                assignment,
-                process,
-                contact,
-                value,
-            } => {
+            Action::Put { task, assignment, process, contact, value } => {
                 let values = Arc::clone(&self.values);
-                let put = Put {
-                    task,
-                    assignment,
-                    process,
-                    contact,
-                    value,
-                };
+                let put = Put { task, assignment, process, contact, value };
                 self.running
                     .spawn(async move { Ended::Put(task, assignment, values.put(put).await) });
             }
-            Action::Progress {
-                waiter,
-                array,
-                range,
-            } => {
+            Action::Progress { waiter, array, range } => {
                 if let Some(watcher) = state.watching.get(&waiter) {
                     // The receiver is gone when the user has dropped the iterator.
                     let _ = watcher.send((array, range));
@@ -163,8 +137,7 @@ impl Driver {
             Action::Status { request, status } => answer(state, request, Answer::Status(status)),
             Action::SendProgram => {
                 let values = Arc::clone(&self.values);
-                self.running
-                    .spawn(async move { Ended::Program(values.send_program().await) });
+                self.running.spawn(async move { Ended::Program(values.send_program().await) });
             }
             Action::Warn(message) => tracing::warn!("{message}"),
             Action::Close(reason) => self.close = Some(reason),

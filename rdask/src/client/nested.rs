@@ -28,10 +28,7 @@ struct Inner {
 impl NestedClient {
     /// A client that is connected when a task first asks for it.
     pub fn new(connect: impl Fn() -> Result<Client> + Send + Sync + 'static) -> Self {
-        Self(Arc::new(Inner {
-            connect: Some(Box::new(connect)),
-            client: Mutex::default(),
-        }))
+        Self(Arc::new(Inner { connect: Some(Box::new(connect)), client: Mutex::default() }))
     }
 
     fn get(&self) -> Result<Client> {
@@ -68,7 +65,7 @@ impl Context {
     /// # Errors
     /// If the process cannot connect to the scheduler.
     ///
-    /// ```no_run
+    /// ```
     /// fn fibonacci(n: u64) -> rdask::Result<u64> {
     ///     if n < 2 {
     ///         return Ok(n);
@@ -91,8 +88,5 @@ impl Context {
 /// The run that this thread is at, if any.
 pub(super) fn parent() -> Option<Parent> {
     let context = context::try_context()?;
-    Some(Parent {
-        task: context.task(),
-        run: context.run(),
-    })
+    Some(Parent { task: context.task(), run: context.run() })
 }

@@ -25,13 +25,10 @@ impl NetThread {
     /// # Errors
     /// If the system gives no thread or no event queue.
     pub(crate) fn start() -> Result<Self, ConnectionError> {
-        let no_thread = |error: std::io::Error| ConnectionError::NoThread {
-            reason: error.to_string(),
-        };
-        let runtime = runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(no_thread)?;
+        let no_thread =
+            |error: std::io::Error| ConnectionError::NoThread { reason: error.to_string() };
+        let runtime =
+            runtime::Builder::new_current_thread().enable_all().build().map_err(no_thread)?;
         let handle = runtime.handle().clone();
         let (stop, stopped) = oneshot::channel::<()>();
         let thread = thread::Builder::new()
@@ -42,11 +39,7 @@ impl NetThread {
                 runtime.shutdown_timeout(LAST_WORDS);
             })
             .map_err(no_thread)?;
-        Ok(Self {
-            handle,
-            stop: Some(stop),
-            thread: Some(thread),
-        })
+        Ok(Self { handle, stop: Some(stop), thread: Some(thread) })
     }
 
     /// To spawn tasks there.

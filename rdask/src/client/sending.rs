@@ -48,10 +48,11 @@ impl Call<'_> {
         }
     }
 
-    /// Makes tasks of all inputs that are values: one array, whose handles go to `held`.
+    /// Makes tasks of all inputs that are none. Their handles go to `held`.
     pub(super) fn resolve(
         &self,
         machine: &mut Machine,
+        now: Time,
         inputs: Vec<Input>,
         held: &mut Tasks,
     ) -> Vec<Result<TaskId, Refusal>> {
@@ -59,7 +60,7 @@ impl Call<'_> {
             .iter()
             .filter_map(|input| match input {
                 Input::Value(bytes) => Some(bytes.clone()),
-                Input::Task(_) | Input::Bad(_) => None,
+                Input::Task(_) | Input::List(..) | Input::Bad(_) => None,
             })
             .collect();
         let len = values.len() as u32;
@@ -74,9 +75,50 @@ impl Call<'_> {
                 Some(failure) => Err(Refusal::Input(failure)),
             },
             Input::Value(_) => Ok(scattered.next().expect("one for each value")),
+            Input::List(collect, tasks) => {
+                let task = self.collect(machine, now, collect, &tasks)?;
+                held.push((task.array, Range::one(task.index)));
+                Ok(task)
+            }
             Input::Bad(message) => Err(Refusal::Own(message)),
         };
         inputs.into_iter().map(resolve).collect()
+    }
+
+    /// A task that makes one vector of the results of others.
+    fn collect(
+        &self,
+        machine: &mut Machine,
+        now: Time,
+        collect: &'static Entry,
+        tasks: &Tasks,
+    ) -> Result<TaskId, Refusal> {
+        let options = TaskOptions {
+            priority: self.options.priority,
+            workers: self.options.workers.clone(),
+            pools: self.options.pools.clone(),
+            ..TaskOptions::default()
+        };
+        let call = Call { function: collect, options: &options, parent: self.parent };
+        if let [(array, range)] = tasks[..]
+            && !machine.is_here(array)
+        {
+            let shape = call.shape(vec![Param::All { array, range }]);
+            let array = machine.submit_array(1, shape, Vec::new(), call.parent);
+            return Ok(TaskId { array, index: 0 });
+        }
+        let all = tasks
+            .iter()
+            .flat_map(|&(array, range)| range.iter().map(move |index| TaskId { array, index }));
+        let mut edges = Vec::new();
+        for task in all {
+            if let Some(failure) = machine.failure_here(task) {
+                return Err(Refusal::Input(failure));
+            }
+            edges.push(edge(task));
+        }
+        let shape = call.shape(vec![Param::Edges]);
+        Ok(machine.submit(now, shape, &[], &edges, call.parent))
     }
 }
 
@@ -96,6 +138,8 @@ pub(super) enum Input {
     Task(TaskId),
     /// A value, encoded.
     Value(Bytes),
+    /// The results of these tasks, to be made one vector by a task of this function.
+    List(&'static Entry, Tasks),
     /// A value that doesn't encode.
     Bad(String),
 }
@@ -116,11 +160,7 @@ pub(super) fn release_all(machine: &mut Machine, now: Time, held: Tasks) {
 impl Session {
     pub(super) fn call<'a>(&self, function: &'a Entry, options: &'a TaskOptions) -> Call<'a> {
         let parent = if self.nested { nested::parent() } else { None };
-        Call {
-            function,
-            options,
-            parent,
-        }
+        Call { function, options, parent }
     }
 
     /// A task of its own. There is one handle of it.
@@ -141,10 +181,7 @@ impl Session {
             let mut held = Tasks::new();
             let sources: Result<Vec<TaskId>, Refusal> = match bad {
                 Some(refusal) => Err(refusal),
-                None => call
-                    .resolve(machine, inputs, &mut held)
-                    .into_iter()
-                    .collect(),
+                None => call.resolve(machine, now, inputs, &mut held).into_iter().collect(),
             };
             let id = match sources {
                 Ok(sources) => {
@@ -209,16 +246,29 @@ impl Session {
     pub(super) fn input(&self, dep: Dep) -> Input {
         match dep {
             Dep::Remote(Handle { session, task }) => {
-                assert!(
-                    session == std::ptr::from_ref(self) as usize,
-                    "this Remote belongs to another client: submit with the client that made it"
-                );
+                self.check_own(session);
                 Input::Task(task)
             }
             Dep::Value(value) => match value.encode() {
                 Ok(bytes) => Input::Value(bytes),
                 Err(error) => Input::Bad(error.to_string()),
             },
+            Dep::List(collect, listed) => {
+                if let Some(session) = &listed.session {
+                    self.check_own(Arc::as_ptr(session) as usize);
+                }
+                match collect {
+                    Ok(collect) => Input::List(collect, listed.tasks),
+                    Err(error) => Input::Bad(error.to_string()),
+                }
+            }
         }
+    }
+
+    fn check_own(&self, session: usize) {
+        assert!(
+            session == std::ptr::from_ref(self) as usize,
+            "this Remote belongs to another client: submit with the client that made it"
+        );
     }
 }

@@ -117,7 +117,7 @@ impl Session {
 impl Map {
     fn send(mut self, machine: &mut Machine, now: Time, call: &Call<'_>) -> Tasks {
         let len = self.ends.len();
-        let Runs { runs, shared, held } = self.resolve(machine, call);
+        let Runs { runs, shared, held } = self.resolve(machine, now, call);
         let mut tasks = Tasks::new();
         if runs.len() > 1 && len < runs.len() * RUN_LEN_MIN {
             self.send_batch(machine, now, call, (runs, shared), &mut tasks);
@@ -167,10 +167,7 @@ impl Map {
                     for position in start..end {
                         let payload = self.item(position);
                         let shape = shape(Param::Inline);
-                        push(
-                            tasks,
-                            machine.submit(now, shape, payload, &edges, call.parent),
-                        );
+                        push(tasks, machine.submit(now, shape, payload, &edges, call.parent));
                     }
                 }
                 Run::Each { array, range } => {
@@ -190,7 +187,7 @@ impl Map {
     /// A task for each item, for the bottom of a tree. One argument folds to itself, so items that
     /// are values become tasks that way.
     fn leaves(mut self, machine: &mut Machine, now: Time, call: &Call<'_>) -> Tasks {
-        let Runs { runs, held, .. } = self.resolve(machine, call);
+        let Runs { runs, held, .. } = self.resolve(machine, now, call);
         let mut tasks = Tasks::new();
         for run in runs {
             match run {
@@ -213,12 +210,13 @@ impl Map {
         tasks
     }
 
-    fn resolve(&mut self, machine: &mut Machine, call: &Call<'_>) -> Runs {
+    fn resolve(&mut self, machine: &mut Machine, now: Time, call: &Call<'_>) -> Runs {
         let mut held = Tasks::new();
         let (positions, inputs): (Vec<u64>, Vec<Input>) =
             std::mem::take(&mut self.inputs).into_iter().unzip();
-        let sources = call.resolve(machine, inputs, &mut held);
-        let shared = call.resolve(machine, self.shared.take().into_iter().collect(), &mut held);
+        let sources = call.resolve(machine, now, inputs, &mut held);
+        let shared =
+            call.resolve(machine, now, self.shared.take().into_iter().collect(), &mut held);
         let (shared, refused) = match shared.into_iter().next() {
             None => (None, None),
             Some(Ok(task)) => (Some(task), None),
@@ -241,10 +239,9 @@ impl Map {
                 {
                     range.end += 1;
                 }
-                (Ok(task), _) => runs.push(Run::Each {
-                    array: task.array,
-                    range: Range::one(task.index),
-                }),
+                (Ok(task), _) => {
+                    runs.push(Run::Each { array: task.array, range: Range::one(task.index) })
+                }
                 (Err(refusal), _) => runs.push(Run::Refused(refusal)),
             }
         }
@@ -253,9 +250,7 @@ impl Map {
     }
 
     fn start(&self, position: usize) -> u64 {
-        position
-            .checked_sub(1)
-            .map_or(0, |before| self.ends[before])
+        position.checked_sub(1).map_or(0, |before| self.ends[before])
     }
 
     fn item(&self, position: usize) -> &[u8] {
@@ -276,12 +271,7 @@ fn fold(machine: &mut Machine, now: Time, call: &Call<'_>, level: &Tasks, fan_in
     {
         let len = (end - start).div_ceil(fan_in);
         let width = fan_in;
-        let shape = call.shape(vec![Param::Block {
-            array,
-            start,
-            end,
-            width,
-        }]);
+        let shape = call.shape(vec![Param::Block { array, start, end, width }]);
         let array = machine.submit_array(len, shape, Vec::new(), call.parent);
         return vec![(array, Range::new(0, len))];
     }

@@ -89,12 +89,7 @@ impl Session {
             // Nobody listens if the client is not ending.
             let _ = end.send(());
         });
-        Arc::new(Self {
-            shared,
-            net,
-            nested,
-            ended: Mutex::new(Some(ended)),
-        })
+        Arc::new(Self { shared, net, nested, ended: Mutex::new(Some(ended)) })
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
@@ -133,11 +128,21 @@ impl Session {
 /// One handle less of these tasks; after the submission that this thread is making, if any.
 pub(crate) fn release(session: &Arc<Session>, array: ArrayId, range: Range) {
     let later = LATER.with_borrow_mut(|later| {
-        let making = later.is_some();
-        if let Some(later) = later {
-            later.push((Arc::clone(session), array, range));
+        let Some(later) = later else {
+            return false;
+        };
+        match later.last_mut() {
+            // A map takes the handles of its items in order.
+            Some((same, last_array, last))
+                if Arc::ptr_eq(same, session)
+                    && *last_array == array
+                    && last.end == range.start =>
+            {
+                last.end = range.end;
+            }
+            _ => later.push((Arc::clone(session), array, range)),
         }
-        making
+        true
     });
     if !later {
         session.with(|state, now| state.machine.release(now, array, range));
@@ -198,11 +203,7 @@ impl Drop for Session {
     fn drop(&mut self) {
         self.lock().closing = true;
         self.shared.wake.notify_one();
-        let ended = self
-            .ended
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner).take();
         let on_net_thread = tokio::runtime::Handle::try_current().is_ok();
         if let Some(ended) = ended
             && !on_net_thread

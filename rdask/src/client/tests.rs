@@ -20,6 +20,7 @@ fn add(a: f64, b: f64) -> f64 {
     a + b
 }
 
+#[expect(clippy::ptr_arg, reason = "a parameter refers to what a task made")]
 fn total(numbers: &Vec<f64>, scale: f64) -> f64 {
     numbers.iter().sum::<f64>() * scale
 }
@@ -47,10 +48,7 @@ fn submits_chains_and_mixes_values_with_results() {
     let five = client.submit(add, (&four, 1.0));
     let nine = client.submit(add, (five, &four));
     assert_eq!(nine.result().unwrap(), 9.0);
-    assert_eq!(
-        client.gather([&four, &nine, &four]).unwrap(),
-        [4.0, 9.0, 4.0]
-    );
+    assert_eq!(client.gather([&four, &nine, &four]).unwrap(), [4.0, 9.0, 4.0]);
     assert_eq!(four.status().unwrap(), TaskStatus::Finished);
 }
 
@@ -104,6 +102,23 @@ fn shares_what_closures_would_capture() {
 }
 
 #[test]
+fn vectors_are_fed_by_many_results() {
+    let (client, _fake) = fake();
+    let squares = client.map(square, [1.0, 2.0, 3.0]);
+    let by_reference = client.submit(total, (&squares, 2.0));
+    assert_eq!(by_reference.result().unwrap(), 28.0);
+    let singles = vec![squares.get(2).unwrap(), client.submit(square, (5.0,))];
+    let listed = client.submit(|all: Vec<f64>| all, (&singles,));
+    assert_eq!(listed.result().unwrap(), [9.0, 25.0]);
+    let looked = client.map_with(|i: usize, all: &Vec<f64>| all[i], [1, 0], &singles);
+    assert_eq!(client.gather(looked).unwrap(), [25.0, 9.0]);
+    let empty = client.submit(|all: Vec<f64>| all.len(), (squares.slice(..0),));
+    assert_eq!(empty.result().unwrap(), 0);
+    let bad = client.map(|x: Unencodable| x.0, [Unencodable(13)]);
+    assert!(client.submit(|all: Vec<u32>| all, (bad,)).result().is_err());
+}
+
+#[test]
 fn trees_keep_order_over_any_number_of_items() {
     let (client, _fake) = fake();
     for n in [1, 2, 7, 8, 9, 64, 65, 700] {
@@ -114,19 +129,13 @@ fn trees_keep_order_over_any_number_of_items() {
         let values = (0..n).map(|i| format!("{i} "));
         let joined = client.tree(values, |a: String, b: String| a + &b);
         assert_eq!(joined.result().unwrap(), expected);
-        let singles: Vec<_> = (0..n)
-            .map(|i| client.submit(|i: u32| format!("{i} "), (i,)))
-            .collect();
+        let singles: Vec<_> =
+            (0..n).map(|i| client.submit(|i: u32| format!("{i} "), (i,))).collect();
         let joined = client.tree(singles, |a, b| a + &b);
         assert_eq!(joined.result().unwrap(), expected);
     }
     let nothing = client.tree([0u8; 0], |a, b| a + b).result();
-    assert!(
-        nothing
-            .unwrap_err()
-            .to_string()
-            .contains("at least one item")
-    );
+    assert!(nothing.unwrap_err().to_string().contains("at least one item"));
 }
 
 #[test]
@@ -186,9 +195,7 @@ fn timeouts_and_cancels() {
     let quick = client.map(square, [3.0]);
     let both: Vec<Remote<f64>> = slow.iter().chain(&quick).cloned().collect();
     client.wait(&quick).unwrap();
-    let waited = client
-        .wait_timeout(&both, Duration::from_millis(20))
-        .unwrap();
+    let waited = client.wait_timeout(&both, Duration::from_millis(20)).unwrap();
     assert_eq!((waited.done.len(), waited.not_done.len()), (1, 2));
     assert!(!slow[0].wait_timeout(Duration::from_millis(1)).unwrap());
     assert_eq!(slow[0].status().unwrap(), TaskStatus::Pending);
@@ -238,9 +245,7 @@ fn slices_keep_only_their_part_alive() {
 #[test]
 fn detached_results_come_back() {
     let (client, _fake) = fake();
-    client
-        .detach("squares", client.map(square, [2.0, 3.0]))
-        .unwrap();
+    client.detach("squares", client.map(square, [2.0, 3.0])).unwrap();
     let squares = client.attach::<f64>("squares").unwrap();
     assert_eq!(client.gather(squares).unwrap(), [4.0, 9.0]);
     let error = client.attach::<f64>("cubes").unwrap_err();
@@ -266,9 +271,7 @@ fn a_lost_scheduler_is_an_error_for_all_who_wait() {
 fn async_programs_await_handles() {
     let (client, _fake) = fake();
     let client = crate::aio::Client::from(client);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(async {
         let root = client.submit(f64::sqrt, (16.0,));
         assert_eq!((&root).await.unwrap(), 4.0);

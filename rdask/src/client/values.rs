@@ -54,11 +54,7 @@ impl ValueSource for NetworkValues {
 
     fn put(&self, put: Put) -> BoxFuture<'_, Result<(), String>> {
         Box::pin(async move {
-            let value = data::Put {
-                task: put.task,
-                assignment: put.assignment,
-                bytes: put.value,
-            };
+            let value = data::Put { task: put.task, assignment: put.assignment, bytes: put.value };
             let taken = data::put(&self.endpoint, &put.contact, put.process, value).await;
             taken.map_err(|error| error.to_string())
         })

@@ -34,9 +34,7 @@ impl Drop for Waiting {
 
 impl State {
     fn check(&self) -> Result<()> {
-        self.lost
-            .clone()
-            .map_or(Ok(()), |lost| Err(Error::Connection(lost)))
+        self.lost.clone().map_or(Ok(()), |lost| Err(Error::Connection(lost)))
     }
 }
 
@@ -132,10 +130,7 @@ impl Session {
             waiter
         });
         let session = Arc::clone(self);
-        Watching {
-            waiting: Waiting { session, waiter },
-            receive,
-        }
+        Watching { waiting: Waiting { session, waiter }, receive }
     }
 
     /// The state of a task.
@@ -181,9 +176,9 @@ impl Session {
     pub(crate) async fn attach(self: &Arc<Self>, name: &str) -> Result<Tasks> {
         let answer = self.ask(|state| state.machine.attach(name.to_owned()));
         match answer.await? {
-            Answer::Attached(tasks) => tasks.ok_or_else(|| Error::NotDetached {
-                name: name.to_owned(),
-            }),
+            Answer::Attached(tasks) => {
+                tasks.ok_or_else(|| Error::NotDetached { name: name.to_owned() })
+            }
             Answer::States(_) | Answer::Status(_) => Err(unexpected()),
         }
     }
@@ -311,17 +306,11 @@ fn decode<T: Data>(array: ArrayId, piece: Piece, values: &mut Vec<T>) -> Result<
         Ok(())
     };
     match piece {
-        Piece::Values(range, blob) => range
-            .iter()
-            .zip(blob.iter())
-            .try_for_each(|(index, bytes)| push(index, bytes)),
+        Piece::Values(range, blob) => {
+            range.iter().zip(blob.iter()).try_for_each(|(index, bytes)| push(index, bytes))
+        }
         Piece::Value(index, bytes) => push(index, &bytes),
         Piece::Failed(_, failure) => Err(Error::Task(failure.into())),
-        Piece::Absent(range) => Err(Error::Released {
-            task: TaskId {
-                array,
-                index: range.start,
-            },
-        }),
+        Piece::Absent(range) => Err(Error::Released { task: TaskId { array, index: range.start } }),
     }
 }

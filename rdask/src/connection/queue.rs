@@ -14,7 +14,7 @@ use rdask_core::message::{
     ToNanny, ToProcess,
 };
 use thiserror::Error;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 /// Messages that wait in an inbox. When full, the peer's frames wait on the wire.
 pub(crate) const INBOX_MAX: usize = 1024;
@@ -51,25 +51,35 @@ pub(crate) enum Outgoing<M> {
 pub struct Outbox<M> {
     sender: mpsc::UnboundedSender<Outgoing<M>>,
     bytes: Arc<AtomicUsize>,
+    /// Why to end at once, when it is time.
+    abort: watch::Sender<Option<String>>,
 }
 
 /// The other end of an [`Outbox`].
 pub struct Queue<M> {
     receiver: mpsc::UnboundedReceiver<Outgoing<M>>,
     bytes: Arc<AtomicUsize>,
+    aborted: watch::Receiver<Option<String>>,
 }
 
 /// An outbox and its other end.
 #[must_use]
 pub fn outbox<M: Weigh>() -> (Outbox<M>, Queue<M>) {
     let (sender, receiver) = mpsc::unbounded_channel();
+    let (abort, aborted) = watch::channel(None);
     let bytes = Arc::new(AtomicUsize::new(0));
+    let outbox = Outbox {
+        sender,
+        bytes: Arc::clone(&bytes),
+        abort,
+    };
     (
-        Outbox {
-            sender,
-            bytes: bytes.clone(),
+        outbox,
+        Queue {
+            receiver,
+            bytes,
+            aborted,
         },
-        Queue { receiver, bytes },
     )
 }
 
@@ -95,6 +105,11 @@ impl<M: Weigh> Outbox<M> {
             .map_err(|_| Ended)
     }
 
+    /// Ends the connection now: what waits is dropped, and a peer that reads is told why.
+    pub fn abort(&self, reason: &str) {
+        self.abort.send_replace(Some(reason.to_owned()));
+    }
+
     /// About how many bytes wait.
     #[must_use]
     pub fn queued_bytes(&self) -> usize {
@@ -111,7 +126,8 @@ impl<M> Clone for Outbox<M> {
     fn clone(&self) -> Self {
         Self {
             sender: self.sender.clone(),
-            bytes: self.bytes.clone(),
+            bytes: Arc::clone(&self.bytes),
+            abort: self.abort.clone(),
         }
     }
 }
@@ -160,6 +176,22 @@ impl<M: Weigh> Queue<M> {
             }
         }
         Some(drained)
+    }
+}
+
+/// Resolves to the reason once the connection is to end at once; never, if that doesn't come.
+pub(crate) async fn aborted(mut reason: watch::Receiver<Option<String>>) -> String {
+    if let Ok(reason) = reason.wait_for(Option::is_some).await
+        && let Some(reason) = &*reason
+    {
+        return reason.clone();
+    }
+    std::future::pending().await
+}
+
+impl<M> Queue<M> {
+    pub(crate) fn abort_signal(&self) -> watch::Receiver<Option<String>> {
+        self.aborted.clone()
     }
 }
 

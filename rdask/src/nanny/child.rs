@@ -106,23 +106,24 @@ impl Start {
 }
 
 impl Started {
-    /// Passes on what the process writes until it ends; ends it when `kill` does.
+    /// Passes on what the process writes until it ends. Kills it when `kill` resolves, and
+    /// reports what that says as its end.
     ///
     /// # Errors
     /// If the process can't be waited for.
-    pub async fn watch(mut self, kill: impl Future<Output = ()>) -> io::Result<Ended> {
+    pub async fn watch(mut self, kill: impl Future<Output = Exit>) -> io::Result<Ended> {
         let stdout = self.child.stdout.take().expect("it was piped");
         let stderr = self.child.stderr.take().expect("it was piped");
         let out = tokio::spawn(forward(stdout, self.label.clone()));
         let err = tokio::spawn(forward(stderr, self.label.clone()));
-        let status = tokio::select! {
-            status = self.child.wait() => status?,
-            () = kill => {
+        let exit = tokio::select! {
+            status = self.child.wait() => self.exit_of(status?),
+            exit = kill => {
                 self.child.start_kill()?;
-                self.child.wait().await?
+                self.child.wait().await?;
+                exit
             }
         };
-        let exit = self.exit_of(status);
         let (_, stderr) = tokio::join!(last_lines(out), last_lines(err));
         Ok(Ended { exit, stderr })
     }
@@ -237,7 +238,7 @@ mod tests {
         }
     }
 
-    async fn run(script: &str, kill: impl Future<Output = ()>) -> Ended {
+    async fn run(script: &str, kill: impl Future<Output = Exit>) -> Ended {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("program");
         std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
@@ -270,9 +271,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_killed_process_ended_by_a_signal() {
-        let ended = run("exec sleep 1000", std::future::ready(())).await;
-        assert_eq!(ended.exit, Exit::Signal(9));
+    async fn a_killed_process_ended_as_its_killer_says() {
+        let ended = run("exec sleep 1000", std::future::ready(Exit::OutOfMemory)).await;
+        assert_eq!(ended.exit, Exit::OutOfMemory);
     }
 
     #[tokio::test]

@@ -29,9 +29,9 @@ const LOOK_AGAIN: Duration = Duration::from_millis(100);
 const SIGKILL: i32 = 9;
 
 /// Starts a process and reports its end, or why it has not begun. It is killed when `kill`
-/// resolves, whichever way.
-pub(super) async fn run(context: &Context, launch: Launch, mut kill: oneshot::Receiver<()>) {
-    let process = launch.process;
+/// resolves, whichever way, and what comes is reported as its end.
+pub(super) async fn run(context: &Context, launch: Launch, mut kill: oneshot::Receiver<Exit>) {
+    let (process, worker) = (launch.process, launch.worker);
     let started = tokio::select! {
         started = start(context, launch) => started,
         _ = &mut kill => {
@@ -51,8 +51,11 @@ pub(super) async fn run(context: &Context, launch: Launch, mut kill: oneshot::Re
     };
     let pid = started.pid;
     tracing::info!(%process, pid, "started a process");
-    let killed = async { drop(kill.await) };
-    match started.watch(killed).await {
+    let killed = async { kill.await.unwrap_or(Exit::Signal(SIGKILL)) };
+    lock(&context.running).insert(process, (worker, pid));
+    let ended = started.watch(killed).await;
+    lock(&context.running).remove(&process);
+    match ended {
         Ok(ended) => {
             tracing::info!(%process, pid, exit = ?ended.exit, "a process ended");
             let (exit, stderr) = (ended.exit, ended.stderr);

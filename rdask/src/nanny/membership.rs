@@ -6,18 +6,25 @@ use std::time::Duration;
 
 use rdask_core::hello::You;
 use rdask_core::id::{NannyId, ProcessId, ProgramHash, WorkerId};
-use rdask_core::message::{Contact, FromNanny, Launch, ToNanny, WorkerInfo};
+use rdask_core::message::{Contact, Exit, FromNanny, Launch, ToNanny, WorkerInfo};
 use rdask_net::{DataStream, Endpoint, Incoming, SchedulerFile};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
 
+use super::memory_watch::{Use, choose};
 use super::{Joined, NannyOptions, Signals, launch};
 use crate::connection::{ConnectionEnd, Inbox, Outbox};
+use crate::memory;
 use crate::program::cache::Cache;
 use crate::program::exchange::{self, SERVED_AT_ONCE};
 
 /// How long the scheduler has to answer a nanny that says it is leaving.
 const LEAVE_TIME_MAX: Duration = Duration::from_secs(2);
+
+/// How often the memory of processes is looked at.
+const MEMORY_LOOK: Duration = Duration::from_millis(500);
+
+const SIGKILL: i32 = 9;
 
 /// How long killed processes may take to be gone.
 const KILL_TIME_MAX: Duration = Duration::from_secs(5);
@@ -54,6 +61,8 @@ pub(super) struct Context {
     pub(super) offers: Mutex<BTreeMap<ProgramHash, mpsc::UnboundedSender<Offer>>>,
     /// Programs that have answered a probe here. Locked as the above.
     pub(super) probed: Mutex<Vec<ProgramHash>>,
+    /// Processes that run: their workers and their numbers on this node. Locked as the above.
+    pub(super) running: Mutex<BTreeMap<ProcessId, (WorkerId, u32)>>,
 }
 
 impl Context {
@@ -70,8 +79,8 @@ impl Context {
 pub(super) struct Membership {
     context: Arc<Context>,
     inbox: Inbox<ToNanny>,
-    /// Ends a process when something is sent.
-    kills: BTreeMap<ProcessId, oneshot::Sender<()>>,
+    /// Ends a process when something is sent: what to report as its end.
+    kills: BTreeMap<ProcessId, oneshot::Sender<Exit>>,
     launches: JoinSet<ProcessId>,
     serving: JoinSet<()>,
     gate: Arc<Semaphore>,
@@ -124,6 +133,7 @@ impl Membership {
             outbox: connected.send,
             offers: Mutex::default(),
             probed: Mutex::default(),
+            running: Mutex::default(),
         };
         Self {
             context: Arc::new(context),
@@ -137,8 +147,11 @@ impl Membership {
 
     /// Does what the scheduler says until one of them leaves; no process is left then.
     pub(super) async fn serve(mut self, signals: &mut Signals) -> Gone {
+        let mut look = tokio::time::interval(MEMORY_LOOK);
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let gone = loop {
             tokio::select! {
+                _ = look.tick() => self.end_what_takes_too_much(),
                 message = self.inbox.recv() => match message {
                     Ok(ToNanny::Exit { reason }) => break Gone::Told(reason),
                     Ok(message) => self.handle(message),
@@ -172,7 +185,7 @@ impl Membership {
                 tracing::info!(%process, reason, "ending a process");
                 if let Some(kill) = self.kills.remove(&process) {
                     // It may have ended by itself a moment ago.
-                    let _ = kill.send(());
+                    let _ = kill.send(Exit::Signal(SIGKILL));
                 }
             }
             ToNanny::Ping { nonce } => self.context.tell(FromNanny::Pong { nonce }),
@@ -189,6 +202,41 @@ impl Membership {
             launch::run(&context, launch, killed).await;
             process
         });
+    }
+
+    fn end_what_takes_too_much(&mut self) {
+        let running = self
+            .context
+            .running
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let uses: Vec<Use> = running
+            .into_iter()
+            .filter_map(|(process, (worker, pid))| {
+                let bytes = memory::resident(pid)?;
+                Some(Use {
+                    process,
+                    worker,
+                    bytes,
+                })
+            })
+            .collect();
+        let workers = &self.context.workers;
+        let limit_of = |worker| workers.get(&worker).map_or(0, |info| info.memory_limit);
+        for Use {
+            process,
+            worker,
+            bytes,
+        } in choose(&uses, limit_of)
+        {
+            if let Some(kill) = self.kills.remove(&process) {
+                tracing::warn!(%process, bytes, limit = limit_of(worker),
+                    "ending a process: its worker is at 95 % of its memory limit");
+                // It may have ended by itself a moment ago.
+                let _ = kill.send(Exit::OutOfMemory);
+            }
+        }
     }
 
     fn forget(&mut self, ended: Result<ProcessId, tokio::task::JoinError>) {

@@ -10,7 +10,7 @@ use crate::client::session::{Session, Tasks};
 /// Handles of tasks that result in a `T`: [`Remotes`], or a vector, slice or array of [`Remote`]s,
 /// by value or by reference.
 ///
-/// ```no_run
+/// ```
 /// # fn main() -> rdask::Result<()> {
 /// # let client = rdask::Client::local()?;
 /// let (a, b) = (client.submit(f64::sqrt, (4.0,)), client.submit(f64::sqrt, (9.0,)));
@@ -31,7 +31,7 @@ pub trait Handles<T> {
 
 /// Tasks of handles, and whose they are.
 #[doc(hidden)]
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Listed {
     pub(crate) session: Option<Arc<Session>>,
     pub(crate) tasks: Tasks,
@@ -66,10 +66,7 @@ impl Listed {
 
 impl<T> Handles<T> for Remotes<T> {
     fn list(&self) -> Listed {
-        Listed {
-            session: Some(Arc::clone(self.session())),
-            tasks: self.tasks(),
-        }
+        Listed { session: Some(Arc::clone(self.session())), tasks: self.tasks() }
     }
 }
 

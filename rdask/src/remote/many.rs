@@ -19,7 +19,7 @@ use crate::client::session::{Session, Tasks, release};
 /// and iterating lend `&Remote<T>`; [`get`](Self::get), [`slice`](Self::slice) and iterating by
 /// value give handles that keep only their own part alive.
 ///
-/// ```no_run
+/// ```
 /// # fn main() -> rdask::Result<()> {
 /// let client = rdask::Client::local()?;
 /// let roots = client.map(f64::sqrt, [1.0, 4.0, 9.0]);
@@ -63,20 +63,10 @@ impl<T> Remotes<T> {
                     last.range.end = range.end;
                 }
                 _ if range.is_empty() => {}
-                _ => segments.push_back(Segment {
-                    array,
-                    range,
-                    position,
-                }),
+                _ => segments.push_back(Segment { array, range, position }),
             }
         }
-        Self {
-            session,
-            segments,
-            len,
-            lent: OnceLock::new(),
-            value: PhantomData,
-        }
+        Self { session, segments, len, lent: OnceLock::new(), value: PhantomData }
     }
 
     pub(crate) fn session(&self) -> &Arc<Session> {
@@ -84,15 +74,12 @@ impl<T> Remotes<T> {
     }
 
     pub(crate) fn tasks(&self) -> Tasks {
-        self.segments
-            .iter()
-            .map(|segment| (segment.array, segment.range))
-            .collect()
+        self.segments.iter().map(|segment| (segment.array, segment.range)).collect()
     }
 
     /// How many there are.
     ///
-    /// ```no_run
+    /// ```
     /// # let client = rdask::Client::local().unwrap();
     /// assert_eq!(client.map(f64::sqrt, [1.0, 4.0, 9.0]).len(), 3);
     /// ```
@@ -103,7 +90,7 @@ impl<T> Remotes<T> {
 
     /// Whether there are none.
     ///
-    /// ```no_run
+    /// ```
     /// # let client = rdask::Client::local().unwrap();
     /// assert!(client.map(f64::sqrt, [0.0; 0]).is_empty());
     /// ```
@@ -114,7 +101,7 @@ impl<T> Remotes<T> {
 
     /// A handle of its own of the task at a position, if there is one.
     ///
-    /// ```no_run
+    /// ```
     /// # let client = rdask::Client::local().unwrap();
     /// let roots = client.map(f64::sqrt, [1.0, 4.0, 9.0]);
     /// let second = roots.get(1).unwrap();
@@ -134,7 +121,7 @@ impl<T> Remotes<T> {
     /// # Panics
     /// If there are no such positions, as slices do.
     ///
-    /// ```no_run
+    /// ```
     /// # let client = rdask::Client::local().unwrap();
     /// let roots = client.map(f64::sqrt, [1.0, 4.0, 9.0]);
     /// let last = roots.slice(1..);
@@ -172,7 +159,7 @@ impl<T> Remotes<T> {
 
     /// All of them, lent.
     ///
-    /// ```no_run
+    /// ```
     /// # let client = rdask::Client::local().unwrap();
     /// let roots = client.map(f64::sqrt, [1.0, 4.0, 9.0]);
     /// for root in roots.iter() {
@@ -185,7 +172,7 @@ impl<T> Remotes<T> {
 
     /// These tasks need not run any more. Those that have not ended fail as cancelled.
     ///
-    /// ```no_run
+    /// ```
     /// # let client = rdask::Client::local().unwrap();
     /// let roots = client.map(f64::sqrt, (0..1_000_000).map(f64::from));
     /// roots.cancel();
@@ -199,10 +186,7 @@ impl<T> Remotes<T> {
         self.lent.get_or_init(|| {
             let task = |segment: &Segment| {
                 let array = segment.array;
-                segment
-                    .range
-                    .iter()
-                    .map(move |index| TaskId { array, index })
+                segment.range.iter().map(move |index| TaskId { array, index })
             };
             self.segments
                 .iter()
@@ -213,9 +197,7 @@ impl<T> Remotes<T> {
     }
 
     fn task(&self, position: usize) -> Option<TaskId> {
-        let after = self
-            .segments
-            .partition_point(|segment| segment.position <= position);
+        let after = self.segments.partition_point(|segment| segment.position <= position);
         let segment = self.segments.get(after.checked_sub(1)?)?;
         (position < segment.end()).then(|| TaskId {
             array: segment.array,
@@ -245,9 +227,7 @@ impl<T> Drop for Remotes<T> {
 
 impl<T> fmt::Debug for Remotes<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Remotes")
-            .field("len", &self.len)
-            .finish_non_exhaustive()
+        f.debug_struct("Remotes").field("len", &self.len).finish_non_exhaustive()
     }
 }
 
@@ -279,7 +259,7 @@ impl<T> IntoIterator for Remotes<T> {
 
 /// Handles of their own, one by one: those that were handed out keep nothing else alive.
 ///
-/// ```no_run
+/// ```
 /// # fn main() -> rdask::Result<()> {
 /// # let client = rdask::Client::local()?;
 /// for root in client.map(f64::sqrt, [1.0, 4.0, 9.0]) {
@@ -298,10 +278,7 @@ impl<T> Iterator for IntoIter<T> {
 
     fn next(&mut self) -> Option<Remote<T>> {
         let segment = self.rest.segments.front_mut()?;
-        let task = TaskId {
-            array: segment.array,
-            index: segment.range.start,
-        };
+        let task = TaskId { array: segment.array, index: segment.range.start };
         segment.range.start += 1;
         if segment.range.is_empty() {
             self.rest.segments.pop_front();

@@ -151,7 +151,7 @@ impl Shell {
         }
         self.act();
         while let Some(peer) = self.overfull.pop() {
-            self.close(
+            self.abort(
                 peer,
                 "you have not read what the scheduler sent: 256 MiB wait",
             );
@@ -272,6 +272,17 @@ impl Shell {
             Peer::Nanny(id) => self.nannies.get(&id).map(|outbox| outbox.close(reason)),
             Peer::Process(id) => self.processes.get(&id).map(|outbox| outbox.close(reason)),
             Peer::Client(id) => self.clients.get(&id).map(|outbox| outbox.close(reason)),
+        };
+        self.forget(peer);
+    }
+
+    /// Ends a peer's connection now, with all that waits for it.
+    fn abort(&mut self, peer: Peer, reason: &str) {
+        tracing::warn!(%peer, reason, "ending a connection");
+        match peer {
+            Peer::Nanny(id) => self.nannies.get(&id).map(|outbox| outbox.abort(reason)),
+            Peer::Process(id) => self.processes.get(&id).map(|outbox| outbox.abort(reason)),
+            Peer::Client(id) => self.clients.get(&id).map(|outbox| outbox.abort(reason)),
         };
         self.forget(peer);
     }

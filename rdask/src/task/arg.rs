@@ -1,8 +1,8 @@
 //! Arguments: what may feed a parameter, and how it gets into a submission.
 
 use crate::codec::{self, Data, EncodeError, Encoded};
-use crate::function::{ParamSource, Value};
-use crate::remote::{Handle, Remote};
+use crate::function::{Entry, ParamSource, UnknownFunction, Value};
+use crate::remote::{Handle, Handles, Listed, Remote, Remotes};
 use crate::task::Param;
 
 /// Arguments up to this size travel with their task; longer ones are scattered first.
@@ -14,6 +14,7 @@ pub(crate) const INLINE_ARG_BYTES_MAX: usize = 64 * 1024;
 /// |---|---|
 /// | `T`, `&T` or `Shared<T>` | `T`, [`Remote<T>`](crate::Remote), `&Remote<T>` |
 /// | `String` or `&String` | `&str`, too |
+/// | `Vec<T>`, `&Vec<T>` or `Shared<Vec<T>>` | [`Remotes<T>`](crate::Remotes), `&Remotes<T>`, `&Vec<Remote<T>>`, too: all their results |
 ///
 /// ```
 /// use rdask::{Remote, task::Arg};
@@ -50,6 +51,25 @@ impl<T: Data> Arg<T> for Remote<T> {
 impl<T: Data> Arg<T> for &Remote<T> {
     fn feed(self, sink: &mut ArgSink) {
         sink.remote(self);
+    }
+}
+
+impl<T: Data> Arg<Vec<T>> for Remotes<T> {
+    fn feed(self, sink: &mut ArgSink) {
+        sink.list(&self);
+    }
+}
+
+impl<T: Data> Arg<Vec<T>> for &Remotes<T> {
+    fn feed(self, sink: &mut ArgSink) {
+        sink.list(self);
+    }
+}
+
+// Not for `Vec<Remote<T>>` itself: `vec![]` and `.collect()` would need their types spelt out.
+impl<T: Data> Arg<Vec<T>> for &Vec<Remote<T>> {
+    fn feed(self, sink: &mut ArgSink) {
+        sink.list(self);
     }
 }
 
@@ -108,6 +128,8 @@ pub enum Dep {
     Remote(Handle),
     /// A value of the client's that is too long to travel with the task.
     Value(Value),
+    /// The results of many tasks as one vector, which a task of this function makes of them.
+    List(Result<&'static Entry, UnknownFunction>, Listed),
 }
 
 /// Takes arguments in, in the order of the parameters.
@@ -157,6 +179,11 @@ impl ArgSink {
     /// Takes the result of another task.
     pub(crate) fn remote<T>(&mut self, remote: &Remote<T>) {
         self.dep(Dep::Remote(remote.handle()));
+    }
+
+    /// Takes the results of many tasks as one vector.
+    fn list<T: Data>(&mut self, remotes: &impl Handles<T>) {
+        self.dep(Dep::List(super::submission::collect::<T>(), remotes.list()));
     }
 
     fn dep(&mut self, dep: Dep) {

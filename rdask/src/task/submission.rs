@@ -169,6 +169,14 @@ where
     many::<Fold<F, A>, A, X>(function, items)
 }
 
+/// The function whose task makes one vector of its arguments.
+///
+/// # Errors
+/// If it is not in the program's table.
+pub(super) fn collect<T: Data>() -> Result<&'static Entry, UnknownFunction> {
+    register::<CollectAll<T>>(Collect)
+}
+
 fn one<C, P, X>(function: C::Function, args: X) -> Result<OneTask, UnknownFunction>
 where
     C: Call,
@@ -317,5 +325,26 @@ where
         }
         task.finish()?;
         Ok(folded)
+    }
+}
+
+/// `vec![first, second, ..]`.
+struct CollectAll<T>(Names<T>);
+
+/// Stands for a function, since [`CollectAll`] needs none.
+#[derive(Clone, Copy)]
+struct Collect;
+
+impl<T: Data> Call for CollectAll<T> {
+    type Function = Collect;
+    type Value = Vec<T>;
+
+    fn call(_: Collect, task: &mut Cursor<'_>) -> Result<Vec<T>, Box<Failure>> {
+        let mut all = Vec::with_capacity(task.remaining());
+        while task.remaining() > 0 {
+            all.push(task.owned()?);
+        }
+        task.finish()?;
+        Ok(all)
     }
 }

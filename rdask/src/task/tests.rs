@@ -19,7 +19,7 @@ mod speed;
 fn input_of(dep: Dep) -> Input {
     match dep {
         Dep::Value(value) => Input::Typed(value),
-        Dep::Remote(_) => panic!("there is no cluster in this test"),
+        Dep::Remote(_) | Dep::List(..) => panic!("there is no cluster in this test"),
     }
 }
 

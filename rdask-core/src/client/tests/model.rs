@@ -29,11 +29,7 @@ fn range() -> impl Strategy<Value = Range> {
 }
 
 fn interest() -> impl Strategy<Value = Interest> {
-    prop_oneof![
-        Just(Interest::End),
-        Just(Interest::Small),
-        Just(Interest::Value)
-    ]
+    prop_oneof![Just(Interest::End), Just(Interest::Small), Just(Interest::Value)]
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -137,11 +133,7 @@ impl World {
             return;
         }
         let range = self.handles.swap_remove(which.index(self.handles.len()));
-        if self
-            .waiters
-            .values()
-            .all(|(range, _)| self.are_held(*range))
-        {
+        if self.waiters.values().all(|(range, _)| self.are_held(*range)) {
             self.client.release(Time(0), self.array, range);
         } else {
             self.handles.push(range);
@@ -181,10 +173,7 @@ impl World {
 
     fn end_fetch(&mut self, index: u32, well: bool) {
         self.fetching.remove(&index);
-        let task = TaskId {
-            array: self.array,
-            index,
-        };
+        let task = TaskId { array: self.array, index };
         if well {
             let value = bytes_of(index).into();
             self.client.handle_fetched(Time(0), task, value);
@@ -213,10 +202,7 @@ impl World {
                     assert!(self.fetching.insert(task.index), "{task} is fetched twice");
                 }
                 Action::Complete(waiter) => {
-                    assert!(
-                        self.complete.insert(waiter),
-                        "{waiter:?} was complete before"
-                    );
+                    assert!(self.complete.insert(waiter), "{waiter:?} was complete before");
                     self.check_waiter(waiter);
                 }
                 other => panic!("unexpected: {other:?}"),
@@ -230,10 +216,7 @@ impl World {
             return;
         };
         for index in range {
-            assert!(
-                self.ended[index as usize].is_some(),
-                "{index} has not ended"
-            );
+            assert!(self.ended[index as usize].is_some(), "{index} has not ended");
         }
         if interest == Interest::Value {
             self.check_values(range);
@@ -251,10 +234,9 @@ impl World {
         };
         for piece in self.client.pieces(self.array, range) {
             match piece {
-                Piece::Values(range, blob) => range
-                    .iter()
-                    .zip(blob.iter())
-                    .for_each(|(index, value)| see(index, Some(value))),
+                Piece::Values(range, blob) => {
+                    range.iter().zip(blob.iter()).for_each(|(index, value)| see(index, Some(value)))
+                }
                 Piece::Value(index, value) => see(index, Some(&value)),
                 Piece::Failed(range, _) => range.iter().for_each(|index| see(index, None)),
                 Piece::Absent(range) => panic!("{range:?} is absent"),

@@ -1,5 +1,7 @@
 //! A scheduler, its workers and their values in one thread: runs what it can, when it can.
 
+#![expect(clippy::result_large_err, reason = "a failure is what a task without a value has")]
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread::JoinHandle;
@@ -74,10 +76,7 @@ pub(super) fn fake() -> (Client, Fake) {
         id: ID,
         send,
         receive: Inbox::of_queue(from_fake),
-        values: Arc::new(FakeValues {
-            values,
-            put: Mutex::new(put),
-        }),
+        values: Arc::new(FakeValues { values, put: Mutex::new(put) }),
         net: Arc::new(NetThread::start().unwrap()),
         nested: false,
     });
@@ -151,9 +150,7 @@ impl World {
 
     fn hear(&mut self, message: FromClient) {
         match message {
-            FromClient::SubmitArray {
-                number, len, shape, ..
-            } => {
+            FromClient::SubmitArray { number, len, shape, .. } => {
                 let empty = (len, shape, Vec::new());
                 self.unfed.insert(number, empty);
                 self.feed(number);
@@ -190,11 +187,7 @@ impl World {
                     self.puts.recv().unwrap();
                 }
             }
-            FromClient::Want {
-                array,
-                range,
-                values,
-            } => {
+            FromClient::Want { array, range, values } => {
                 let wants = range.iter().map(|index| (task(array, index), values));
                 self.wanted.extend(wants);
             }
@@ -212,21 +205,14 @@ impl World {
                 let ranges = self.detached.remove(&name);
                 self.say(ToClient::Attached { request, ranges });
             }
-            FromClient::AskStates {
-                request,
-                array,
-                range,
-            } => {
+            FromClient::AskStates { request, array, range } => {
                 let values = self.values.lock().unwrap();
                 let state = |index| match values.get(&task(array, index)) {
                     None => TaskStatus::Pending,
                     Some(Ok(_)) => TaskStatus::Finished,
                     Some(Err(_)) => TaskStatus::Error,
                 };
-                let states = range
-                    .iter()
-                    .map(|index| (Range::one(index), state(index)))
-                    .collect();
+                let states = range.iter().map(|index| (Range::one(index), state(index))).collect();
                 drop(values);
                 self.say(ToClient::States { request, states });
             }
@@ -290,14 +276,7 @@ impl World {
         }
         let entry = function::entry(waiting.shape.function.0).unwrap();
         let inline = waiting.inline.clone();
-        let outcomes = run(
-            entry,
-            vec![Task {
-                inline,
-                params,
-                inputs,
-            }],
-        );
+        let outcomes = run(entry, vec![Task { inline, params, inputs }]);
         match outcomes.iter().next().unwrap() {
             function::Outcome::Inline(bytes) => Ok(Bytes::copy_from_slice(bytes)),
             function::Outcome::Stored(value) => Ok(value.encode().unwrap()),
@@ -327,16 +306,9 @@ impl World {
                     let ends = vec![value.len() as u32];
                     Outcome::Values(Blob::new(ends, value).unwrap())
                 }
-                Some(Ok(_)) => Outcome::Held {
-                    holder: HOLDER,
-                    contact: contact(),
-                },
+                Some(Ok(_)) => Outcome::Held { holder: HOLDER, contact: contact() },
             };
-            self.say(ToClient::Ended {
-                array: id.array,
-                range: Range::one(id.index),
-                outcome,
-            });
+            self.say(ToClient::Ended { array: id.array, range: Range::one(id.index), outcome });
         }
     }
 
@@ -356,10 +328,7 @@ impl World {
 }
 
 fn contact() -> Contact {
-    Contact {
-        quic: Vec::new(),
-        tls: Vec::new(),
-    }
+    Contact { quic: Vec::new(), tls: Vec::new() }
 }
 
 fn array(number: u32) -> ArrayId {
@@ -374,12 +343,7 @@ fn sources_of_patterns(params: &[Param], index: u32) -> Vec<Vec<TaskId>> {
     let sources = |param: &Param| match *param {
         Param::Inline => None,
         Param::Each { array, start, .. } => Some(vec![task(array, start + index)]),
-        Param::Block {
-            array,
-            start,
-            end,
-            width,
-        } => {
+        Param::Block { array, start, end, width } => {
             let from = start + index * width;
             let block = Range::new(from, end.min(from + width));
             Some(block.iter().map(|index| task(array, index)).collect())

@@ -1,0 +1,241 @@
+//! `rdask submit` and `rdask map`: commands as tasks.
+//!
+//! This binary is the client program, so it is also what workers start; its one function runs a
+//! command in the submitter's folder.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::Context;
+use rdask::{Client, ConnectionError, Error, slurm};
+use serde::{Deserialize, Serialize};
+
+use super::{Failed, Failure};
+use crate::args::{Commands, Map, Submit};
+use crate::output;
+
+/// What stands for the line in the command of `rdask map`.
+const PLACE: &str = "{}";
+
+/// As shells have it: a command that was found and can't be started, and one that wasn't found.
+const NOT_STARTED: u8 = 126;
+const NOT_FOUND: u8 = 127;
+
+/// What all commands of one invocation have in common.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Place {
+    folder: String,
+    environment: Vec<(String, String)>,
+}
+
+/// What became of a command.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+enum Outcome {
+    Ended {
+        status: u8,
+        stdout: Vec<u8>,
+        stderr: Vec<u8>,
+    },
+    NotStarted {
+        status: u8,
+        reason: String,
+    },
+}
+
+/// The task: runs a command on some node.
+fn run_command(words: Vec<String>, place: &Place) -> Outcome {
+    let node = slurm::node_name();
+    let not_started = |status, reason| Outcome::NotStarted { status, reason };
+    let folder = &place.folder;
+    if !Path::new(folder).is_dir() {
+        let reason = format!("node {node} has no folder {folder}: is its file system shared?");
+        return not_started(NOT_STARTED, reason);
+    }
+    let Some((program, arguments)) = words.split_first() else {
+        return not_started(NOT_FOUND, "an empty command".to_owned());
+    };
+    let mut command = Command::new(program);
+    command
+        .args(arguments)
+        .current_dir(folder)
+        .stdin(Stdio::null());
+    command.envs(place.environment.iter().map(|(name, value)| (name, value)));
+    match command.output() {
+        Ok(ended) => Outcome::Ended {
+            status: shell_status(ended.status),
+            stdout: ended.stdout,
+            stderr: ended.stderr,
+        },
+        Err(error) => {
+            let missing = error.kind() == io::ErrorKind::NotFound;
+            let reason = format!("node {node} can't start {program:?}: {error}");
+            not_started(if missing { NOT_FOUND } else { NOT_STARTED }, reason)
+        }
+    }
+}
+
+/// The exit code, or 128 and the signal, as shells report it.
+fn shell_status(status: std::process::ExitStatus) -> u8 {
+    let code = status
+        .code()
+        .or_else(|| status.signal().map(|signal| 128 + signal));
+    code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1)
+}
+
+pub(super) fn submit(args: Submit) -> Result<u8, Failed> {
+    run(&args.commands, vec![args.commands.command.clone()])
+}
+
+pub(super) fn map(args: Map) -> Result<u8, Failed> {
+    let lines = read_lines(&args.each_line).map_err(|error| Failed::new(Failure::Usage, error))?;
+    let commands = lines
+        .iter()
+        .map(|line| fill_in(&args.commands.command, line))
+        .collect();
+    run(&args.commands, commands)
+}
+
+/// Runs commands; prints what they print, in order, as soon as it can be. Returns the status of
+/// the first that failed, or 0.
+fn run(args: &Commands, commands: Vec<Vec<String>>) -> Result<u8, Failed> {
+    let folder = std::env::current_dir().context("the current folder is gone");
+    let folder = folder.map_err(|error| Failed::new(Failure::Usage, error))?;
+    let place = Place {
+        folder: folder.to_string_lossy().into_owned(),
+        environment: args.env.clone(),
+    };
+    let client = Client::connect(&args.scheduler_file).map_err(failed)?;
+    let mut first_failure = 0;
+    for task in client.map_with(run_command, commands, place) {
+        let status = match task.result() {
+            Ok(Outcome::Ended {
+                status,
+                stdout,
+                stderr,
+            }) => {
+                output::data(&stdout);
+                output::diagnostics(&stderr);
+                status
+            }
+            Ok(Outcome::NotStarted { status, reason }) => {
+                output::error(&anyhow::Error::msg(reason), None);
+                status
+            }
+            Err(error @ Error::Connection(_)) => return Err(failed(error)),
+            Err(error) => {
+                output::error(&error.into(), None);
+                Failure::Task as u8
+            }
+        };
+        if first_failure == 0 {
+            first_failure = status;
+        }
+    }
+    Ok(first_failure)
+}
+
+fn failed(error: Error) -> Failed {
+    let failure = match &error {
+        Error::Connection(ConnectionError::NotInitialised) => Failure::Usage,
+        _ => Failure::Unreachable,
+    };
+    Failed::new(failure, error)
+}
+
+/// The lines of a file, or of standard input for `-`.
+fn read_lines(path: &PathBuf) -> anyhow::Result<Vec<String>> {
+    let from: Box<dyn Read> = if path == Path::new("-") {
+        Box::new(io::stdin())
+    } else {
+        Box::new(File::open(path).with_context(|| format!("can't open {}", path.display()))?)
+    };
+    let lines: io::Result<Vec<String>> = BufReader::new(from).lines().collect();
+    lines.with_context(|| format!("can't read {} as lines of text", path.display()))
+}
+
+/// A command for one line: in place of each `{}`, or at the end if there is none.
+fn fill_in(command: &[String], line: &str) -> Vec<String> {
+    if command.iter().any(|word| word.contains(PLACE)) {
+        return command
+            .iter()
+            .map(|word| word.replace(PLACE, line))
+            .collect();
+    }
+    command.iter().cloned().chain([line.to_owned()]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(text: &str) -> Vec<String> {
+        text.split(' ').map(str::to_owned).collect()
+    }
+
+    fn place(folder: &str) -> Place {
+        let environment = vec![("GREETING".to_owned(), "hello".to_owned())];
+        Place {
+            folder: folder.to_owned(),
+            environment,
+        }
+    }
+
+    #[test]
+    fn a_line_goes_where_the_braces_are_or_to_the_end() {
+        assert_eq!(
+            fill_in(&words("cp {} /x/{}.bak"), "a b"),
+            ["cp", "a b", "/x/a b.bak"]
+        );
+        assert_eq!(fill_in(&words("wc -l"), "a b"), ["wc", "-l", "a b"]);
+    }
+
+    #[test]
+    fn a_command_has_its_folder_its_variables_and_an_empty_input() {
+        let script = "cat; pwd; echo $GREETING >&2; exit 3".to_owned();
+        let outcome = run_command(vec!["sh".into(), "-c".into(), script], &place("/"));
+        let (stdout, stderr) = (b"/\n".to_vec(), b"hello\n".to_vec());
+        assert_eq!(
+            outcome,
+            Outcome::Ended {
+                status: 3,
+                stdout,
+                stderr
+            }
+        );
+        let killed = run_command(words("sh -c kill${IFS}-9${IFS}$$"), &place("/"));
+        assert!(
+            matches!(killed, Outcome::Ended { status: 137, .. }),
+            "{killed:?}"
+        );
+    }
+
+    #[test]
+    fn a_folder_or_command_that_a_node_lacks_is_named_with_the_node() {
+        for (outcome, status) in [
+            (
+                run_command(words("true"), &place("/no/such/folder")),
+                NOT_STARTED,
+            ),
+            (
+                run_command(words("/no/such/command"), &place("/")),
+                NOT_FOUND,
+            ),
+        ] {
+            let Outcome::NotStarted {
+                status: found,
+                reason,
+            } = outcome
+            else {
+                panic!("ran")
+            };
+            assert_eq!(found, status);
+            assert!(
+                reason.contains(&slurm::node_name()) && reason.contains("/no/such"),
+                "{reason}"
+            );
+        }
+    }
+}
