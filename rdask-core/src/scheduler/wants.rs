@@ -121,7 +121,7 @@ impl Scheduler {
                                     return Some(told);
                                 }
                                 let blob = group.results.slice(rest)?;
-                                record.in_flight += blob.cost() as u64;
+                                record.in_flight += blob.byte_len() as u64;
                                 let piece = Range::new(rest.start, rest.start + blob.count());
                                 rest.start = piece.end;
                                 told.push((piece, Outcome::Values(blob)));
