@@ -56,9 +56,13 @@ pub(crate) fn clap(error: &clap::Error) {
     }
 }
 
+/// What is logged unless `RUST_LOG` says otherwise. The QUIC library warns of each packet that a
+/// peer's node sends back, which our own lines say once.
+const FILTER: &str = "info,quinn=error,quinn_udp=error";
+
 /// Sends logs to standard error: `RUST_LOG`, or else everything from info on.
 pub(crate) fn log_to_stderr() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(FILTER));
     let colours = io::IsTerminal::is_terminal(&io::stderr())
         && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     tracing_subscriber::fmt()
