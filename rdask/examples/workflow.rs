@@ -28,8 +28,10 @@ fn load(rows: usize) -> Result<Table, String> {
 }
 
 fn clean(table: &Table) -> Table {
-    let rows = table.rows.iter().copied().filter(|(_, y)| y.is_finite());
-    Table { rows: rows.collect() }
+    let good = table.rows.iter().copied().filter(|(_, y)| y.is_finite());
+    Table {
+        rows: good.collect(),
+    }
 }
 
 /// Gradient descent for the slope.
@@ -73,6 +75,9 @@ fn main() -> rdask::Result<()> {
 
     let none = client.submit(clean, (client.try_submit(load, (0,)),));
     let error = none.result().err().expect("its input failed");
-    assert!(error.to_string().contains("an empty table"), "{error}");
+    assert_eq!(
+        error.task().map(rdask::TaskError::message),
+        Some("an empty table")
+    );
     Ok(())
 }
