@@ -40,18 +40,11 @@ pub(crate) struct Failed {
 
 impl Failed {
     pub(crate) fn new(failure: Failure, error: impl Into<anyhow::Error>) -> Self {
-        Self {
-            failure,
-            error: error.into(),
-            hint: None,
-        }
+        Self { failure, error: error.into(), hint: None }
     }
 
     pub(crate) fn with_hint(self, hint: impl Into<String>) -> Self {
-        Self {
-            hint: Some(hint.into()),
-            ..self
-        }
+        Self { hint: Some(hint.into()), ..self }
     }
 }
 
@@ -65,15 +58,8 @@ pub(crate) fn main(arguments: Vec<OsString>) -> ExitCode {
         Ok(arguments) => arguments,
         Err(error) => {
             output::clap(&error);
-            let fine = matches!(
-                error.kind(),
-                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
-            );
-            return if fine {
-                ExitCode::SUCCESS
-            } else {
-                code(Failure::Usage)
-            };
+            let fine = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+            return if fine { ExitCode::SUCCESS } else { code(Failure::Usage) };
         }
     };
     output::log_to_stderr();
@@ -98,11 +84,7 @@ fn code(failure: Failure) -> ExitCode {
 }
 
 fn file_mode(insecure: bool) -> FileMode {
-    if insecure {
-        FileMode::Insecure
-    } else {
-        FileMode::Private
-    }
+    if insecure { FileMode::Insecure } else { FileMode::Private }
 }
 
 impl From<Transport> for rdask::connection::Transport {

@@ -4,87 +4,30 @@ use std::ffi::OsString;
 
 /// Flags of Dask that have no meaning here, and why.
 const OF_DASK: &[(&str, &str)] = &[
-    (
-        "--nanny",
-        "a worker always has a nanny: it is the `rdask worker` process itself",
-    ),
-    (
-        "--no-nanny",
-        "a worker always has a nanny: it is the `rdask worker` process itself",
-    ),
-    (
-        "--preload",
-        "`#[rdask::main(setup = f)]` in your program runs f in every process",
-    ),
-    (
-        "--preload-nanny",
-        "`#[rdask::main(setup = f)]` in your program runs f in every process",
-    ),
-    (
-        "--worker-class",
-        "there is one kind of worker; what runs in it is your program",
-    ),
-    (
-        "--protocol",
-        "QUIC is the default; --transport auto|quic|tls chooses",
-    ),
+    ("--nanny", "a worker always has a nanny: it is the `rdask worker` process itself"),
+    ("--no-nanny", "a worker always has a nanny: it is the `rdask worker` process itself"),
+    ("--preload", "`#[rdask::main(setup = f)]` in your program runs f in every process"),
+    ("--preload-nanny", "`#[rdask::main(setup = f)]` in your program runs f in every process"),
+    ("--worker-class", "there is one kind of worker; what runs in it is your program"),
+    ("--protocol", "QUIC is the default; --transport auto|quic|tls chooses"),
     (
         "--tls-ca-file",
         "encryption is always on and needs no files: the scheduler file holds it all",
     ),
-    (
-        "--tls-cert",
-        "encryption is always on and needs no files: the scheduler file holds it all",
-    ),
-    (
-        "--tls-key",
-        "encryption is always on and needs no files: the scheduler file holds it all",
-    ),
-    (
-        "--listen-address",
-        "use --host or --interface, and --worker-port for the ports",
-    ),
+    ("--tls-cert", "encryption is always on and needs no files: the scheduler file holds it all"),
+    ("--tls-key", "encryption is always on and needs no files: the scheduler file holds it all"),
+    ("--listen-address", "use --host or --interface, and --worker-port for the ports"),
     ("--contact-address", "use --host or --interface"),
-    (
-        "--nanny-port",
-        "use --worker-port for all ports of a nanny and its processes",
-    ),
-    (
-        "--dashboard",
-        "there is no dashboard yet: use `rdask status`",
-    ),
-    (
-        "--no-dashboard",
-        "there is no dashboard yet, so nothing needs turning off",
-    ),
-    (
-        "--dashboard-address",
-        "there is no dashboard yet: use `rdask status`",
-    ),
-    (
-        "--dashboard-prefix",
-        "there is no dashboard yet: use `rdask status`",
-    ),
-    (
-        "--lifetime",
-        "there is no --lifetime yet: end a worker with SIGTERM (scancel)",
-    ),
-    (
-        "--lifetime-stagger",
-        "there is no --lifetime yet: end a worker with SIGTERM (scancel)",
-    ),
-    (
-        "--lifetime-restart",
-        "there is no --lifetime yet: end a worker with SIGTERM (scancel)",
-    ),
-    (
-        "--reconnect",
-        "a worker always waits for its scheduler, up to --death-timeout",
-    ),
-    (
-        "--no-reconnect",
-        "a worker waits for its scheduler up to --death-timeout: set that to 0",
-    ),
+    ("--nanny-port", "use --worker-port for all ports of a nanny and its processes"),
+    ("--dashboard", "there is no dashboard yet: use `rdask status`"),
+    ("--no-dashboard", "there is no dashboard yet, so nothing needs turning off"),
+    ("--dashboard-address", "there is no dashboard yet: use `rdask status`"),
+    ("--dashboard-prefix", "there is no dashboard yet: use `rdask status`"),
+    ("--lifetime", "there is no --lifetime yet: end a worker with SIGTERM (scancel)"),
+    ("--lifetime-stagger", "there is no --lifetime yet: end a worker with SIGTERM (scancel)"),
+    ("--lifetime-restart", "there is no --lifetime yet: end a worker with SIGTERM (scancel)"),
+    ("--reconnect", "a worker always waits for its scheduler, up to --death-timeout"),
+    ("--no-reconnect", "a worker waits for its scheduler up to --death-timeout: set that to 0"),
     ("--nprocs", "use --nworkers"),
     ("--jupyter", "there is no Jupyter inside the scheduler"),
 ];
@@ -98,10 +41,7 @@ pub(crate) struct Mistake {
 
 /// The first mistake that deserves a better answer than "unexpected argument".
 pub(crate) fn find(arguments: &[OsString]) -> Option<Mistake> {
-    let texts = arguments
-        .iter()
-        .skip(1)
-        .map(|argument| argument.to_string_lossy());
+    let texts = arguments.iter().skip(1).map(|argument| argument.to_string_lossy());
     for text in texts.take_while(|text| text != "--") {
         let name = text.split('=').next().unwrap_or(&text);
         let is_role = matches!(name, "-" | "");
@@ -109,11 +49,7 @@ pub(crate) fn find(arguments: &[OsString]) -> Option<Mistake> {
         let word: String = name.chars().skip(dashes).collect();
         let typographic = name.chars().take(dashes).any(|c| c != '-');
         if !is_role && !word.is_empty() && (dashes > 2 || typographic) {
-            let what = if typographic {
-                "has a typographic dash"
-            } else {
-                "has too many dashes"
-            };
+            let what = if typographic { "has a typographic dash" } else { "has too many dashes" };
             let right = format!("--{word}");
             return Some(Mistake {
                 error: format!("{name} {what}"),
@@ -155,16 +91,8 @@ mod tests {
     #[test]
     fn flags_of_dask_are_explained() {
         let mistake = check("rdask worker --no-nanny").unwrap();
-        assert!(
-            mistake.error.contains("Dask") && mistake.hint.contains("nanny"),
-            "{mistake:?}"
-        );
-        assert!(
-            check("rdask scheduler --protocol=tls")
-                .unwrap()
-                .hint
-                .contains("--transport")
-        );
+        assert!(mistake.error.contains("Dask") && mistake.hint.contains("nanny"), "{mistake:?}");
+        assert!(check("rdask scheduler --protocol=tls").unwrap().hint.contains("--transport"));
     }
 
     #[test]

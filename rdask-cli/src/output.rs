@@ -14,11 +14,7 @@ use crate::quantity::show_size;
 /// Prints what a command is for. A reader that has gone away needs nothing more.
 pub(crate) fn data(text: &[u8]) {
     let mut stdout = io::stdout().lock();
-    if stdout
-        .write_all(text)
-        .and_then(|()| stdout.flush())
-        .is_err()
-    {
+    if stdout.write_all(text).and_then(|()| stdout.flush()).is_err() {
         tracing::debug!("standard output is closed");
     }
 }
@@ -56,9 +52,13 @@ pub(crate) fn clap(error: &clap::Error) {
     }
 }
 
+/// What is logged unless `RUST_LOG` says otherwise. The QUIC library warns of each packet that a
+/// peer's node sends back, which our own lines say once.
+const FILTER: &str = "info,quinn=error,quinn_udp=error";
+
 /// Sends logs to standard error: `RUST_LOG`, or else everything from info on.
 pub(crate) fn log_to_stderr() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(FILTER));
     let colours = io::IsTerminal::is_terminal(&io::stderr())
         && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     tracing_subscriber::fmt()
@@ -161,11 +161,7 @@ pub(crate) fn status_text(file: &SchedulerFile, status: &ClusterStatus) -> Strin
         "tasks      {} waiting, {} ready, {} assigned, {} done, {} failed",
         status.waiting, status.ready, status.assigned, status.done, status.failed
     );
-    let _ = writeln!(
-        text,
-        "results    {} kept by the scheduler",
-        show_size(status.result_bytes)
-    );
+    let _ = writeln!(text, "results    {} kept by the scheduler", show_size(status.result_bytes));
     let mut pools: BTreeMap<&str, Vec<&WorkerStatus>> = BTreeMap::new();
     for worker in &status.workers {
         pools.entry(&worker.pool).or_default().push(worker);
@@ -247,15 +243,9 @@ mod tests {
     #[test]
     fn people_see_pools_and_slots_and_no_key() {
         let text = status_text(&file(), &status());
-        assert!(
-            text.contains("pool 17: 2 worker(s), 2 of 8 slots busy"),
-            "{text}"
-        );
+        assert!(text.contains("pool 17: 2 worker(s), 2 of 8 slots busy"), "{text}");
         assert!(text.contains("run r1 on login1 at 10.0.0.1:4000"), "{text}");
-        assert!(
-            text.contains("5 ready") && !text.contains("SECRET"),
-            "{text}"
-        );
+        assert!(text.contains("5 ready") && !text.contains("SECRET"), "{text}");
     }
 
     #[test]

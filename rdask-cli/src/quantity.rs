@@ -61,11 +61,7 @@ pub(crate) fn memory(text: &str) -> Result<Memory, String> {
     if text.eq_ignore_ascii_case("auto") {
         return Ok(Memory::Auto);
     }
-    if let Some(part) = text
-        .parse::<f64>()
-        .ok()
-        .filter(|part| *part > 0.0 && *part <= 1.0)
-    {
+    if let Some(part) = text.parse::<f64>().ok().filter(|part| *part > 0.0 && *part <= 1.0) {
         return Ok(Memory::Fraction(part));
     }
     size(text).map(Memory::Bytes)
@@ -77,10 +73,7 @@ pub(crate) fn size(text: &str) -> Result<u64, String> {
         || format!("{text:?} is no size: write bytes, or a number and a unit such as 4GiB or 5GB");
     let (number, unit) = split(text).ok_or_else(wrong)?;
     let unit = unit.to_ascii_lowercase();
-    let (_, factor) = SIZE_UNITS
-        .iter()
-        .find(|(name, _)| *name == unit)
-        .ok_or_else(wrong)?;
+    let (_, factor) = SIZE_UNITS.iter().find(|(name, _)| *name == unit).ok_or_else(wrong)?;
     let bytes = number * *factor as f64;
     if bytes.is_finite() && (0.0..9e18).contains(&bytes) {
         Ok(bytes.round() as u64)
@@ -94,11 +87,7 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let wrong = || {
         format!("{text:?} is no time: write seconds, or such as 90s, 5 minutes, 1h 30m, 01:30:00")
     };
-    let seconds = if text.contains(':') {
-        clock(text)
-    } else {
-        units(text)
-    };
+    let seconds = if text.contains(':') { clock(text) } else { units(text) };
     let seconds = seconds.ok_or_else(wrong)?;
     Duration::try_from_secs_f64(seconds).map_err(|_| wrong())
 }
@@ -129,9 +118,7 @@ fn units(text: &str) -> Option<f64> {
     while !rest.is_empty() {
         let (number, after) = leading_number(rest)?;
         let after = after.trim_start();
-        let end = after
-            .find(|c: char| !c.is_ascii_alphabetic())
-            .unwrap_or(after.len());
+        let end = after.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(after.len());
         let unit = after[..end].to_ascii_lowercase();
         let (_, factor) = DURATION_UNITS.iter().find(|(name, _)| *name == unit)?;
         // Only a number alone goes without a unit.
@@ -187,12 +174,7 @@ pub(crate) fn variable(text: &str) -> Result<(String, String), String> {
 
 /// A size for people: both of two and of ten.
 pub(crate) fn show_size(bytes: u64) -> String {
-    let units = [
-        ("TiB", 1_u64 << 40),
-        ("GiB", 1 << 30),
-        ("MiB", 1 << 20),
-        ("KiB", 1 << 10),
-    ];
+    let units = [("TiB", 1_u64 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
     match units.iter().find(|(_, factor)| bytes >= *factor) {
         Some((name, factor)) => {
             let text = format!("{:.1}", bytes as f64 / *factor as f64);
@@ -270,23 +252,9 @@ mod tests {
             ("05:00", 300.0),
             ("1-02:00:00", 93_600.0),
         ] {
-            assert_eq!(
-                duration(text),
-                Ok(Duration::from_secs_f64(seconds)),
-                "{text}"
-            );
+            assert_eq!(duration(text), Ok(Duration::from_secs_f64(seconds)), "{text}");
         }
-        for text in [
-            "",
-            "s",
-            "-5",
-            "5 fortnights",
-            "5 5",
-            "1h 30",
-            "1:2:3:4",
-            "x:00",
-            "1e99",
-        ] {
+        for text in ["", "s", "-5", "5 fortnights", "5 5", "1h 30", "1:2:3:4", "x:00", "1e99"] {
             assert!(duration(text).is_err(), "{text}");
         }
     }
@@ -298,10 +266,7 @@ mod tests {
         for text in ["", "x", "3:2", "70000", "1:2:3"] {
             assert!(ports(text).is_err(), "{text}");
         }
-        let expected = vec![
-            ("GPU".to_owned(), 20_000),
-            ("MEM".to_owned(), 100_000_000_000_000),
-        ];
+        let expected = vec![("GPU".to_owned(), 20_000), ("MEM".to_owned(), 100_000_000_000_000)];
         assert_eq!(resources("MEM=10e9 GPU=2"), Ok(expected));
         assert_eq!(resources(""), Ok(Vec::new()));
         for text in ["GPU", "=2", "GPU=x", "GPU=-1", "GPU=1 GPU=2"] {

@@ -15,18 +15,12 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 fn rdask(arguments: &str) -> Command {
     let mut command = Command::new(RDASK);
-    command
-        .args(arguments.split_whitespace())
-        .env_remove("RDASK_SCHEDULER_FILE");
+    command.args(arguments.split_whitespace()).env_remove("RDASK_SCHEDULER_FILE");
     command
 }
 
 fn run(arguments: &str) -> (i32, String, String) {
-    let Output {
-        status,
-        stdout,
-        stderr,
-    } = rdask(arguments).output().unwrap();
+    let Output { status, stdout, stderr } = rdask(arguments).output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     (status.code().unwrap(), text(stdout), text(stderr))
 }
@@ -37,17 +31,12 @@ struct Running(Child);
 impl Running {
     fn start(mut command: Command, folder: &Path, name: &str) -> Self {
         let log = fs::File::create(folder.join(name)).unwrap();
-        command
-            .stderr(log)
-            .stdout(Stdio::null())
-            .current_dir(folder);
+        command.stderr(log).stdout(Stdio::null()).current_dir(folder);
         Self(command.spawn().unwrap())
     }
 
     fn terminate(&self) {
-        let killed = Command::new("kill")
-            .args(["-TERM", &self.0.id().to_string()])
-            .status();
+        let killed = Command::new("kill").args(["-TERM", &self.0.id().to_string()]).status();
         assert!(killed.unwrap().success());
     }
 
@@ -91,10 +80,7 @@ impl Cluster {
     }
 
     fn status(&self, more: &str) -> (i32, String, String) {
-        run(&format!(
-            "status --scheduler-file {} {more}",
-            self.file.display()
-        ))
+        run(&format!("status --scheduler-file {} {more}", self.file.display()))
     }
 
     fn log(&self, name: &str) -> String {
@@ -105,17 +91,12 @@ impl Cluster {
 #[test]
 fn a_cluster_comes_up_in_any_order_and_goes_down_together() {
     let cluster = Cluster::new();
-    let mut worker = cluster.start(
-        "worker --host 127.0.0.1 --nworkers 2 --nthreads 1 --pool p9",
-        "w",
-    );
+    let mut worker =
+        cluster.start("worker --host 127.0.0.1 --nworkers 2 --nthreads 1 --pool p9", "w");
     let mut scheduler = cluster.start("scheduler --host 127.0.0.1", "s");
     let (code, out, err) = cluster.status("--wait --workers 2 --timeout 30s");
     assert_eq!(code, 0, "{err}");
-    assert!(
-        out.contains("pool p9: 2 worker(s), 0 of 2 slots busy"),
-        "{out}"
-    );
+    assert!(out.contains("pool p9: 2 worker(s), 0 of 2 slots busy"), "{out}");
     let (code, out, _) = cluster.status("--json");
     assert_eq!(code, 0);
     assert!(out.contains("\"pool\": \"p9\""), "{out}");
@@ -149,13 +130,7 @@ fn a_worker_moves_to_the_next_scheduler() {
     first.0.wait().unwrap();
     let _second = cluster.start("scheduler --host 127.0.0.1", "s2");
     let (code, _, err) = cluster.status("--wait --timeout 60s");
-    assert_eq!(
-        code,
-        0,
-        "{err}\n{}\n{}",
-        cluster.log("s2"),
-        cluster.log("w")
-    );
+    assert_eq!(code, 0, "{err}\n{}\n{}", cluster.log("s2"), cluster.log("w"));
 }
 
 #[test]
@@ -163,20 +138,13 @@ fn without_a_scheduler_everybody_ends_with_3() {
     let cluster = Cluster::new();
     let (code, _, err) = cluster.status("");
     assert_eq!(code, 3, "{err}");
-    assert!(
-        err.starts_with("error: no scheduler file") && err.contains("\nhint: "),
-        "{err}"
-    );
+    assert!(err.starts_with("error: no scheduler file") && err.contains("\nhint: "), "{err}");
     let (code, _, err) = cluster.status("--wait --timeout 300ms");
     assert_eq!(code, 3);
     assert!(err.contains("waited 0.3 s for 1 worker"), "{err}");
     let mut worker = cluster.start("worker --death-timeout 500ms", "w");
     assert_eq!(worker.exit_code(), 3);
-    assert!(
-        cluster.log("w").contains("hint: is the scheduler running"),
-        "{}",
-        cluster.log("w")
-    );
+    assert!(cluster.log("w").contains("hint: is the scheduler running"), "{}", cluster.log("w"));
 }
 
 #[test]
@@ -200,21 +168,14 @@ fn a_second_scheduler_is_refused() {
     assert_eq!(cluster.status("--wait --workers 0 --timeout 30s").0, 0);
     let mut second = cluster.start("scheduler --host 127.0.0.1", "s2");
     assert_eq!(second.exit_code(), 4);
-    assert!(
-        cluster.log("s2").contains("another scheduler uses"),
-        "{}",
-        cluster.log("s2")
-    );
+    assert!(cluster.log("s2").contains("another scheduler uses"), "{}", cluster.log("s2"));
 }
 
 #[test]
 fn mistakes_are_answered_with_what_to_type() {
     let (code, _, err) = run("worker ---interface ib0");
     assert_eq!(code, 2);
-    assert_eq!(
-        err,
-        "error: ---interface has too many dashes\nhint: write --interface\n"
-    );
+    assert_eq!(err, "error: ---interface has too many dashes\nhint: write --interface\n");
     let (code, _, err) = run("worker --interfaec ib0");
     assert_eq!(code, 2);
     assert!(err.contains("--interface"), "{err}");
@@ -230,10 +191,7 @@ fn mistakes_are_answered_with_what_to_type() {
 fn help_teaches_by_example() {
     let (code, out, _) = run("--help");
     assert_eq!(code, 0);
-    assert!(
-        out.contains("rdask scheduler --scheduler-file scheduler.json &"),
-        "{out}"
-    );
+    assert!(out.contains("rdask scheduler --scheduler-file scheduler.json &"), "{out}");
     let (code, out, _) = run("worker --help");
     assert_eq!(code, 0);
     assert!(out.contains("srun -c 16 rdask worker"), "{out}");
@@ -241,12 +199,8 @@ fn help_teaches_by_example() {
 
 #[test]
 fn the_names_of_dask_work() {
-    let scheduler = Command::new(env!("CARGO_BIN_EXE_rdask-scheduler"))
-        .arg("--help")
-        .output();
-    let worker = Command::new(env!("CARGO_BIN_EXE_rdask-worker"))
-        .arg("--help")
-        .output();
+    let scheduler = Command::new(env!("CARGO_BIN_EXE_rdask-scheduler")).arg("--help").output();
+    let worker = Command::new(env!("CARGO_BIN_EXE_rdask-worker")).arg("--help").output();
     for (output, flag) in [(scheduler, "--idle-timeout"), (worker, "--nthreads")] {
         let output = output.unwrap();
         assert!(output.status.success());
@@ -258,15 +212,8 @@ fn the_names_of_dask_work() {
 fn the_stock_binary_is_a_program_that_workers_can_start() {
     let output = Command::new(RDASK).arg("--rdask-probe").output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
-    assert!(
-        output.status.success() && text.starts_with("rdask-probe 1 "),
-        "{text}"
-    );
-    let output = Command::new(RDASK)
-        .arg("--rdask-process")
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
+    assert!(output.status.success() && text.starts_with("rdask-probe 1 "), "{text}");
+    let output = Command::new(RDASK).arg("--rdask-process").stdin(Stdio::null()).output().unwrap();
     let text = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(70));
     assert!(text.contains("standard input holds no hand-over"), "{text}");
@@ -274,11 +221,7 @@ fn the_stock_binary_is_a_program_that_workers_can_start() {
 
 fn text(output: &Output) -> (Option<i32>, String, String) {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    (
-        output.status.code(),
-        text(&output.stdout),
-        text(&output.stderr),
-    )
+    (output.status.code(), text(&output.stdout), text(&output.stderr))
 }
 
 impl Cluster {
@@ -306,9 +249,7 @@ fn commands_run_in_this_folder_and_answer_in_order() {
     let folder = fs::canonicalize(cluster.folder.path()).unwrap();
 
     let script = "pwd; echo $X >&2; cat; exit 3";
-    let output = cluster
-        .client(&["submit", "--env", "X=y z", "--", "sh", "-c", script])
-        .output();
+    let output = cluster.client(&["submit", "--env", "X=y z", "--", "sh", "-c", script]).output();
     let (code, out, err) = text(&output.unwrap());
     assert_eq!(
         (code, out.as_str()),
@@ -320,32 +261,15 @@ fn commands_run_in_this_folder_and_answer_in_order() {
     fs::write(folder.join("lines"), "0.5 a\n0 b\n0 c\n").unwrap();
     let script = "set -- $1; sleep $1; echo $2; test $2 != b";
     let output = cluster
-        .client(&[
-            "map",
-            "--each-line",
-            "lines",
-            "--",
-            "sh",
-            "-c",
-            script,
-            "sh",
-            "{}",
-        ])
+        .client(&["map", "--each-line", "lines", "--", "sh", "-c", script, "sh", "{}"])
         .output();
     let (code, out, err) = text(&output.unwrap());
     assert_eq!((code, out.as_str()), (Some(1), "a\nb\nc\n"), "{err}");
 
-    let (code, _, err) = text(
-        &cluster
-            .client(&["submit", "--", "no-such-command"])
-            .output()
-            .unwrap(),
-    );
+    let (code, _, err) =
+        text(&cluster.client(&["submit", "--", "no-such-command"]).output().unwrap());
     assert_eq!(code, Some(127), "{err}");
-    assert!(
-        err.starts_with("error: node ") && err.contains("no-such-command"),
-        "{err}"
-    );
+    assert!(err.starts_with("error: node ") && err.contains("no-such-command"), "{err}");
 }
 
 #[test]
@@ -356,9 +280,7 @@ fn a_program_that_the_node_cannot_see_is_sent_once() {
     let copy = cluster.folder.path().join("short-lived");
     fs::copy(RDASK, &copy).unwrap();
     let mut client = Command::new(&copy);
-    client
-        .args(["map", "--each-line", "-", "--", "echo"])
-        .stdin(Stdio::piped());
+    client.args(["map", "--each-line", "-", "--", "echo"]).stdin(Stdio::piped());
     client.stdout(Stdio::piped()).stderr(Stdio::piped());
     client.env("RDASK_SCHEDULER_FILE", &cluster.file);
     let mut client = client.spawn().unwrap();
@@ -367,24 +289,15 @@ fn a_program_that_the_node_cannot_see_is_sent_once() {
     std::io::Write::write_all(&mut stdin, b"1\n2\n3\n4\n").unwrap();
     drop(stdin);
     let (code, out, err) = text(&client.wait_with_output().unwrap());
-    assert_eq!(
-        (code, out.as_str()),
-        (Some(0), "1\n2\n3\n4\n"),
-        "{err}\n{}",
-        cluster.log("w")
-    );
+    assert_eq!((code, out.as_str()), (Some(0), "1\n2\n3\n4\n"), "{err}\n{}", cluster.log("w"));
     let log = cluster.log("w");
     assert_eq!(log.matches("received from scheduler (").count(), 1, "{log}");
 }
 
 /// The numbers of the processes that a nanny has started.
 fn processes(log: &str) -> Vec<u32> {
-    let lines = log
-        .lines()
-        .filter(|line| line.contains("started a process"));
-    lines
-        .filter_map(|line| line.split("pid=").nth(1)?.trim().parse().ok())
-        .collect()
+    let lines = log.lines().filter(|line| line.contains("started a process"));
+    lines.filter_map(|line| line.split("pid=").nth(1)?.trim().parse().ok()).collect()
 }
 
 fn wait_until(what: &str, is_true: impl Fn() -> bool) {
@@ -397,9 +310,7 @@ fn wait_until(what: &str, is_true: impl Fn() -> bool) {
 
 fn is_alive(pid: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit(')')
-        .next()
-        .is_some_and(|rest| !rest.is_empty() && !rest.starts_with(" Z"))
+    stat.rsplit(')').next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with(" Z"))
 }
 
 #[test]
@@ -408,35 +319,20 @@ fn killed_processes_and_nannies_cost_time_and_no_result() {
     let (_scheduler, mut worker) = cluster.up();
     fs::write(cluster.folder.path().join("lines"), "1\n2\n3\n4\n5\n6\n").unwrap();
     let mut client = cluster.client(&["map", "--each-line", "lines", "--"]);
-    client
-        .args(["sh", "-c", "sleep 0.4; echo $0"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
+    client.args(["sh", "-c", "sleep 0.4; echo $0"]).stdout(Stdio::piped()).stderr(Stdio::piped());
     let client = client.spawn().unwrap();
 
     wait_until("processes", || processes(&cluster.log("w")).len() == 2);
     let killed = processes(&cluster.log("w"))[0].to_string();
-    assert!(
-        Command::new("kill")
-            .args(["-9", &killed])
-            .status()
-            .unwrap()
-            .success()
-    );
+    assert!(Command::new("kill").args(["-9", &killed]).status().unwrap().success());
     wait_until("the report", || cluster.log("w").contains("exit=Signal(9)"));
     wait_until("a new process", || processes(&cluster.log("w")).len() == 3);
 
     let all = processes(&cluster.log("w"));
     worker.0.kill().unwrap();
     worker.0.wait().unwrap();
-    wait_until("the end of processes", || {
-        !all.iter().any(|pid| is_alive(*pid))
-    });
+    wait_until("the end of processes", || !all.iter().any(|pid| is_alive(*pid)));
     let _next = cluster.start("worker --host 127.0.0.1 --nthreads 2", "w2");
     let (code, out, err) = text(&client.wait_with_output().unwrap());
-    assert_eq!(
-        (code, out.as_str()),
-        (Some(0), "1\n2\n3\n4\n5\n6\n"),
-        "{err}"
-    );
+    assert_eq!((code, out.as_str()), (Some(0), "1\n2\n3\n4\n5\n6\n"), "{err}");
 }

@@ -7,6 +7,7 @@ pub mod observer;
 mod queue;
 #[cfg(test)]
 mod tests;
+mod weight;
 
 use std::io;
 use std::marker::PhantomData;
@@ -30,7 +31,8 @@ use tokio::sync::mpsc;
 pub use rdask_core::message::{ClusterStatus, WorkerStatus};
 pub use rdask_net::{FileMode, Transport};
 
-pub use queue::{ConnectionEnd, Drained, Ended, Inbox, Outbox, Queue, Weigh, outbox};
+pub use queue::{ConnectionEnd, Drained, Ended, Inbox, Outbox, Queue, outbox};
+pub use weight::Weigh;
 
 /// From the first frame to the scheduler's answer. The scheduler answers in milliseconds; one that
 /// is suspended or swaps may take longer.
@@ -62,9 +64,7 @@ impl<Out: Weigh + Send + 'static, In: Weigh + Send + 'static> Connected<Out, In>
     /// the connection.
     #[must_use]
     pub fn into_channels(self) -> (mpsc::Sender<Out>, mpsc::Receiver<In>) {
-        let Self {
-            send, mut receive, ..
-        } = self;
+        let Self { send, mut receive, .. } = self;
         let (out, mut outgoing) = mpsc::channel(CHANNEL_MAX);
         let (incoming, into) = mpsc::channel(CHANNEL_MAX);
         // Both end with the connection or with the channel's other end.
@@ -184,10 +184,7 @@ pub fn joining(file: &SchedulerFile) -> Result<EndpointConfig, CertificateError>
 /// Where an endpoint can be reached, for a [`Role`].
 #[must_use]
 pub fn contact_of(endpoint: &Endpoint) -> Contact {
-    Contact {
-        quic: endpoint.addresses(),
-        tls: endpoint.tls_addresses(),
-    }
+    Contact { quic: endpoint.addresses(), tls: endpoint.tls_addresses() }
 }
 
 /// Joins the scheduler of a file in a role. Once it has answered, the endpoint has an identity of
@@ -205,10 +202,7 @@ where
     In: DeserializeOwned + Weigh + Send + 'static,
 {
     let target = scheduler_target(file)?;
-    let link = endpoint
-        .dial_control(&target)
-        .await
-        .map_err(|source| no_answer(file, source))?;
+    let link = endpoint.dial_control(&target).await.map_err(|source| no_answer(file, source))?;
     let request = KeyRequest::new()?;
     let hello = Hello {
         run_id: file.run_id.clone(),
@@ -216,10 +210,7 @@ where
         role,
     };
     let (mut sender, mut receiver) = link.split();
-    sender
-        .send(&frame_of(&encode_hello(&hello)))
-        .await
-        .map_err(ConnectError::Broken)?;
+    sender.send(&frame_of(&encode_hello(&hello))).await.map_err(ConnectError::Broken)?;
     let answer = tokio::time::timeout(WELCOME_TIME_MAX, receiver.recv()).await;
     let answer = answer.map_err(|_| ConnectError::Silent(WELCOME_TIME_MAX))?;
     let answer = answer.map_err(ConnectError::Broken)?.unwrap_or_default();
@@ -231,11 +222,7 @@ where
     let ca = endpoint.identity().ca_der().to_vec();
     endpoint.set_identity(request.into_identity(ca, welcome.certificate.clone())?);
     let (send, receive) = carry(sender, receiver);
-    Ok(Connected {
-        welcome,
-        send,
-        receive,
-    })
+    Ok(Connected { welcome, send, receive })
 }
 
 fn no_answer(file: &SchedulerFile, source: DialError) -> ConnectError {
@@ -306,11 +293,7 @@ pub(crate) async fn greet(link: Link, run_id: &str) -> Result<Greeted, GreetErro
     let frame = receiver.recv().await?.ok_or(GreetError::Nothing)?;
     let error = match decode_hello(&frame) {
         Ok(hello) if hello.run_id == run_id => {
-            return Ok(Greeted {
-                hello,
-                sender,
-                receiver,
-            });
+            return Ok(Greeted { hello, sender, receiver });
         }
         Ok(hello) => GreetError::OtherRun(hello.run_id),
         Err(error) => GreetError::Hello(error),
@@ -327,11 +310,7 @@ pub(crate) async fn greet(link: Link, run_id: &str) -> Result<Greeted, GreetErro
 
 /// Says no and closes.
 pub(crate) async fn refuse(mut sender: FrameSender, reason: &str) {
-    if sender
-        .send(&frame_of(&encode_refusal(reason)))
-        .await
-        .is_ok()
-    {
+    if sender.send(&frame_of(&encode_refusal(reason))).await.is_ok() {
         sender.close(reason).await;
     }
 }
@@ -434,11 +413,7 @@ pub(crate) struct MessageReader<M> {
 
 impl<M: DeserializeOwned> MessageReader<M> {
     pub(crate) fn new(receiver: FrameReceiver) -> Self {
-        Self {
-            receiver,
-            end: None,
-            messages: PhantomData,
-        }
+        Self { receiver, end: None, messages: PhantomData }
     }
 
     /// At least one message, or how the link ended.

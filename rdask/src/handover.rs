@@ -139,10 +139,7 @@ impl Handover {
         };
         if format != FORMAT.to_string() || protocol != PROTOCOL_VERSION.to_string() {
             let theirs = protocol.to_owned();
-            return Err(HandoverError::Version {
-                theirs,
-                ours: PROTOCOL_VERSION,
-            });
+            return Err(HandoverError::Version { theirs, ours: PROTOCOL_VERSION });
         }
         serde_json::from_str(&read_line(from)?).map_err(HandoverError::Garbled)
     }
@@ -150,9 +147,7 @@ impl Handover {
 
 fn read_line(from: &mut impl BufRead) -> Result<String, HandoverError> {
     let mut line = String::new();
-    io::Read::take(from, LINE_BYTES_MAX)
-        .read_line(&mut line)
-        .map_err(HandoverError::Read)?;
+    io::Read::take(from, LINE_BYTES_MAX).read_line(&mut line).map_err(HandoverError::Read)?;
     Ok(line)
 }
 
@@ -171,10 +166,7 @@ impl ProbeAnswer {
     /// The answer's one line.
     #[must_use]
     pub fn encode(&self) -> String {
-        format!(
-            "rdask-probe {} {:#} {}",
-            self.protocol, self.hash, self.rdask
-        )
+        format!("rdask-probe {} {:#} {}", self.protocol, self.hash, self.rdask)
     }
 
     /// Reads the answer out of what a program wrote, `None` if there is none.
@@ -243,10 +235,7 @@ mod tests {
 
     #[test]
     fn what_follows_a_handover_is_left_and_later_fields_are_ignored() {
-        let text = handover()
-            .encode()
-            .replace("{\"rdask\"", "{\"new\":[1],\"rdask\"")
-            + "rest";
+        let text = handover().encode().replace("{\"rdask\"", "{\"new\":[1],\"rdask\"") + "rest";
         let mut bytes = text.as_bytes();
         assert_eq!(Handover::read(&mut bytes).unwrap(), handover());
         assert_eq!(bytes, b"rest");
@@ -256,10 +245,7 @@ mod tests {
     fn another_version_is_named() {
         let error = Handover::read(&mut &b"rdask-handover 1 9\nwhatever"[..]).unwrap_err();
         let text = error.to_string();
-        assert!(
-            text.contains("speaks 9") && text.contains(RDASK_VERSION),
-            "{text}"
-        );
+        assert!(text.contains("speaks 9") && text.contains(RDASK_VERSION), "{text}");
     }
 
     #[test]
@@ -281,17 +267,11 @@ mod tests {
 
     #[test]
     fn the_answer_to_a_probe_is_frozen_and_found_among_other_lines() {
-        let answer = ProbeAnswer {
-            protocol: 1,
-            hash: ProgramHash([0xab; 32]),
-            rdask: "0.1.0".into(),
-        };
+        let answer =
+            ProbeAnswer { protocol: 1, hash: ProgramHash([0xab; 32]), rdask: "0.1.0".into() };
         let line = format!("rdask-probe 1 {} 0.1.0", "ab".repeat(32));
         assert_eq!(answer.encode(), line);
-        assert_eq!(
-            ProbeAnswer::find(&format!("hello\n{line}\nbye\n")),
-            Some(answer)
-        );
+        assert_eq!(ProbeAnswer::find(&format!("hello\n{line}\nbye\n")), Some(answer));
         let short = ProbeAnswer::find(&format!("rdask-probe 2 {}", "ab".repeat(32))).unwrap();
         assert_eq!((short.protocol, short.rdask.as_str()), (2, "unknown"));
         for text in ["", "rdask-probe", "rdask-probe 1 xyz", "rdask-probe x abab"] {

@@ -71,15 +71,7 @@ fn answer_probe() -> ! {
     match program::hash() {
         Ok(hash) => {
             let rdask = RDASK_VERSION.to_owned();
-            println!(
-                "{}",
-                ProbeAnswer {
-                    protocol: PROTOCOL_VERSION,
-                    hash,
-                    rdask
-                }
-                .encode()
-            );
+            println!("{}", ProbeAnswer { protocol: PROTOCOL_VERSION, hash, rdask }.encode());
             exit(0)
         }
         Err(error) => {
@@ -98,10 +90,7 @@ fn work(setup: impl FnOnce()) -> ! {
     exit(run(handover))
 }
 
-#[expect(
-    clippy::print_stderr,
-    reason = "the nanny keeps what a process says last"
-)]
+#[expect(clippy::print_stderr, reason = "the nanny keeps what a process says last")]
 fn give_up(code: i32, message: &str) -> ! {
     eprintln!("rdask: {message}");
     exit(code)
@@ -114,10 +103,7 @@ struct NotStarted {
 
 impl NotStarted {
     fn new(what: &str, error: &dyn std::fmt::Display) -> Self {
-        Self {
-            code: EXIT_NOT_STARTED,
-            message: format!("{what}: {error}"),
-        }
+        Self { code: EXIT_NOT_STARTED, message: format!("{what}: {error}") }
     }
 }
 
@@ -133,10 +119,7 @@ fn begin() -> Result<Handover, NotStarted> {
         program::hash().map_err(|error| NotStarted::new("can't read the program", &error))?;
     if format!("{hash:#}") != handover.program {
         let message = "the program's file changed while it was started".to_owned();
-        return Err(NotStarted {
-            code: EXIT_NOT_STARTED,
-            message,
-        });
+        return Err(NotStarted { code: EXIT_NOT_STARTED, message });
     }
     let watch = std::thread::Builder::new().name("rdask-lifeline".to_owned());
     watch
@@ -151,11 +134,7 @@ fn take_handover() -> Result<(Handover, BufReader<File>), NotStarted> {
     // The same pipe under a number of its own, closed in whatever the program starts.
     let mut pipe = BufReader::new(File::open("/proc/self/fd/0").map_err(failed)?);
     let handover = Handover::read(&mut pipe).map_err(|error| NotStarted {
-        code: if error.is_version() {
-            EXIT_VERSION
-        } else {
-            EXIT_NOT_STARTED
-        },
+        code: if error.is_version() { EXIT_VERSION } else { EXIT_NOT_STARTED },
         message: error.to_string(),
     })?;
     let nothing = File::open(Path::new("/dev/null")).map_err(failed)?;
@@ -170,10 +149,7 @@ fn end_with_nanny(mut lifeline: BufReader<File>) {
     // The nanny never writes more; whatever comes is its end.
     while lifeline.read(&mut byte).is_ok_and(|count| count > 0) {}
     if let Err(errno) = kill(nix::unistd::getpid(), Signal::SIGKILL) {
-        give_up(
-            EXIT_NOT_STARTED,
-            &format!("the nanny has ended, and the process can't: {errno}"),
-        );
+        give_up(EXIT_NOT_STARTED, &format!("the nanny has ended, and the process can't: {errno}"));
     }
 }
 
@@ -203,22 +179,15 @@ fn try_run(handover: Handover) -> Result<(), NotStarted> {
         } else if let Some(interface) = &handover.interface {
             config.bind = address_of(interface).map_err(|error| failed(&error))?;
         }
-        let endpoint = Endpoint::bind(config)
-            .await
-            .map_err(|error| failed(&error))?;
+        let endpoint = Endpoint::bind(config).await.map_err(|error| failed(&error))?;
         let role = Role::Process {
             process: handover.process,
             pid: std::process::id(),
             contact: contact_of(&endpoint),
         };
-        let connected: Connected<FromProcess, ToProcess> = dial(&endpoint, &file, role)
-            .await
-            .map_err(|error| NotStarted {
-                code: if error.is_version() {
-                    EXIT_VERSION
-                } else {
-                    EXIT_NOT_STARTED
-                },
+        let connected: Connected<FromProcess, ToProcess> =
+            dial(&endpoint, &file, role).await.map_err(|error| NotStarted {
+                code: if error.is_version() { EXIT_VERSION } else { EXIT_NOT_STARTED },
                 message: chain(&error),
             })?;
         let (to_scheduler, from_scheduler) = connected.into_channels();
@@ -231,11 +200,7 @@ fn try_run(handover: Handover) -> Result<(), NotStarted> {
             process: handover.process,
             // The scheduler grants them.
             slots: 0,
-            home: Home {
-                worker: handover.worker_name,
-                node: handover.node,
-                client,
-            },
+            home: Home { worker: handover.worker_name, node: handover.node, client },
             to_scheduler,
             from_scheduler,
             data: DataPlane::Network(endpoint.clone()),

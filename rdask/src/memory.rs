@@ -8,20 +8,14 @@ use crate::slurm;
 /// cgroup, Slurm and the machine allow. 0 if none of them tells.
 #[must_use]
 pub fn available() -> u64 {
-    [cgroup_limit(), slurm::memory(), ram()]
-        .into_iter()
-        .flatten()
-        .min()
-        .unwrap_or(0)
+    [cgroup_limit(), slurm::memory(), ram()].into_iter().flatten().min().unwrap_or(0)
 }
 
 /// The machine's memory in bytes.
 #[must_use]
 pub fn ram() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text
-        .lines()
-        .find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
     let kibibytes: u64 = line.trim().trim_end_matches("kB").trim().parse().ok()?;
     kibibytes.checked_mul(1024)
 }
@@ -46,18 +40,13 @@ pub fn out_of_memory_kills() -> Option<u64> {
             "memory.events"
         };
         let text = std::fs::read_to_string(folder.join(file)).ok()?;
-        text.lines()
-            .find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
+        text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
     })
 }
 
 fn cgroup_limit() -> Option<u64> {
     let own = std::fs::read_to_string("/proc/self/cgroup").ok()?;
-    folders(&own)
-        .iter()
-        .flat_map(|folder| folder.ancestors())
-        .filter_map(limit_of)
-        .min()
+    folders(&own).iter().flat_map(|folder| folder.ancestors()).filter_map(limit_of).min()
 }
 
 fn limit_of(folder: &Path) -> Option<u64> {
@@ -98,10 +87,7 @@ mod tests {
     #[test]
     fn both_versions_of_cgroups_are_understood() {
         let text = "5:cpu,cpuacct:/a\n4:memory:/slurm/uid_1/job_2\n0::/user.slice/x\n";
-        let expected = [
-            "/sys/fs/cgroup/memory/slurm/uid_1/job_2",
-            "/sys/fs/cgroup/user.slice/x",
-        ];
+        let expected = ["/sys/fs/cgroup/memory/slurm/uid_1/job_2", "/sys/fs/cgroup/user.slice/x"];
         assert_eq!(folders(text), expected.map(PathBuf::from));
     }
 }

@@ -133,9 +133,7 @@ impl NannyError {
 /// # Errors
 /// See [`NannyError`].
 pub fn run(options: NannyOptions) -> Result<NannyEnd, NannyError> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(NannyError::Start)?;
     let _pid_file = PidFile::write(options.pid_file.as_deref()).map_err(NannyError::Start)?;
     if options.handle_signals && slurm::job_id().is_some() {
@@ -200,17 +198,11 @@ async fn join(options: &NannyOptions) -> Result<Joined, NannyError> {
         let now = Instant::now();
         let waited = now - started;
         if waited + pause > options.death_timeout {
-            return Err(NannyError::NoScheduler {
-                time: waited,
-                last: error,
-            });
+            return Err(NannyError::NoScheduler { time: waited, last: error });
         }
         if now >= warn_at {
             warn_at = now + WARN_EVERY;
-            tracing::warn!(
-                "no scheduler for {} s, trying on: {error}",
-                waited.as_secs()
-            );
+            tracing::warn!("no scheduler for {} s, trying on: {error}", waited.as_secs());
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(PAUSE_MAX);
@@ -228,10 +220,7 @@ async fn try_join(options: &NannyOptions) -> Result<Joined, NotJoined> {
         // A file server shows a new file late, and a folder may be mounted late.
         ReadError::Missing { .. }
         | ReadError::Io { .. }
-        | ReadError::Garbage {
-            what: Garbage::HalfWritten,
-            ..
-        } => NotJoined::ForNow(error.into()),
+        | ReadError::Garbage { what: Garbage::HalfWritten, .. } => NotJoined::ForNow(error.into()),
         error => NotJoined::ForGood(NannyError::File(Box::new(error))),
     })?;
     let for_good = |error: ConnectError| NotJoined::ForGood(NannyError::Refused(Box::new(error)));
@@ -253,11 +242,7 @@ async fn try_join(options: &NannyOptions) -> Result<Joined, NotJoined> {
         contact: contact_of(&endpoint),
     };
     match dial(&endpoint, &file, role).await {
-        Ok(connected) => Ok(Joined {
-            endpoint,
-            file,
-            connected,
-        }),
+        Ok(connected) => Ok(Joined { endpoint, file, connected }),
         Err(error) if error.is_version() => Err(for_good(error)),
         // A refusal may come of a file that a new scheduler is about to replace.
         Err(error) => Err(NotJoined::ForNow(error.into())),

@@ -86,9 +86,7 @@ pub fn open() -> io::Result<File> {
 #[must_use]
 pub fn name() -> String {
     let path = std::fs::read_link(SELF).unwrap_or_default();
-    let name = path
-        .file_name()
-        .map(|name| name.to_string_lossy().into_owned());
+    let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
     let name = name.unwrap_or_else(|| "program".to_owned());
     name.trim_end_matches(" (deleted)").to_owned()
 }
@@ -140,9 +138,7 @@ pub fn hash_file(path: &Path) -> io::Result<ProgramHash> {
 /// What is added to a process's environment where the variable isn't set: one thread per task.
 pub(crate) fn thread_counts(is_set: impl Fn(&str) -> bool) -> Vec<(String, String)> {
     let unset = THREAD_COUNTS.iter().filter(|name| !is_set(name));
-    unset
-        .map(|name| ((*name).to_owned(), "1".to_owned()))
-        .collect()
+    unset.map(|name| ((*name).to_owned(), "1".to_owned())).collect()
 }
 
 fn measured() -> io::Result<(ProgramHash, u64)> {
@@ -155,28 +151,20 @@ fn measured() -> io::Result<(ProgramHash, u64)> {
 }
 
 fn is_inherited(name: &str) -> bool {
-    INHERITED.contains(&name)
-        || INHERITED_PREFIXES
-            .iter()
-            .any(|prefix| name.starts_with(prefix))
+    INHERITED.contains(&name) || INHERITED_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 
 /// The umask, read where reading doesn't change it.
 fn umask() -> u32 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("Umask:"));
-    line.and_then(|digits| u32::from_str_radix(digits.trim(), 8).ok())
-        .unwrap_or(0o022)
+    line.and_then(|digits| u32::from_str_radix(digits.trim(), 8).ok()).unwrap_or(0o022)
 }
 
 fn cpu_features() -> Vec<String> {
     let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let line = text
-        .lines()
-        .find(|line| line.starts_with("flags") || line.starts_with("Features"));
-    let words = line
-        .and_then(|line| line.split_once(':'))
-        .map_or("", |(_, words)| words);
+    let line = text.lines().find(|line| line.starts_with("flags") || line.starts_with("Features"));
+    let words = line.and_then(|line| line.split_once(':')).map_or("", |(_, words)| words);
     words.split_ascii_whitespace().map(str::to_owned).collect()
 }
 
@@ -200,12 +188,7 @@ mod tests {
 
     #[test]
     fn secrets_of_the_session_are_not_inherited() {
-        for name in [
-            "SSH_AUTH_SOCK",
-            "AWS_SECRET_ACCESS_KEY",
-            "SLURM_JOB_ID",
-            "HOME",
-        ] {
+        for name in ["SSH_AUTH_SOCK", "AWS_SECRET_ACCESS_KEY", "SLURM_JOB_ID", "HOME"] {
             assert!(!is_inherited(name), "{name}");
         }
         assert!(is_inherited("LD_LIBRARY_PATH") && is_inherited("LC_ALL"));
@@ -214,21 +197,14 @@ mod tests {
     #[test]
     fn libraries_get_one_thread_unless_told_otherwise() {
         let added = thread_counts(|name| name == "OMP_NUM_THREADS");
-        assert!(
-            added
-                .iter()
-                .all(|(name, value)| name != "OMP_NUM_THREADS" && value == "1")
-        );
+        assert!(added.iter().all(|(name, value)| name != "OMP_NUM_THREADS" && value == "1"));
         assert_eq!(added.len(), THREAD_COUNTS.len() - 1);
     }
 
     #[test]
     fn surroundings_name_the_folder_and_umask() {
         let surroundings = surroundings();
-        assert_eq!(
-            Path::new(&surroundings.folder),
-            std::env::current_dir().unwrap()
-        );
+        assert_eq!(Path::new(&surroundings.folder), std::env::current_dir().unwrap());
         assert!(surroundings.umask <= 0o777);
     }
 }

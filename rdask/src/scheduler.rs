@@ -5,6 +5,7 @@
 
 mod claim;
 mod core_thread;
+mod network;
 mod peers;
 mod programs;
 #[cfg(test)]
@@ -12,11 +13,10 @@ mod tests;
 
 use std::io;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::PathBuf;
 use std::sync::mpsc as std_mpsc;
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use rdask_core::hello::Welcome;
 use rdask_core::id::{Peer, ProcessId};
@@ -24,31 +24,22 @@ use rdask_core::message::{
     Contact, FromClient, FromNanny, FromProcess, ToClient, ToNanny, ToProcess,
 };
 use rdask_core::scheduler::{ClientInfo, Config, NannyInfo};
-use rdask_net::{
-    Authority, BindError, CertificateError, Endpoint, EndpointConfig, Incoming, InterfaceError,
-    PeerName, PeerNameError, Transport, address_of,
-};
+use rdask_net::{BindError, CertificateError, InterfaceError, PeerNameError, Transport};
 use thiserror::Error;
 use tokio::runtime::{Handle, Runtime};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinSet;
 
 pub use claim::ClaimError;
 use core_thread::{CoreEnd, INPUTS_MAX, Input, Newcomer, Setup};
-use peers::{Hall, connect, peer_of, tell};
-use programs::Programs;
+use network::Opened;
+use peers::{connect, peer_of, tell};
 pub use rdask_core::id::WorkerId;
 pub use rdask_net::SchedulerFile;
 
 use crate::connection::{Connected, Inbox, Outbox, Queue, Weigh, outbox};
-use crate::slurm;
 
 /// The scheduler's first start within its run.
 const FIRST_EPOCH: u64 = 1;
-
-/// How long the last words to peers may take.
-const GOODBYE_TIME_MAX: Duration = Duration::from_secs(4);
 
 /// What the scheduler keeps of small results unless told otherwise, in bytes.
 pub const RESULT_MEMORY: u64 = 1 << 30;
@@ -80,10 +71,7 @@ impl SchedulerOptions {
     /// A scheduler that is reached by a scheduler file.
     #[must_use]
     pub fn new(scheduler_file: impl Into<PathBuf>) -> Self {
-        Self {
-            scheduler_file: Some(scheduler_file.into()),
-            ..Self::local()
-        }
+        Self { scheduler_file: Some(scheduler_file.into()), ..Self::local() }
     }
 
     /// A scheduler for this program alone, without network, files and signals.
@@ -166,9 +154,7 @@ impl Server {
     /// # Errors
     /// See [`StartError`].
     pub fn start(options: SchedulerOptions) -> Result<Self, StartError> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(StartError::Threads)?;
         let handle = runtime.handle().clone();
         let (core, inputs) = mpsc::channel(INPUTS_MAX);
@@ -179,16 +165,9 @@ impl Server {
             .spawn(move || run_net(&runtime, options, (net_core, inputs), &ready));
         let net = net.map_err(StartError::Threads)?;
         match is_ready.recv() {
-            Ok(Ok(file)) => Ok(Self {
-                core,
-                net: Some(net),
-                handle,
-                file,
-            }),
+            Ok(Ok(file)) => Ok(Self { core, net: Some(net), handle, file }),
             Ok(Err(error)) => Err(error),
-            Err(_) => Err(StartError::Threads(io::Error::other(
-                "the network thread panicked",
-            ))),
+            Err(_) => Err(StartError::Threads(io::Error::other("the network thread panicked"))),
         }
     }
 
@@ -233,10 +212,7 @@ impl Server {
     pub(crate) fn end(&mut self, reason: &str) -> ServerEnd {
         let (core, reason) = (self.core.clone(), reason.to_owned());
         // Not on this thread, which may be one that must not block.
-        drop(
-            self.handle
-                .spawn(async move { tell(&core, Input::Stop(reason)).await }),
-        );
+        drop(self.handle.spawn(async move { tell(&core, Input::Stop(reason)).await }));
         self.join()
     }
 
@@ -320,19 +296,9 @@ impl Door {
                 tell(&core, Input::LinkLost(peer)).await;
             }
         });
-        let you = answered
-            .recv()
-            .unwrap_or_else(|_| Err("the scheduler has ended".to_owned()))?;
-        let welcome = Welcome {
-            epoch: FIRST_EPOCH,
-            certificate: Vec::new(),
-            you,
-        };
-        Ok(Connected {
-            welcome,
-            send,
-            receive: Inbox::of_queue(from_core),
-        })
+        let you = answered.recv().unwrap_or_else(|_| Err("the scheduler has ended".to_owned()))?;
+        let welcome = Welcome { epoch: FIRST_EPOCH, certificate: Vec::new(), you };
+        Ok(Connected { welcome, send, receive: Inbox::of_queue(from_core) })
     }
 }
 
@@ -379,22 +345,13 @@ fn run_net(
         }
     };
     let (forgotten, to_forget) = mpsc::unbounded_channel();
-    let config = Config {
-        epoch: FIRST_EPOCH,
-        result_bytes_max: options.result_memory,
-    };
-    let setup = Setup {
-        config,
-        idle_timeout: options.idle_timeout,
-        forgotten,
-    };
+    let config = Config { epoch: FIRST_EPOCH, result_bytes_max: options.result_memory };
+    let setup = Setup { config, idle_timeout: options.idle_timeout, forgotten };
     let (ended, core_ended) = oneshot::channel();
-    let thread = std::thread::Builder::new()
-        .name("rdask-core".to_owned())
-        .spawn(move || {
-            // A panic drops the sender, which says it as well.
-            drop(ended.send(core_thread::run(setup, inputs)));
-        });
+    let thread = std::thread::Builder::new().name("rdask-core".to_owned()).spawn(move || {
+        // A panic drops the sender, which says it as well.
+        drop(ended.send(core_thread::run(setup, inputs)));
+    });
     let thread = match thread {
         Ok(thread) => thread,
         Err(error) => {
@@ -402,9 +359,7 @@ fn run_net(
             return not_started();
         }
     };
-    drop(ready.send(Ok(
-        opened.network.as_ref().map(|network| network.file.clone()),
-    )));
+    drop(ready.send(Ok(opened.file())));
     let end = runtime.block_on(opened.serve(core, core_ended, to_forget, options.handle_signals));
     let panicked = thread.join().is_err();
     match end {
@@ -415,201 +370,4 @@ fn run_net(
             ServerEnd::Panicked
         }
     }
-}
-
-/// What a scheduler holds open in the world.
-struct Opened {
-    network: Option<Network>,
-    pid_file: Option<PathBuf>,
-}
-
-struct Network {
-    endpoint: Endpoint,
-    authority: Arc<Authority>,
-    file: SchedulerFile,
-    path: PathBuf,
-    programs: Programs,
-}
-
-impl Opened {
-    async fn open(options: &SchedulerOptions) -> Result<Self, StartError> {
-        let network = match &options.scheduler_file {
-            Some(path) => Some(Network::open(path, options).await?),
-            None => None,
-        };
-        if let Some(path) = &options.pid_file {
-            let written = std::fs::write(path, format!("{}\n", std::process::id()));
-            written.map_err(|source| StartError::PidFile {
-                path: path.clone(),
-                source,
-            })?;
-        }
-        Ok(Self {
-            network,
-            pid_file: options.pid_file.clone(),
-        })
-    }
-
-    /// Serves whoever comes until the core ends.
-    async fn serve(
-        self,
-        core: mpsc::Sender<Input>,
-        mut core_ended: oneshot::Receiver<CoreEnd>,
-        to_forget: mpsc::UnboundedReceiver<rdask_core::id::ProgramHash>,
-        handle_signals: bool,
-    ) -> Option<CoreEnd> {
-        let mut tasks = JoinSet::new();
-        if handle_signals {
-            tasks.spawn(stop_on_signal(core.clone()));
-        }
-        let end = match &self.network {
-            None => (&mut core_ended).await.ok(),
-            Some(network) => network.serve(core, core_ended, to_forget).await,
-        };
-        if let Some(network) = self.network {
-            network.close();
-        }
-        if let Some(path) = self.pid_file {
-            remove(&path);
-        }
-        end
-    }
-}
-
-impl Network {
-    async fn open(path: &Path, options: &SchedulerOptions) -> Result<Self, StartError> {
-        let run_id = random_run_id().map_err(StartError::Threads)?;
-        let authority = Arc::new(Authority::new(&run_id)?);
-        let identity = authority.issue(&PeerName::scheduler(&run_id)?)?;
-        let mut config = EndpointConfig::new(identity).with_transport(options.transport);
-        config.ports = options.port..=options.port;
-        if let Some(host) = options.host {
-            config.bind = host;
-        } else if let Some(interface) = &options.interface {
-            config.bind = address_of(interface)?;
-        }
-        let endpoint = Endpoint::bind(config).await?;
-        let join = authority.issue(&PeerName::join(&run_id)?)?;
-        let started = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
-        let file = SchedulerFile {
-            version: SchedulerFile::VERSION,
-            run_id,
-            epoch: FIRST_EPOCH,
-            addresses: endpoint.addresses(),
-            tls_addresses: endpoint.tls_addresses(),
-            ca_certificate: join.ca_pem(),
-            join_certificate: join.certificate_pem(),
-            join_key: join.key_pem(),
-            pid: std::process::id(),
-            host: slurm::node_name(),
-            started: started.as_secs(),
-            slurm_job_id: slurm::job_id(),
-        };
-        let programs = Programs::open(&file.run_id)?;
-        claim::claim(path, &file).await?;
-        let addresses: Vec<_> = file.addresses.iter().map(ToString::to_string).collect();
-        tracing::info!(run = file.run_id, file = %path.display(), "scheduler listens at {}",
-            addresses.join(", "));
-        Ok(Self {
-            endpoint,
-            authority,
-            file,
-            path: path.to_owned(),
-            programs,
-        })
-    }
-
-    async fn serve(
-        &self,
-        core: mpsc::Sender<Input>,
-        mut core_ended: oneshot::Receiver<CoreEnd>,
-        mut to_forget: mpsc::UnboundedReceiver<rdask_core::id::ProgramHash>,
-    ) -> Option<CoreEnd> {
-        let hall = Arc::new(Hall {
-            authority: self.authority.clone(),
-            epoch: self.file.epoch,
-            core: core.clone(),
-        });
-        let mut visits = JoinSet::new();
-        let end = loop {
-            tokio::select! {
-                incoming = self.endpoint.accept() => match incoming {
-                    Some(Incoming::Control(link)) => {
-                        visits.spawn(peers::serve(link, hall.clone()));
-                    }
-                    Some(Incoming::Data { stream, .. }) => {
-                        visits.spawn(self.programs.clone().serve(stream, core.clone()));
-                    }
-                    None => break (&mut core_ended).await.ok(),
-                },
-                end = &mut core_ended => break end.ok(),
-                Some(hash) = to_forget.recv() => self.programs.forget(hash),
-                Some(ended) = visits.join_next() => {
-                    if let Err(error) = ended {
-                        tracing::error!(%error, "the task of a peer panicked");
-                    }
-                }
-            }
-        };
-        // Last words are in the queues; each connection closes itself once they are out.
-        let goodbye = async { while visits.join_next().await.is_some() {} };
-        if tokio::time::timeout(GOODBYE_TIME_MAX, goodbye)
-            .await
-            .is_err()
-        {
-            tracing::warn!("some peers may not know why the scheduler ended");
-        }
-        visits.shutdown().await;
-        self.endpoint.close().await;
-        end
-    }
-
-    fn close(self) {
-        match SchedulerFile::remove_own(&self.path, &self.file.run_id) {
-            Ok(true) => {}
-            Ok(false) => {
-                tracing::warn!(path = %self.path.display(), "the scheduler file is another's now");
-            }
-            Err(error) => tracing::warn!(%error, "the scheduler file stays"),
-        }
-    }
-}
-
-/// Ends the scheduler on SIGTERM and SIGINT. SIGHUP, as at the end of a login, is survived.
-async fn stop_on_signal(core: mpsc::Sender<Input>) {
-    let signals = (
-        SignalKind::terminate(),
-        SignalKind::interrupt(),
-        SignalKind::hangup(),
-    );
-    let (Ok(mut term), Ok(mut int), Ok(mut hup)) =
-        (signal(signals.0), signal(signals.1), signal(signals.2))
-    else {
-        return tracing::warn!("signals end the scheduler without a goodbye");
-    };
-    let name = loop {
-        tokio::select! {
-            _ = term.recv() => break "SIGTERM",
-            _ = int.recv() => break "SIGINT",
-            _ = hup.recv() => tracing::info!("ignored SIGHUP; end the scheduler with SIGTERM"),
-        }
-    };
-    tracing::info!("got {name}: telling workers and clients");
-    tell(&core, Input::Stop(format!("the scheduler got {name}"))).await;
-}
-
-fn remove(path: &Path) {
-    if let Err(error) = std::fs::remove_file(path) {
-        tracing::debug!(path = %path.display(), %error, "a file of the scheduler stays");
-    }
-}
-
-/// Sixteen hexadecimal digits of the system's randomness: no two runs have the same.
-fn random_run_id() -> io::Result<String> {
-    use std::io::Read;
-    let mut bytes = [0; 8];
-    std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
-    Ok(format!("{:016x}", u64::from_le_bytes(bytes)))
 }

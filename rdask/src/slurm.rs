@@ -14,11 +14,7 @@ pub fn node_name() -> String {
     variable("SLURMD_NODENAME").unwrap_or_else(|| {
         let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         let name = name.trim().split('.').next().unwrap_or_default().to_owned();
-        if name.is_empty() {
-            "localhost".to_owned()
-        } else {
-            name
-        }
+        if name.is_empty() { "localhost".to_owned() } else { name }
     })
 }
 
@@ -31,10 +27,7 @@ pub fn step_position() -> Option<u32> {
 /// The processors that each task of a step was given.
 #[must_use]
 pub fn cpus_per_task() -> Option<u32> {
-    variable("SLURM_CPUS_PER_TASK")?
-        .parse()
-        .ok()
-        .filter(|cpus| *cpus > 0)
+    variable("SLURM_CPUS_PER_TASK")?.parse().ok().filter(|cpus| *cpus > 0)
 }
 
 /// The memory that the job has on this node, in bytes.

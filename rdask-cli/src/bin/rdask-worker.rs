@@ -7,10 +7,7 @@ use std::process::{Command, ExitCode};
 fn main() -> ExitCode {
     let beside = std::env::current_exe().map(|path| path.with_file_name("rdask"));
     let error = match beside {
-        Ok(path) => Command::new(path)
-            .arg("worker")
-            .args(std::env::args_os().skip(1))
-            .exec(),
+        Ok(path) => Command::new(path).arg("worker").args(std::env::args_os().skip(1)).exec(),
         Err(error) => error,
     };
     eprintln!("error: the `rdask` command is not beside this one: {error}");

@@ -14,11 +14,7 @@ use crate::output;
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 pub(super) fn run(args: &Status) -> Result<u8, Failed> {
-    let (observer, status) = if args.wait {
-        wait(args)?
-    } else {
-        look(args).map_err(failed)?
-    };
+    let (observer, status) = if args.wait { wait(args)? } else { look(args).map_err(failed)? };
     let file = observer.scheduler_file();
     let text = if args.json {
         output::status_json(file, &status)
@@ -56,10 +52,7 @@ fn wait(args: &Status) -> Result<(Observer, ClusterStatus), Failed> {
             Err(error) => anyhow::Error::new(error),
         };
         if Instant::now() >= deadline {
-            let waited = format!(
-                "waited {} s for {wanted} worker(s)",
-                args.timeout.as_secs_f64()
-            );
+            let waited = format!("waited {} s for {wanted} worker(s)", args.timeout.as_secs_f64());
             return Err(Failed::new(Failure::Unreachable, missing.context(waited)));
         }
         std::thread::sleep(LOOK_EVERY);

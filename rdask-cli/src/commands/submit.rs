@@ -34,15 +34,8 @@ struct Place {
 /// What became of a command.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Outcome {
-    Ended {
-        status: u8,
-        stdout: Vec<u8>,
-        stderr: Vec<u8>,
-    },
-    NotStarted {
-        status: u8,
-        reason: String,
-    },
+    Ended { status: u8, stdout: Vec<u8>, stderr: Vec<u8> },
+    NotStarted { status: u8, reason: String },
 }
 
 /// The task: runs a command on some node.
@@ -58,10 +51,7 @@ fn run_command(words: Vec<String>, place: &Place) -> Outcome {
         return not_started(NOT_FOUND, "an empty command".to_owned());
     };
     let mut command = Command::new(program);
-    command
-        .args(arguments)
-        .current_dir(folder)
-        .stdin(Stdio::null());
+    command.args(arguments).current_dir(folder).stdin(Stdio::null());
     command.envs(place.environment.iter().map(|(name, value)| (name, value)));
     match command.output() {
         Ok(ended) => Outcome::Ended {
@@ -79,9 +69,7 @@ fn run_command(words: Vec<String>, place: &Place) -> Outcome {
 
 /// The exit code, or 128 and the signal, as shells report it.
 fn shell_status(status: std::process::ExitStatus) -> u8 {
-    let code = status
-        .code()
-        .or_else(|| status.signal().map(|signal| 128 + signal));
+    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
     code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1)
 }
 
@@ -91,10 +79,7 @@ pub(super) fn submit(args: Submit) -> Result<u8, Failed> {
 
 pub(super) fn map(args: Map) -> Result<u8, Failed> {
     let lines = read_lines(&args.each_line).map_err(|error| Failed::new(Failure::Usage, error))?;
-    let commands = lines
-        .iter()
-        .map(|line| fill_in(&args.commands.command, line))
-        .collect();
+    let commands = lines.iter().map(|line| fill_in(&args.commands.command, line)).collect();
     run(&args.commands, commands)
 }
 
@@ -103,19 +88,13 @@ pub(super) fn map(args: Map) -> Result<u8, Failed> {
 fn run(args: &Commands, commands: Vec<Vec<String>>) -> Result<u8, Failed> {
     let folder = std::env::current_dir().context("the current folder is gone");
     let folder = folder.map_err(|error| Failed::new(Failure::Usage, error))?;
-    let place = Place {
-        folder: folder.to_string_lossy().into_owned(),
-        environment: args.env.clone(),
-    };
+    let place =
+        Place { folder: folder.to_string_lossy().into_owned(), environment: args.env.clone() };
     let client = Client::connect(&args.scheduler_file).map_err(failed)?;
     let mut first_failure = 0;
     for task in client.map_with(run_command, commands, place) {
         let status = match task.result() {
-            Ok(Outcome::Ended {
-                status,
-                stdout,
-                stderr,
-            }) => {
+            Ok(Outcome::Ended { status, stdout, stderr }) => {
                 output::data(&stdout);
                 output::diagnostics(&stderr);
                 status
@@ -159,10 +138,7 @@ fn read_lines(path: &PathBuf) -> anyhow::Result<Vec<String>> {
 /// A command for one line: in place of each `{}`, or at the end if there is none.
 fn fill_in(command: &[String], line: &str) -> Vec<String> {
     if command.iter().any(|word| word.contains(PLACE)) {
-        return command
-            .iter()
-            .map(|word| word.replace(PLACE, line))
-            .collect();
+        return command.iter().map(|word| word.replace(PLACE, line)).collect();
     }
     command.iter().cloned().chain([line.to_owned()]).collect()
 }
@@ -177,18 +153,12 @@ mod tests {
 
     fn place(folder: &str) -> Place {
         let environment = vec![("GREETING".to_owned(), "hello".to_owned())];
-        Place {
-            folder: folder.to_owned(),
-            environment,
-        }
+        Place { folder: folder.to_owned(), environment }
     }
 
     #[test]
     fn a_line_goes_where_the_braces_are_or_to_the_end() {
-        assert_eq!(
-            fill_in(&words("cp {} /x/{}.bak"), "a b"),
-            ["cp", "a b", "/x/a b.bak"]
-        );
+        assert_eq!(fill_in(&words("cp {} /x/{}.bak"), "a b"), ["cp", "a b", "/x/a b.bak"]);
         assert_eq!(fill_in(&words("wc -l"), "a b"), ["wc", "-l", "a b"]);
     }
 
@@ -197,40 +167,18 @@ mod tests {
         let script = "cat; pwd; echo $GREETING >&2; exit 3".to_owned();
         let outcome = run_command(vec!["sh".into(), "-c".into(), script], &place("/"));
         let (stdout, stderr) = (b"/\n".to_vec(), b"hello\n".to_vec());
-        assert_eq!(
-            outcome,
-            Outcome::Ended {
-                status: 3,
-                stdout,
-                stderr
-            }
-        );
+        assert_eq!(outcome, Outcome::Ended { status: 3, stdout, stderr });
         let killed = run_command(words("sh -c kill${IFS}-9${IFS}$$"), &place("/"));
-        assert!(
-            matches!(killed, Outcome::Ended { status: 137, .. }),
-            "{killed:?}"
-        );
+        assert!(matches!(killed, Outcome::Ended { status: 137, .. }), "{killed:?}");
     }
 
     #[test]
     fn a_folder_or_command_that_a_node_lacks_is_named_with_the_node() {
         for (outcome, status) in [
-            (
-                run_command(words("true"), &place("/no/such/folder")),
-                NOT_STARTED,
-            ),
-            (
-                run_command(words("/no/such/command"), &place("/")),
-                NOT_FOUND,
-            ),
+            (run_command(words("true"), &place("/no/such/folder")), NOT_STARTED),
+            (run_command(words("/no/such/command"), &place("/")), NOT_FOUND),
         ] {
-            let Outcome::NotStarted {
-                status: found,
-                reason,
-            } = outcome
-            else {
-                panic!("ran")
-            };
+            let Outcome::NotStarted { status: found, reason } = outcome else { panic!("ran") };
             assert_eq!(found, status);
             assert!(
                 reason.contains(&slurm::node_name()) && reason.contains("/no/such"),

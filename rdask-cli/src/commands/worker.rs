@@ -12,10 +12,7 @@ pub(super) fn run(args: Worker) -> Result<u8, Failed> {
         workers: workers(&args),
         scheduler_file: args.scheduler_file,
         file_mode: file_mode(args.insecure_file_mode),
-        pool: args
-            .pool
-            .or_else(slurm::job_id)
-            .unwrap_or_else(|| "local".to_owned()),
+        pool: args.pool.or_else(slurm::job_id).unwrap_or_else(|| "local".to_owned()),
         node: slurm::node_name(),
         host: args.host,
         interface: args.interface,
@@ -70,23 +67,12 @@ fn workers(args: &Worker) -> Vec<WorkerInfo> {
         Memory::Fraction(part) => (memory::available() as f64 * part) as u64,
         Memory::Bytes(bytes) => bytes,
     };
-    let shown = if memory_limit == 0 {
-        "no limit".to_owned()
-    } else {
-        show_size(memory_limit)
-    };
-    tracing::info!(
-        "{} worker(s) with {slots} slot(s) and {shown} of memory each",
-        args.nworkers
-    );
+    let shown = if memory_limit == 0 { "no limit".to_owned() } else { show_size(memory_limit) };
+    tracing::info!("{} worker(s) with {slots} slot(s) and {shown} of memory each", args.nworkers);
     let name = args.name.clone().unwrap_or_else(default_name);
     (0..args.nworkers)
         .map(|number| WorkerInfo {
-            name: if args.nworkers == 1 {
-                name.clone()
-            } else {
-                format!("{name}-{number}")
-            },
+            name: if args.nworkers == 1 { name.clone() } else { format!("{name}-{number}") },
             slots,
             memory_limit,
             resources: args.resources.0.clone(),

@@ -67,10 +67,7 @@ impl ObserveError {
     pub fn is_refusal(&self) -> bool {
         match self {
             Self::File(error) => {
-                matches!(
-                    error,
-                    ReadError::Permissions { .. } | ReadError::Owner { .. }
-                )
+                matches!(error, ReadError::Permissions { .. } | ReadError::Owner { .. })
             }
             Self::Connect(error) => error.is_refusal(),
             _ => false,
@@ -94,9 +91,7 @@ impl Observer {
     /// # Errors
     /// See [`ObserveError`].
     pub fn connect(path: &Path, mode: FileMode) -> Result<Self, ObserveError> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(ObserveError::Runtime)?;
         let file = SchedulerFile::read(path, mode)?;
         let (endpoint, connected) = runtime.block_on(async {
@@ -105,13 +100,7 @@ impl Observer {
             let connected = dial(&endpoint, &file, Role::Observer).await?;
             Ok::<_, ObserveError>((endpoint, connected))
         })?;
-        Ok(Self {
-            runtime,
-            endpoint,
-            connected,
-            file,
-            requests: 0,
-        })
+        Ok(Self { runtime, endpoint, connected, file, requests: 0 })
     }
 
     /// The file by which the scheduler was found.
@@ -127,9 +116,7 @@ impl Observer {
     pub fn status(&mut self) -> Result<ClusterStatus, ObserveError> {
         self.requests += 1;
         let asked = self.requests;
-        self.connected
-            .send
-            .send(FromClient::AskStatus { request: asked, when_ready: false })?;
+        self.connected.send.send(FromClient::AskStatus { request: asked, when_ready: false })?;
         let receive = &mut self.connected.receive;
         self.runtime.block_on(async {
             let answer = async {

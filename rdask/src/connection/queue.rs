@@ -8,13 +8,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use rdask_core::blob::Blob;
-use rdask_core::message::{
-    Assign, Batch, End, Feed, FromClient, FromNanny, FromProcess, Outcome, Place, Source, ToClient,
-    ToNanny, ToProcess,
-};
 use thiserror::Error;
 use tokio::sync::{mpsc, watch};
+
+use super::weight::Weigh;
 
 /// Messages that wait in an inbox. When full, the peer's frames wait on the wire.
 pub(crate) const INBOX_MAX: usize = 1024;
@@ -68,19 +65,8 @@ pub fn outbox<M: Weigh>() -> (Outbox<M>, Queue<M>) {
     let (sender, receiver) = mpsc::unbounded_channel();
     let (abort, aborted) = watch::channel(None);
     let bytes = Arc::new(AtomicUsize::new(0));
-    let outbox = Outbox {
-        sender,
-        bytes: Arc::clone(&bytes),
-        abort,
-    };
-    (
-        outbox,
-        Queue {
-            receiver,
-            bytes,
-            aborted,
-        },
-    )
+    let outbox = Outbox { sender, bytes: Arc::clone(&bytes), abort };
+    (outbox, Queue { receiver, bytes, aborted })
 }
 
 impl<M: Weigh> Outbox<M> {
@@ -90,9 +76,7 @@ impl<M: Weigh> Outbox<M> {
     /// If the connection has ended.
     pub fn send(&self, message: M) -> Result<(), Ended> {
         self.bytes.fetch_add(message.weight(), Ordering::Relaxed);
-        self.sender
-            .send(Outgoing::Message(message))
-            .map_err(|_| Ended)
+        self.sender.send(Outgoing::Message(message)).map_err(|_| Ended)
     }
 
     /// Ends the connection once everything before is sent; the peer is told why.
@@ -100,9 +84,7 @@ impl<M: Weigh> Outbox<M> {
     /// # Errors
     /// If the connection has ended.
     pub fn close(&self, reason: &str) -> Result<(), Ended> {
-        self.sender
-            .send(Outgoing::Close(reason.to_owned()))
-            .map_err(|_| Ended)
+        self.sender.send(Outgoing::Close(reason.to_owned())).map_err(|_| Ended)
     }
 
     /// Ends the connection now: what waits is dropped, and a peer that reads is told why.
@@ -134,9 +116,7 @@ impl<M> Clone for Outbox<M> {
 
 impl<M> fmt::Debug for Outbox<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Outbox")
-            .field("bytes", &self.bytes)
-            .finish_non_exhaustive()
+        f.debug_struct("Outbox").field("bytes", &self.bytes).finish_non_exhaustive()
     }
 }
 
@@ -159,10 +139,7 @@ impl<M: Weigh> Queue<M> {
         if self.receiver.recv_many(&mut taken, limit).await == 0 {
             return None;
         }
-        let mut drained = Drained {
-            messages: Vec::with_capacity(taken.len()),
-            close: None,
-        };
+        let mut drained = Drained { messages: Vec::with_capacity(taken.len()), close: None };
         for outgoing in taken {
             match outgoing {
                 Outgoing::Message(message) => {
@@ -197,17 +174,13 @@ impl<M> Queue<M> {
 
 impl<M> fmt::Debug for Queue<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Queue")
-            .field("bytes", &self.bytes)
-            .finish_non_exhaustive()
+        f.debug_struct("Queue").field("bytes", &self.bytes).finish_non_exhaustive()
     }
 }
 
 impl<M> fmt::Debug for Drained<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Drained")
-            .field("messages", &self.messages.len())
-            .finish_non_exhaustive()
+        f.debug_struct("Drained").field("messages", &self.messages.len()).finish_non_exhaustive()
     }
 }
 
@@ -226,20 +199,13 @@ enum Origin<M> {
 impl<M: Weigh> Inbox<M> {
     pub(crate) fn new() -> (mpsc::Sender<Result<M, ConnectionEnd>>, Self) {
         let (sender, receiver) = mpsc::channel(INBOX_MAX);
-        (
-            sender,
-            Self {
-                source: Origin::Link(receiver),
-            },
-        )
+        (sender, Self { source: Origin::Link(receiver) })
     }
 
     /// What comes out of a queue, without a link between.
     #[must_use]
     pub fn of_queue(queue: Queue<M>) -> Self {
-        Self {
-            source: Origin::Queue(queue.receiver, queue.bytes),
-        }
+        Self { source: Origin::Queue(queue.receiver, queue.bytes) }
     }
 
     /// The next message.
@@ -306,139 +272,10 @@ impl<M> fmt::Debug for Inbox<M> {
     }
 }
 
-/// About how many bytes a message keeps while it waits.
-pub trait Weigh {
-    /// The number of bytes.
-    fn weight(&self) -> usize;
-}
-
-fn all_of<T: Weigh>(items: &[T]) -> usize {
-    items.iter().map(Weigh::weight).sum()
-}
-
-impl Weigh for Blob {
-    fn weight(&self) -> usize {
-        self.cost()
-    }
-}
-
-impl Weigh for Source {
-    fn weight(&self) -> usize {
-        size_of::<Self>()
-            + match &self.place {
-                Place::Inline(bytes) => bytes.len(),
-                Place::Held(holders) => size_of_val(&holders[..]),
-                Place::Here => 0,
-            }
-    }
-}
-
-impl Weigh for Feed {
-    fn weight(&self) -> usize {
-        size_of::<Self>()
-            + match self {
-                Self::Inline => 0,
-                Self::Each(sources) | Self::List(sources) => all_of(sources),
-                Self::One(source) => source.weight(),
-                Self::Lists(lists) => lists.iter().map(|list| all_of(list)).sum(),
-            }
-    }
-}
-
-impl Weigh for Assign {
-    fn weight(&self) -> usize {
-        size_of::<Self>() + self.payload.weight() + all_of(&self.params)
-    }
-}
-
-impl Weigh for Batch {
-    fn weight(&self) -> usize {
-        let per_task = size_of_val(&self.shape_of[..]) + size_of_val(&self.edge_ends[..]);
-        self.payload.weight() + per_task + size_of_val(&self.edges[..])
-    }
-}
-
-impl Weigh for ToProcess {
-    fn weight(&self) -> usize {
-        match self {
-            Self::Assign(assign) => assign.weight(),
-            Self::Drop { ranges } => size_of::<Self>() + size_of_val(&ranges[..]),
-            _ => size_of::<Self>(),
-        }
-    }
-}
-
-impl Weigh for ToClient {
-    fn weight(&self) -> usize {
-        let inside = match self {
-            Self::Ended {
-                outcome: Outcome::Values(values),
-                ..
-            } => values.weight(),
-            Self::Ended {
-                outcome: Outcome::Failed(failure),
-                ..
-            } => failure.message.len(),
-            Self::States { states, .. } => size_of_val(&states[..]),
-            Self::Status { status, .. } => size_of_val(&status.workers[..]),
-            _ => 0,
-        };
-        size_of::<Self>() + inside
-    }
-}
-
-impl Weigh for ToNanny {
-    fn weight(&self) -> usize {
-        match self {
-            // Surroundings are a few kilobytes of text.
-            Self::Launch(_) => 8 << 10,
-            _ => size_of::<Self>(),
-        }
-    }
-}
-
-impl Weigh for FromClient {
-    fn weight(&self) -> usize {
-        let inside = match self {
-            Self::Payload { payload, .. } => payload.weight(),
-            Self::SubmitBatch { batch, .. } => batch.weight(),
-            Self::ScatterInline { values, .. } => values.weight(),
-            Self::Scatter { sizes, .. } => size_of_val(&sizes[..]),
-            Self::Release { ranges } | Self::Detach { ranges, .. } => size_of_val(&ranges[..]),
-            _ => 0,
-        };
-        size_of::<Self>() + inside
-    }
-}
-
-impl Weigh for FromProcess {
-    fn weight(&self) -> usize {
-        let of_end = |end: &End| match end {
-            End::Inline(values) => values.weight(),
-            End::Stored(sizes) => size_of_val(&sizes[..]),
-            End::Failed(failure) => failure.message.len(),
-            End::Cancelled => 0,
-        };
-        let inside = match self {
-            Self::Report { finished, .. } => finished
-                .iter()
-                .map(|one| size_of_val(one) + of_end(&one.end))
-                .sum(),
-            Self::Holds { values } => size_of_val(&values[..]),
-            _ => 0,
-        };
-        size_of::<Self>() + inside
-    }
-}
-
-impl Weigh for FromNanny {
-    fn weight(&self) -> usize {
-        size_of::<Self>()
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use rdask_core::message::ToNanny;
+
     use super::*;
 
     fn ping(nonce: u64) -> ToNanny {

@@ -22,10 +22,8 @@ async fn halves() -> (FrameSender, FrameReceiver, Vec<Box<dyn std::any::Any>>) {
         panic!("no link");
     };
     let (to_nanny, from_nanny) = accepted.split();
-    let open: Vec<Box<dyn std::any::Any>> = vec![
-        Box::new((here, there)),
-        Box::new((to_scheduler, from_nanny)),
-    ];
+    let open: Vec<Box<dyn std::any::Any>> =
+        vec![Box::new((here, there)), Box::new((to_scheduler, from_nanny))];
     (to_nanny, from_scheduler, open)
 }
 
@@ -71,10 +69,7 @@ async fn a_peer_that_does_not_read_keeps_nothing_once_it_is_aborted() {
     tokio::time::sleep(Duration::from_millis(50)).await;
     assert!(!writer.is_finished() && outbox.queued_bytes() > 0);
     outbox.abort("you do not read");
-    tokio::time::timeout(Duration::from_secs(10), writer)
-        .await
-        .expect("the writer ends")
-        .unwrap();
+    tokio::time::timeout(Duration::from_secs(10), writer).await.expect("the writer ends").unwrap();
     assert_eq!(outbox.send(long(0)), Err(Ended));
     while let Ok(Some(_)) = receiver.recv().await {}
 }

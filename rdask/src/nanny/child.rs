@@ -72,9 +72,7 @@ impl Start {
     pub async fn start(self) -> io::Result<Started> {
         let text = self.handover.encode();
         if text.len() > HANDOVER_BYTES_MAX {
-            return Err(io::Error::other(
-                "the scheduler file is too long to be handed over",
-            ));
+            return Err(io::Error::other("the scheduler file is too long to be handed over"));
         }
         let (reader, mut lifeline) = io::pipe()?;
         lifeline.write_all(text.as_bytes())?;
@@ -92,16 +90,8 @@ impl Start {
         let oom_kills = memory::out_of_memory_kills();
         let child = spawn_patiently(&mut command).await?;
         let label = format!("{} {}", self.handover.worker_name, self.handover.process);
-        let pid = child
-            .id()
-            .expect("a child that nobody waited for has a number");
-        Ok(Started {
-            pid,
-            child,
-            _lifeline: lifeline,
-            label,
-            oom_kills,
-        })
+        let pid = child.id().expect("a child that nobody waited for has a number");
+        Ok(Started { pid, child, _lifeline: lifeline, label, oom_kills })
     }
 }
 

@@ -59,22 +59,12 @@ pub(super) async fn run(context: &Context, launch: Launch, mut kill: oneshot::Re
         Ok(ended) => {
             tracing::info!(%process, pid, exit = ?ended.exit, "a process ended");
             let (exit, stderr) = (ended.exit, ended.stderr);
-            context.tell(FromNanny::Exited {
-                process,
-                exit,
-                board: Vec::new(),
-                stderr,
-            });
+            context.tell(FromNanny::Exited { process, exit, board: Vec::new(), stderr });
         }
         Err(error) => {
             tracing::error!(%process, pid, %error, "a process can't be waited for");
             let (exit, stderr) = (Exit::Signal(SIGKILL), vec![error.to_string()]);
-            context.tell(FromNanny::Exited {
-                process,
-                exit,
-                board: Vec::new(),
-                stderr,
-            });
+            context.tell(FromNanny::Exited { process, exit, board: Vec::new(), stderr });
         }
     }
 }
@@ -82,22 +72,15 @@ pub(super) async fn run(context: &Context, launch: Launch, mut kill: oneshot::Re
 type Failure = Box<dyn Error + Send + Sync>;
 
 async fn start(context: &Context, launch: Launch) -> Result<Started, Failure> {
-    let Launch {
-        process,
-        worker,
-        program,
-        surroundings,
-    } = launch;
+    let Launch { process, worker, program, surroundings } = launch;
     let info = context.workers.get(&worker);
     let info = info.ok_or_else(|| format!("there is no worker {worker} here"))?;
     let path = obtain(context, &program).await?;
     let hash = program.hash;
     if !lock(&context.probed).contains(&hash) {
-        probe(&path, hash, &surroundings.environment)
-            .await
-            .map_err(|error| {
-                lacking_features(&error, &surroundings.cpu_features).unwrap_or_else(|| error.into())
-            })?;
+        probe(&path, hash, &surroundings.environment).await.map_err(|error| {
+            lacking_features(&error, &surroundings.cpu_features).unwrap_or_else(|| error.into())
+        })?;
         lock(&context.probed).push(hash);
     }
     let handover = Handover {
@@ -184,10 +167,7 @@ async fn fetch_as_told(context: &Context, hash: ProgramHash) -> Result<PathBuf, 
         match fetch(&context.endpoint, &target, hash, &context.cache).await {
             Ok((path, size)) => {
                 lock(&context.offers).remove(&hash);
-                tracing::info!(
-                    "program {hash} received from {who} ({:.1} MB)",
-                    size as f64 / 1e6
-                );
+                tracing::info!("program {hash} received from {who} ({:.1} MB)", size as f64 / 1e6);
                 return Ok(path);
             }
             Err(error) => {
@@ -224,15 +204,8 @@ fn lacking_features(error: &super::probe::ProbeError, client: &[String]) -> Opti
         return None;
     }
     let here = crate::program::surroundings().cpu_features;
-    let lacking: Vec<_> = client
-        .iter()
-        .filter(|feature| !here.contains(feature))
-        .collect();
-    let lacking = lacking
-        .iter()
-        .map(|name| name.as_str())
-        .collect::<Vec<_>>()
-        .join(" ");
+    let lacking: Vec<_> = client.iter().filter(|feature| !here.contains(feature)).collect();
+    let lacking = lacking.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(" ");
     let message = format!(
         "the program uses instructions that this processor lacks ({lacking}): build it without \
          `-C target-cpu=native`, or for this node's processor"

@@ -88,25 +88,14 @@ pub(super) struct Membership {
 
 impl Membership {
     pub(super) fn new(options: &NannyOptions, cache: Cache, joined: Joined) -> Self {
-        let Joined {
-            endpoint,
-            file,
-            connected,
-        } = joined;
+        let Joined { endpoint, file, connected } = joined;
         let (nanny, ids) = match connected.welcome.you {
             You::Nanny(id, workers) => (id, workers),
             // A scheduler that takes us for something else launches nothing here.
             You::Process(_) | You::Client(_) => (NannyId(u32::MAX), Vec::new()),
         };
-        let scratch = options
-            .local_directory
-            .clone()
-            .unwrap_or_else(std::env::temp_dir);
-        let slots: u64 = options
-            .workers
-            .iter()
-            .map(|worker| u64::from(worker.slots))
-            .sum();
+        let scratch = options.local_directory.clone().unwrap_or_else(std::env::temp_dir);
+        let slots: u64 = options.workers.iter().map(|worker| u64::from(worker.slots)).sum();
         tracing::info!(
             run = file.run_id,
             node = options.node,
@@ -123,10 +112,7 @@ impl Membership {
             interface: options.interface.clone(),
             host: options.host.map(|host| host.to_string()),
             scratch: scratch.to_string_lossy().into_owned(),
-            workers: ids
-                .into_iter()
-                .zip(options.workers.iter().cloned())
-                .collect(),
+            workers: ids.into_iter().zip(options.workers.iter().cloned()).collect(),
             cache,
             endpoint,
             file,
@@ -171,11 +157,7 @@ impl Membership {
         match message {
             ToNanny::Launch(launch) => self.launch(launch),
             ToNanny::FetchProgram { hash, from } => {
-                let offers = self
-                    .context
-                    .offers
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner);
+                let offers = self.context.offers.lock().unwrap_or_else(PoisonError::into_inner);
                 // Nobody waits for it if it came from elsewhere meanwhile.
                 if let Some(offer) = offers.get(&hash) {
                     let _ = offer.send(from);
@@ -205,31 +187,17 @@ impl Membership {
     }
 
     fn end_what_takes_too_much(&mut self) {
-        let running = self
-            .context
-            .running
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
+        let running = self.context.running.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let uses: Vec<Use> = running
             .into_iter()
             .filter_map(|(process, (worker, pid))| {
                 let bytes = memory::resident(pid)?;
-                Some(Use {
-                    process,
-                    worker,
-                    bytes,
-                })
+                Some(Use { process, worker, bytes })
             })
             .collect();
         let workers = &self.context.workers;
         let limit_of = |worker| workers.get(&worker).map_or(0, |info| info.memory_limit);
-        for Use {
-            process,
-            worker,
-            bytes,
-        } in choose(&uses, limit_of)
-        {
+        for Use { process, worker, bytes } in choose(&uses, limit_of) {
             if let Some(kill) = self.kills.remove(&process) {
                 tracing::warn!(%process, bytes, limit = limit_of(worker),
                     "ending a process: its worker is at 95 % of its memory limit");
@@ -251,8 +219,7 @@ impl Membership {
             Some(Incoming::Data { stream, .. }) => {
                 let context = self.context.clone();
                 let gate = self.gate.clone();
-                self.serving
-                    .spawn(async move { serve_program(stream, &context, &gate).await });
+                self.serving.spawn(async move { serve_program(stream, &context, &gate).await });
             }
             // Endpoints of nannies refuse control connections themselves.
             Some(Incoming::Control(_)) | None => {}
@@ -262,9 +229,7 @@ impl Membership {
     /// Gives notice, and a moment to the scheduler to take things over.
     async fn leave(&mut self, name: &'static str, signals: &mut Signals) -> Gone {
         tracing::info!("got {name}: leaving");
-        self.context.tell(FromNanny::Leaving {
-            reason: format!("its nanny got {name}"),
-        });
+        self.context.tell(FromNanny::Leaving { reason: format!("its nanny got {name}") });
         let deadline = tokio::time::sleep(LEAVE_TIME_MAX);
         tokio::pin!(deadline);
         loop {

@@ -28,9 +28,7 @@ pub(super) fn choose(uses: &[Use], limit_of: impl Fn(WorkerId) -> u64) -> Vec<Us
         let limit = limit_of(worker);
         let total: u64 = uses.iter().map(|one| one.bytes).sum();
         let is_past = limit > 0 && total > limit / 100 * LIMIT_PERCENT;
-        is_past
-            .then(|| uses.into_iter().max_by_key(|one| one.bytes))
-            .flatten()
+        is_past.then(|| uses.into_iter().max_by_key(|one| one.bytes)).flatten()
     });
     chosen.collect()
 }
@@ -40,22 +38,12 @@ mod tests {
     use super::*;
 
     fn one(process: u32, worker: u32, bytes: u64) -> Use {
-        Use {
-            process: ProcessId(process),
-            worker: WorkerId(worker),
-            bytes,
-        }
+        Use { process: ProcessId(process), worker: WorkerId(worker), bytes }
     }
 
     #[test]
     fn the_largest_process_of_a_worker_past_its_limit_goes() {
-        let uses = [
-            one(1, 1, 500),
-            one(2, 1, 400),
-            one(3, 1, 51),
-            one(4, 2, 950),
-            one(5, 3, 9999),
-        ];
+        let uses = [one(1, 1, 500), one(2, 1, 400), one(3, 1, 51), one(4, 2, 950), one(5, 3, 9999)];
         let limit_of = |worker: WorkerId| if worker == WorkerId(3) { 0 } else { 1000 };
         assert_eq!(choose(&uses, limit_of), [uses[0]]);
         assert_eq!(choose(&[], limit_of), []);

@@ -84,39 +84,26 @@ pub async fn probe(
     environment: &[(String, String)],
 ) -> Result<(), ProbeError> {
     let mut command = Command::new(path);
-    command
-        .arg(PROBE_ARGUMENT)
-        .envs(environment.iter().map(|(name, value)| (name, value)));
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true);
-    let child = spawn_patiently(&mut command)
-        .await
-        .map_err(ProbeError::NotStarted)?;
+    command.arg(PROBE_ARGUMENT).envs(environment.iter().map(|(name, value)| (name, value)));
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    let child = spawn_patiently(&mut command).await.map_err(ProbeError::NotStarted)?;
     let output = tokio::time::timeout(PROBE_TIME, child.wait_with_output()).await;
     let output = output.map_err(|_| ProbeError::Silent(PROBE_TIME))?;
     let output = output.map_err(ProbeError::NotStarted)?;
     let stdout = String::from_utf8_lossy(&output.stdout);
     match ProbeAnswer::find(&stdout) {
-        Some(answer) if answer.protocol != PROTOCOL_VERSION => Err(ProbeError::Version {
-            theirs: answer.protocol,
-            rdask: answer.rdask,
-        }),
-        Some(answer) if answer.hash != expected => Err(ProbeError::OtherBytes {
-            expected,
-            found: answer.hash,
-        }),
+        Some(answer) if answer.protocol != PROTOCOL_VERSION => {
+            Err(ProbeError::Version { theirs: answer.protocol, rdask: answer.rdask })
+        }
+        Some(answer) if answer.hash != expected => {
+            Err(ProbeError::OtherBytes { expected, found: answer.hash })
+        }
         Some(_) => Ok(()),
         None if output.status.success() => Err(ProbeError::NoAnswer),
         None => {
             let stderr = String::from_utf8_lossy(&output.stderr);
             let stderr = stderr.trim().chars().take(STDERR_CHARS_MAX).collect();
-            Err(ProbeError::Ended {
-                status: output.status.to_string(),
-                stderr,
-            })
+            Err(ProbeError::Ended { status: output.status.to_string(), stderr })
         }
     }
 }
@@ -191,21 +178,13 @@ mod tests {
 
     #[tokio::test]
     async fn another_version_is_named_with_the_way_out() {
-        let text = probe_script(&answer(99, "ab"))
-            .await
-            .unwrap_err()
-            .to_string();
-        assert!(
-            text.contains("99 (rdask 9.9)") && text.contains(RDASK_VERSION),
-            "{text}"
-        );
+        let text = probe_script(&answer(99, "ab")).await.unwrap_err().to_string();
+        assert!(text.contains("99 (rdask 9.9)") && text.contains(RDASK_VERSION), "{text}");
     }
 
     #[tokio::test]
     async fn another_program_is_not_taken() {
-        let error = probe_script(&answer(PROTOCOL_VERSION, "cd"))
-            .await
-            .unwrap_err();
+        let error = probe_script(&answer(PROTOCOL_VERSION, "cd")).await.unwrap_err();
         assert!(matches!(error, ProbeError::OtherBytes { .. }), "{error}");
     }
 
@@ -218,10 +197,7 @@ mod tests {
     #[tokio::test]
     async fn the_loaders_complaint_is_passed_on_with_a_hint() {
         let complaint = "/lib/libc.so.6: version `GLIBC_2.34' not found (required by x)";
-        let script = format!(
-            "#!/bin/sh\necho \"{}\" >&2\nexit 1\n",
-            complaint.replace('`', "\\`")
-        );
+        let script = format!("#!/bin/sh\necho \"{}\" >&2\nexit 1\n", complaint.replace('`', "\\`"));
         let text = probe_script(&script).await.unwrap_err().to_string();
         assert!(text.contains(complaint) && text.contains("musl"), "{text}");
     }

@@ -86,9 +86,7 @@ impl Cache {
             return Self::open(Path::new(&folder), CACHE_BYTES_MAX);
         }
         let own = format!("rdask-cache-{}", nix::unistd::getuid());
-        let variables = ["SLURM_TMPDIR", "TMPDIR"]
-            .iter()
-            .filter_map(std::env::var_os);
+        let variables = ["SLURM_TMPDIR", "TMPDIR"].iter().filter_map(std::env::var_os);
         let mut bases: Vec<PathBuf> = local_folder.map(Path::to_owned).into_iter().collect();
         bases.extend(variables.map(PathBuf::from));
         bases.push(PathBuf::from("/tmp"));
@@ -107,28 +105,16 @@ impl Cache {
     /// # Errors
     /// If the folder can't be created or belongs to somebody else.
     pub fn open(folder: &Path, bytes_max: u64) -> Result<Self, CacheError> {
-        let failed = |source| CacheError::Folder {
-            folder: folder.to_owned(),
-            source,
-        };
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(folder)
-            .map_err(failed)?;
+        let failed = |source| CacheError::Folder { folder: folder.to_owned(), source };
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
         let metadata = fs::symlink_metadata(folder).map_err(failed)?;
         if !metadata.is_dir() || metadata.uid() != nix::unistd::geteuid().as_raw() {
-            return Err(CacheError::Foreign {
-                folder: folder.to_owned(),
-            });
+            return Err(CacheError::Foreign { folder: folder.to_owned() });
         }
         if metadata.mode() & 0o077 != 0 {
             fs::set_permissions(folder, Permissions::from_mode(0o700)).map_err(failed)?;
         }
-        Ok(Self {
-            folder: folder.to_owned(),
-            bytes_max,
-        })
+        Ok(Self { folder: folder.to_owned(), bytes_max })
     }
 
     /// Where the cache is.
@@ -199,23 +185,11 @@ impl Cache {
     pub fn begin(&self, hash: ProgramHash) -> Result<IncomingProgram, CacheError> {
         static COUNTER: AtomicU64 = AtomicU64::new(0);
         let counter = COUNTER.fetch_add(1, Ordering::Relaxed);
-        let path = self
-            .folder
-            .join(format!("incoming-{}-{counter}", std::process::id()));
-        let file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&path);
+        let path = self.folder.join(format!("incoming-{}-{counter}", std::process::id()));
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
         let file = file.map_err(|source| self.file_error(hash, source))?;
         let hasher = Box::new(blake3::Hasher::new());
-        Ok(IncomingProgram {
-            cache: self.clone(),
-            hash,
-            path,
-            file: Some(file),
-            hasher,
-        })
+        Ok(IncomingProgram { cache: self.clone(), hash, path, file: Some(file), hasher })
     }
 
     /// Forgets a program. A process that runs it keeps running.
@@ -268,21 +242,12 @@ impl Cache {
     }
 
     fn file_error(&self, hash: ProgramHash, source: io::Error) -> CacheError {
-        CacheError::File {
-            hash,
-            folder: self.folder.clone(),
-            source,
-        }
+        CacheError::File { hash, folder: self.folder.clone(), source }
     }
 }
 
 fn open_lock(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .mode(0o600)
-        .open(path)
+    OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)
 }
 
 /// The right to bring a program to a node, until it is dropped.
@@ -310,8 +275,7 @@ impl IncomingProgram {
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), CacheError> {
         self.hasher.update(bytes);
         let file = self.file.as_mut().expect("only finishing takes the file");
-        file.write_all(bytes)
-            .map_err(|source| self.cache.file_error(self.hash, source))
+        file.write_all(bytes).map_err(|source| self.cache.file_error(self.hash, source))
     }
 
     /// Puts the program under its name, if it has the right bytes.
@@ -321,10 +285,7 @@ impl IncomingProgram {
     pub fn finish(mut self) -> Result<PathBuf, CacheError> {
         let found = ProgramHash(*self.hasher.finalize().as_bytes());
         if found != self.hash {
-            return Err(CacheError::OtherBytes {
-                expected: self.hash,
-                found,
-            });
+            return Err(CacheError::OtherBytes { expected: self.hash, found });
         }
         let path = self.cache.path_of(self.hash);
         let publish = || {
@@ -422,15 +383,9 @@ mod tests {
     #[test]
     fn one_nanny_at_a_time_brings_a_program() {
         let (_folder, cache) = cache(100);
-        let claim = cache
-            .try_claim(hash(b"abc"))
-            .unwrap()
-            .expect("nobody has it");
+        let claim = cache.try_claim(hash(b"abc")).unwrap().expect("nobody has it");
         assert!(cache.try_claim(hash(b"abc")).unwrap().is_none());
-        assert!(
-            cache.try_claim(hash(b"xyz")).unwrap().is_some(),
-            "another program"
-        );
+        assert!(cache.try_claim(hash(b"xyz")).unwrap().is_some(), "another program");
         drop(claim);
         assert!(cache.try_claim(hash(b"abc")).unwrap().is_some());
     }

@@ -138,9 +138,7 @@ pub async fn serve(
             let taken = take_in(&mut stream, cache.begin(hash)?, size).await;
             let reply = match &taken {
                 Ok(_) => DataReply::Taken,
-                Err(error) => DataReply::Refused {
-                    message: error.to_string(),
-                },
+                Err(error) => DataReply::Refused { message: error.to_string() },
             };
             write_head(&mut stream, &reply).await?;
             stream.finish().await?;
@@ -164,9 +162,7 @@ pub async fn in_background<T: Send + 'static>(
     work: impl FnOnce(&Cache) -> T + Send + 'static,
 ) -> io::Result<T> {
     let cache = cache.clone();
-    tokio::task::spawn_blocking(move || work(&cache))
-        .await
-        .map_err(io::Error::other)
+    tokio::task::spawn_blocking(move || work(&cache)).await.map_err(io::Error::other)
 }
 
 async fn take_in(
@@ -226,7 +222,5 @@ async fn read_head<T: DeserializeOwned>(
         stream.read_exact(&mut body).await?;
         postcard::from_bytes(&body).map_err(|_| ExchangeError::Nonsense)
     };
-    tokio::time::timeout(patience, read)
-        .await
-        .map_err(|_| ExchangeError::Stalled)?
+    tokio::time::timeout(patience, read).await.map_err(|_| ExchangeError::Stalled)?
 }

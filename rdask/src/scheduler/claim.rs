@@ -62,19 +62,10 @@ pub(crate) async fn claim(path: &Path, file: &SchedulerFile) -> Result<(), Claim
             tracing::info!(path = %path.display(), run = other.run_id, "replacing the file of a \
                 scheduler that does not answer");
         }
-        Err(
-            ReadError::Missing { .. }
-            | ReadError::Garbage {
-                what: Garbage::HalfWritten,
-                ..
-            },
-        ) => {}
+        Err(ReadError::Missing { .. } | ReadError::Garbage { what: Garbage::HalfWritten, .. }) => {}
         Err(source) => {
             let path = path.to_owned();
-            return Err(ClaimError::NotOurs {
-                path,
-                source: Box::new(source),
-            });
+            return Err(ClaimError::NotOurs { path, source: Box::new(source) });
         }
     }
     Ok(file.write(path)?)
@@ -94,10 +85,7 @@ async fn answers(file: &SchedulerFile) -> bool {
 /// A lock on the file's folder, where the file system has such locks. Without, two schedulers
 /// that start at the same moment end with the file of one of them.
 async fn lock_folder(path: &Path) -> Option<Flock<File>> {
-    let folder = path
-        .parent()
-        .filter(|folder| *folder != Path::new(""))
-        .unwrap_or(Path::new("."));
+    let folder = path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
     let folder = File::open(folder).ok()?;
     let lock = move || Flock::lock(folder, FlockArg::LockExclusive).ok();
     tokio::task::spawn_blocking(lock).await.ok()?

@@ -78,9 +78,7 @@ pub(crate) enum CoreEnd {
 
 /// Runs the core until it is told to stop, or has been idle for long enough.
 pub(crate) fn run(setup: Setup, mut inputs: mpsc::Receiver<Input>) -> CoreEnd {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .build();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
     let runtime = runtime.expect("a runtime with timers needs nothing that could be missing");
     let mut shell = Shell::new(setup);
     let mut batch = Vec::with_capacity(BATCH_MAX);
@@ -151,10 +149,7 @@ impl Shell {
         }
         self.act();
         while let Some(peer) = self.overfull.pop() {
-            self.abort(
-                peer,
-                "you have not read what the scheduler sent: 256 MiB wait",
-            );
+            self.abort(peer, "you have not read what the scheduler sent: 256 MiB wait");
             self.core.handle_link_lost(now, peer);
             self.act();
         }
@@ -299,15 +294,11 @@ impl Shell {
     fn say_goodbye(&mut self, reason: &str) {
         // Connections that have ended by themselves need no goodbye.
         for outbox in self.nannies.values() {
-            let _ = outbox.send(ToNanny::Exit {
-                reason: reason.to_owned(),
-            });
+            let _ = outbox.send(ToNanny::Exit { reason: reason.to_owned() });
             let _ = outbox.close(reason);
         }
         for outbox in self.processes.values() {
-            let _ = outbox.send(ToProcess::Exit {
-                reason: reason.to_owned(),
-            });
+            let _ = outbox.send(ToProcess::Exit { reason: reason.to_owned() });
             let _ = outbox.close(reason);
         }
         for outbox in self.clients.values() {

@@ -27,75 +27,32 @@ pub(crate) struct Hall {
 /// Serves one link from its first frame to its end.
 pub(crate) async fn serve(link: Link, hall: Arc<Hall>) {
     let address = link.remote_address();
-    let Greeted {
-        hello,
-        sender,
-        receiver,
-    } = match greet(link, hall.authority.run()).await {
+    let Greeted { hello, sender, receiver } = match greet(link, hall.authority.run()).await {
         Ok(greeted) => greeted,
         Err(error) => return tracing::warn!(%address, %error, "turned somebody away"),
     };
     let csr = hello.certificate_request;
-    let visit = |who| Visit {
-        hall,
-        sender,
-        receiver,
-        csr,
-        who,
-    };
+    let visit = |who| Visit { hall, sender, receiver, csr, who };
     match hello.role {
-        Role::Nanny {
-            node,
-            pool,
-            pid,
-            workers,
-            contact,
-        } => {
+        Role::Nanny { node, pool, pid, workers, contact } => {
             let slots: u64 = workers.iter().map(|worker| u64::from(worker.slots)).sum();
             let count = workers.len();
             let who =
                 format!("{count} worker(s), {slots} slot(s) on {node}, pool {pool}, pid {pid}");
-            let info = NannyInfo {
-                node,
-                pool,
-                workers,
-                contact,
-            };
-            visit(who)
-                .run(|outbox| Newcomer::Nanny(info, outbox), input_of_nanny)
-                .await;
+            let info = NannyInfo { node, pool, workers, contact };
+            visit(who).run(|outbox| Newcomer::Nanny(info, outbox), input_of_nanny).await;
         }
-        Role::Process {
-            process,
-            pid,
-            contact,
-        } => {
+        Role::Process { process, pid, contact } => {
             let newcomer = |outbox| Newcomer::Process(process, contact, outbox);
-            visit(format!("process, pid {pid}"))
-                .run(newcomer, input_of_process)
-                .await;
+            visit(format!("process, pid {pid}")).run(newcomer, input_of_process).await;
         }
-        Role::Client {
-            program,
-            surroundings,
-            name,
-            nested_in,
-        } => {
+        Role::Client { program, surroundings, name, nested_in } => {
             let who = format!("client {name}, program {}", program.hash);
-            let info = ClientInfo {
-                program,
-                surroundings,
-                name,
-                nested_in,
-            };
-            visit(who)
-                .run(|outbox| Newcomer::Client(info, outbox), input_of_client)
-                .await;
+            let info = ClientInfo { program, surroundings, name, nested_in };
+            visit(who).run(|outbox| Newcomer::Client(info, outbox), input_of_client).await;
         }
         Role::Observer => {
-            visit("observer".to_owned())
-                .run(Newcomer::Observer, input_of_client)
-                .await;
+            visit("observer".to_owned()).run(Newcomer::Observer, input_of_client).await;
         }
     }
 }
@@ -138,11 +95,7 @@ impl Visit {
                 return refuse(self.sender, &reason).await;
             }
         };
-        let answer = Welcome {
-            epoch: self.hall.epoch,
-            certificate,
-            you,
-        };
+        let answer = Welcome { epoch: self.hall.epoch, certificate, you };
         if let Err(error) = welcome(&mut self.sender, &answer).await {
             tracing::warn!(%error, "lost before it was welcomed: {who}");
             return tell(core, Input::LinkLost(peer)).await;
@@ -207,9 +160,7 @@ fn input_of_client(peer: Peer, messages: Vec<rdask_core::message::FromClient>) -
 pub(crate) async fn connect(core: &mpsc::Sender<Input>, newcomer: Newcomer) -> Result<You, String> {
     let (answer, answered) = oneshot::channel();
     tell(core, Input::Connect(newcomer, answer)).await;
-    answered
-        .await
-        .unwrap_or_else(|_| Err("the scheduler is ending".to_owned()))
+    answered.await.unwrap_or_else(|_| Err("the scheduler is ending".to_owned()))
 }
 
 /// Tells the core something that is of no use to anybody if the core has ended.
@@ -235,7 +186,5 @@ fn sign(authority: &Authority, peer: Peer, csr: &[u8]) -> Result<Vec<u8>, String
         Peer::Client(id) => (PeerRole::Client, id.0),
     };
     let name = PeerName::new(role, u64::from(id), authority.run()).map_err(|e| e.to_string())?;
-    authority
-        .sign(csr, &name)
-        .map_err(|error| error.to_string())
+    authority.sign(csr, &name).map_err(|error| error.to_string())
 }

@@ -31,12 +31,7 @@ impl Programs {
         // Nothing is evicted here: the core says what is not needed any more.
         let cache = Cache::open(&folder, u64::MAX);
         let cache = cache.map_err(|error| StartError::Programs(Box::new(error)))?;
-        Ok(Self {
-            shared: Arc::new(Shared {
-                cache,
-                gate: Semaphore::new(SERVED_AT_ONCE),
-            }),
-        })
+        Ok(Self { shared: Arc::new(Shared { cache, gate: Semaphore::new(SERVED_AT_ONCE) }) })
     }
 
     /// Serves one stream: a nanny fetches, or a client brings.

@@ -6,17 +6,16 @@ use std::path::Path;
 
 use rdask_core::hello::{Hello, HelloError, Role, decode_welcome, encode_hello};
 use rdask_core::message::ProgramInfo;
-use rdask_net::{FileMode, FrameReceiver, FrameSender, KeyRequest, push_frame};
+use rdask_net::{
+    Endpoint, EndpointConfig, FileMode, FrameReceiver, FrameSender, KeyRequest, push_frame,
+};
 
 use super::*;
 use crate::connection::{ConnectError, ConnectionEnd, dial, scheduler_target};
 use crate::program;
 
 fn options(path: &Path) -> SchedulerOptions {
-    SchedulerOptions {
-        host: Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
-        ..SchedulerOptions::new(path)
-    }
+    SchedulerOptions { host: Some(IpAddr::V4(Ipv4Addr::LOCALHOST)), ..SchedulerOptions::new(path) }
 }
 
 fn runtime() -> Runtime {
@@ -55,16 +54,11 @@ async fn answer_to(file: &SchedulerFile, first: &[u8]) -> Result<Welcome, HelloE
 
 async fn ask(file: &SchedulerFile) {
     let endpoint = endpoint(file).await;
-    let mut observer = dial::<FromClient, ToClient>(&endpoint, file, Role::Observer)
-        .await
-        .unwrap();
+    let mut observer = dial::<FromClient, ToClient>(&endpoint, file, Role::Observer).await.unwrap();
     let request = FromClient::AskStatus { request: 7, when_ready: false };
     observer.send.send(request).unwrap();
     let answer = observer.receive.recv().await.unwrap();
-    assert!(
-        matches!(answer, ToClient::Status { request: 7, .. }),
-        "{answer:?}"
-    );
+    assert!(matches!(answer, ToClient::Status { request: 7, .. }), "{answer:?}");
 }
 
 fn client() -> ClientInfo {
@@ -84,12 +78,7 @@ fn client() -> ClientInfo {
 #[test]
 fn a_greeting_that_is_none_is_refused_and_harms_nobody() {
     with_scheduler(async |file| {
-        for garbage in [
-            &b""[..],
-            b"GET / HTTP/1.1",
-            b"rdask",
-            b"rdask\x01\x00\xff\xff\xff",
-        ] {
+        for garbage in [&b""[..], b"GET / HTTP/1.1", b"rdask", b"rdask\x01\x00\xff\xff\xff"] {
             let answer = answer_to(file, garbage).await;
             assert!(matches!(answer, Err(HelloError::Refused(_))), "{answer:?}");
         }
@@ -102,10 +91,7 @@ fn another_version_is_told_both_versions() {
     with_scheduler(async |file| {
         let answer = answer_to(file, b"rdask\x09\x00whatever").await.unwrap_err();
         let text = answer.to_string();
-        assert!(
-            text.contains("version 9") && text.contains("speaks 1"),
-            "{text}"
-        );
+        assert!(text.contains("version 9") && text.contains("speaks 1"), "{text}");
     });
 }
 
@@ -126,21 +112,11 @@ fn a_greeting_for_another_run_is_sent_back_to_the_file() {
 fn a_process_that_nobody_launched_is_refused() {
     with_scheduler(async |file| {
         let endpoint = endpoint(file).await;
-        let contact = Contact {
-            quic: Vec::new(),
-            tls: Vec::new(),
-        };
-        let role = Role::Process {
-            process: ProcessId(77),
-            pid: 1,
-            contact,
-        };
+        let contact = Contact { quic: Vec::new(), tls: Vec::new() };
+        let role = Role::Process { process: ProcessId(77), pid: 1, contact };
         let error = dial::<FromProcess, ToProcess>(&endpoint, file, role).await;
         let error = error.unwrap_err();
-        assert!(
-            matches!(error, ConnectError::Refused(_)) && error.is_refusal(),
-            "{error}"
-        );
+        assert!(matches!(error, ConnectError::Refused(_)) && error.is_refusal(), "{error}");
     });
 }
 
@@ -188,10 +164,7 @@ fn the_file_is_private_and_goes_with_its_scheduler() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("s.json");
     let pid_file = folder.path().join("pid");
-    let options = SchedulerOptions {
-        pid_file: Some(pid_file.clone()),
-        ..options(&path)
-    };
+    let options = SchedulerOptions { pid_file: Some(pid_file.clone()), ..options(&path) };
     let server = Server::start(options).unwrap();
     let mode = std::fs::metadata(&path).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
@@ -208,17 +181,9 @@ fn a_file_whose_scheduler_answers_is_left_alone() {
     let first = Server::start(options(&path)).unwrap();
     let run = first.scheduler_file().unwrap().run_id.clone();
     let error = Server::start(options(&path)).unwrap_err();
-    assert!(
-        matches!(error, StartError::Claim(ClaimError::Taken { .. })),
-        "{error}"
-    );
+    assert!(matches!(error, StartError::Claim(ClaimError::Taken { .. })), "{error}");
     assert!(error.to_string().contains(&run), "{error}");
-    assert_eq!(
-        SchedulerFile::read(&path, FileMode::Private)
-            .unwrap()
-            .run_id,
-        run
-    );
+    assert_eq!(SchedulerFile::read(&path, FileMode::Private).unwrap().run_id, run);
     first.stop("done");
 }
 
@@ -242,10 +207,7 @@ fn what_is_no_scheduler_file_is_not_overwritten() {
     std::fs::write(&path, "precious").unwrap();
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
     let error = Server::start(options(&path)).unwrap_err();
-    assert!(
-        matches!(error, StartError::Claim(ClaimError::NotOurs { .. })),
-        "{error}"
-    );
+    assert!(matches!(error, StartError::Claim(ClaimError::NotOurs { .. })), "{error}");
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
 }
 
@@ -254,13 +216,9 @@ fn of_schedulers_that_start_together_one_gets_the_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("s.json");
     let started: Vec<_> = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..4)
-            .map(|_| scope.spawn(|| Server::start(options(&path))))
-            .collect();
-        threads
-            .into_iter()
-            .map(|thread| thread.join().unwrap())
-            .collect()
+        let threads: Vec<_> =
+            (0..4).map(|_| scope.spawn(|| Server::start(options(&path)))).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     });
     let winners: Vec<_> = started.iter().flatten().collect();
     assert_eq!(winners.len(), 1, "{started:?}");
@@ -273,14 +231,9 @@ fn a_local_client_needs_no_network() {
     let server = Server::start(SchedulerOptions::local()).unwrap();
     assert!(server.scheduler_file().is_none());
     let mut connected = server.door().connect_client(client()).unwrap();
-    connected
-        .send
-        .send(FromClient::AskStatus { request: 1, when_ready: false })
-        .unwrap();
+    connected.send.send(FromClient::AskStatus { request: 1, when_ready: false }).unwrap();
     let answer = connected.receive.blocking_recv().unwrap();
-    let ToClient::Status { status, .. } = answer else {
-        panic!("{answer:?}")
-    };
+    let ToClient::Status { status, .. } = answer else { panic!("{answer:?}") };
     assert_eq!(status.clients, 1);
     server.stop("done");
     let end = connected.receive.blocking_recv().unwrap_err();
@@ -290,10 +243,7 @@ fn a_local_client_needs_no_network() {
 #[test]
 fn an_idle_scheduler_ends() {
     let idle_timeout = Some(Duration::from_millis(50));
-    let server = Server::start(SchedulerOptions {
-        idle_timeout,
-        ..SchedulerOptions::local()
-    });
+    let server = Server::start(SchedulerOptions { idle_timeout, ..SchedulerOptions::local() });
     let end = server.unwrap().wait();
     assert_eq!(end, ServerEnd::Idle(Duration::from_millis(50)));
 }
