@@ -8,9 +8,8 @@ use std::time::Duration;
 pub fn peak_rss_mib(pid: u32) -> f64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kib: f64 = line
-        .and_then(|line| line.trim().trim_end_matches(" kB").parse().ok())
-        .unwrap_or(0.0);
+    let kib: f64 =
+        line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0.0);
     kib / 1024.0
 }
 

@@ -8,13 +8,15 @@ use serde_json::{Map, Value};
 
 /// What to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Workload {
+pub(crate) enum Workload {
     /// 16 tasks of 1 s.
     Square16,
     /// n tasks i -> i; map, gather all, check the sum.
     Noop,
     /// n leaves and levels of a + b down to one, by single submits with explicit edges.
     Tree,
+    /// n tasks and one that takes all their values.
+    Merge,
     /// n tasks, each on the one before.
     Chain,
     /// A random graph of n tasks, by single submits.
@@ -25,7 +27,7 @@ pub enum Workload {
 
 /// What came of it.
 #[derive(Debug)]
-pub struct Outcome {
+pub(crate) struct Outcome {
     /// Whether the results are right.
     pub ok: bool,
     /// What to print.
@@ -57,22 +59,23 @@ fn identity(x: u64) -> u64 {
 
 impl Workload {
     /// How many tasks unless told otherwise.
-    pub fn default_n(self) -> u32 {
+    pub(crate) fn default_n(self) -> u32 {
         match self {
             Self::Square16 => 16,
             Self::Noop => 1_000_000,
             Self::Tree => 1 << 13,
-            Self::Graph => 10_000,
+            Self::Merge | Self::Graph => 10_000,
             Self::Chain | Self::Latency => 1000,
         }
     }
 
     /// Runs it with `n` tasks; `start` is the beginning of the clock.
-    pub fn run(self, client: &Client, n: u32, start: Instant) -> rdask::Result<Outcome> {
+    pub(crate) fn run(self, client: &Client, n: u32, start: Instant) -> rdask::Result<Outcome> {
         match self {
             Self::Square16 => square16(client, start),
             Self::Noop => noop(client, n, start),
             Self::Tree => tree(client, n, start),
+            Self::Merge => merge(client, n, start),
             Self::Chain => chain(client, n, start),
             Self::Graph => graph(client, n, start),
             Self::Latency => latency(client, n),
@@ -126,6 +129,14 @@ fn tree(client: &Client, n: u32, start: Instant) -> rdask::Result<Outcome> {
     Ok(outcome)
 }
 
+fn merge(client: &Client, n: u32, start: Instant) -> rdask::Result<Outcome> {
+    let values = client.map(|x: u64| x + 1, (0..n).map(u64::from));
+    let sum = client.submit(|all: Vec<u64>| all.iter().sum::<u64>(), (&values,)).result()?;
+    let elapsed = start.elapsed();
+    let expected = u64::from(n) * (u64::from(n) + 1) / 2;
+    Ok(Outcome::new(sum == expected, n + 1, elapsed))
+}
+
 fn chain(client: &Client, n: u32, start: Instant) -> rdask::Result<Outcome> {
     let mut last = client.submit(identity, (0,));
     for _ in 0..n {
@@ -139,7 +150,8 @@ fn chain(client: &Client, n: u32, start: Instant) -> rdask::Result<Outcome> {
 fn graph(client: &Client, n: u32, start: Instant) -> rdask::Result<Outcome> {
     let mut state = 42_u64;
     let mut draw = |bound: usize| {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (state >> 33) as usize % bound
     };
     let mix = |a: u64, b: u64| (a ^ b.rotate_left(17)).wrapping_mul(0x9E37_79B9_7F4A_7C15);

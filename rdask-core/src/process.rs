@@ -50,10 +50,7 @@ impl ValueId {
     /// The value that `source` names.
     #[must_use]
     pub fn of(source: &Source) -> Self {
-        Self {
-            task: source.task,
-            part: source.part,
-        }
+        Self { task: source.task, part: source.part }
     }
 }
 
@@ -210,11 +207,7 @@ impl Process {
                     self.drop_values(array, range);
                 }
             }
-            ToProcess::Steal {
-                steal,
-                assignment,
-                count,
-            } => self.give_up(steal, assignment, count),
+            ToProcess::Steal { steal, assignment, count } => self.give_up(steal, assignment, count),
             ToProcess::Seen { report } => self.kept.seen(report),
             ToProcess::Exit { reason } => self.exit(reason),
         }

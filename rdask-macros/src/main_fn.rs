@@ -27,12 +27,7 @@ pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> TokenStream {
             return quote! { #error #function };
         }
     };
-    let ItemFn {
-        attrs,
-        vis,
-        sig,
-        block,
-    } = function;
+    let ItemFn { attrs, vis, sig, block } = function;
     let statements = block.stmts;
     quote! {
         #(#attrs)*
@@ -66,10 +61,7 @@ fn check(function: &ItemFn) -> Result<()> {
         ));
     }
     if !signature.generics.params.is_empty() {
-        return Err(Error::new(
-            signature.generics.span(),
-            "`main` has no generic parameters",
-        ));
+        return Err(Error::new(signature.generics.span(), "`main` has no generic parameters"));
     }
     Ok(())
 }
@@ -87,21 +79,12 @@ fn parse_setup(input: ParseStream<'_>) -> Result<Option<Expr>> {
     if input.is_empty() {
         return Ok(None);
     }
-    let name: Ident = input
-        .parse()
-        .map_err(|error| Error::new(error.span(), FORMS))?;
+    let name: Ident = input.parse().map_err(|error| Error::new(error.span(), FORMS))?;
     if name != "setup" {
-        return Err(Error::new(
-            name.span(),
-            format!("there is no option `{name}`; {FORMS}"),
-        ));
+        return Err(Error::new(name.span(), format!("there is no option `{name}`; {FORMS}")));
     }
-    input
-        .parse::<Token![=]>()
-        .map_err(|error| Error::new(error.span(), FORMS))?;
-    let setup = input
-        .parse()
-        .map_err(|error| Error::new(error.span(), FORMS))?;
+    input.parse::<Token![=]>().map_err(|error| Error::new(error.span(), FORMS))?;
+    let setup = input.parse().map_err(|error| Error::new(error.span(), FORMS))?;
     input.parse::<Option<Token![,]>>()?;
     if !input.is_empty() {
         return Err(input.error(FORMS));
@@ -155,21 +138,9 @@ mod tests {
         refused(none(), quote! { struct Main; }, "goes on `fn main`");
         refused(none(), quote! { fn main(x: u8) {} }, "has no parameters");
         refused(none(), quote! { fn main<T>() {} }, "no generic parameters");
-        refused(
-            quote! { threads = 4 },
-            quote! { fn main() {} },
-            "there is no option `threads`",
-        );
-        refused(
-            quote! { setup },
-            quote! { fn main() {} },
-            "setup = function",
-        );
-        refused(
-            quote! { setup = a, b },
-            quote! { fn main() {} },
-            "setup = function",
-        );
+        refused(quote! { threads = 4 }, quote! { fn main() {} }, "there is no option `threads`");
+        refused(quote! { setup }, quote! { fn main() {} }, "setup = function");
+        refused(quote! { setup = a, b }, quote! { fn main() {} }, "setup = function");
         refused(quote! { "x" }, quote! { fn main() {} }, "setup = function");
     }
 }

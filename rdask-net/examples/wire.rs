@@ -20,9 +20,7 @@ type AnyError = Box<dyn std::error::Error>;
 const CHUNK_BYTES: usize = 256 << 10;
 
 fn main() -> Result<(), AnyError> {
-    let megabytes: u64 = std::env::args()
-        .nth(1)
-        .map_or(Ok(1000), |text| text.parse())?;
+    let megabytes: u64 = std::env::args().nth(1).map_or(Ok(1000), |text| text.parse())?;
     for transport in [Transport::Quic, Transport::Tls] {
         let authority = Authority::new("bench")?;
         let scheduler = authority.issue(&PeerName::scheduler("bench")?)?;
@@ -36,27 +34,19 @@ fn main() -> Result<(), AnyError> {
 }
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.expect("a runtime can be built").block_on(future)
 }
 
 async fn bind(identity: Identity, transport: Transport) -> Result<Endpoint, AnyError> {
-    let config = EndpointConfig::new(identity)
-        .on_loopback()
-        .with_transport(transport);
+    let config = EndpointConfig::new(identity).on_loopback().with_transport(transport);
     Ok(Endpoint::bind(config).await?)
 }
 
 /// Echoes frames and answers gets, for ever.
 async fn listen(identity: Identity, transport: Transport, bound: mpsc::Sender<Target>) {
-    let endpoint = bind(identity, transport)
-        .await
-        .expect("loopback can be bound");
-    bound
-        .send(endpoint.target())
-        .expect("the main thread waits");
+    let endpoint = bind(identity, transport).await.expect("loopback can be bound");
+    bound.send(endpoint.target()).expect("the main thread waits");
     while let Some(incoming) = endpoint.accept().await {
         match incoming {
             Incoming::Control(link) => drop(tokio::spawn(echo(link))),
@@ -96,34 +86,19 @@ async fn measure(
     let endpoint = bind(identity, transport).await?;
     let (mut sender, mut receiver) = endpoint.dial_control(&to).await?.split();
     let until = Instant::now() + Duration::from_secs(1);
-    report(
-        transport,
-        "alone",
-        pings(&mut sender, &mut receiver, || Instant::now() < until).await?,
-    );
+    report(transport, "alone", pings(&mut sender, &mut receiver, || Instant::now() < until).await?);
     for _ in 0..3 {
         let seconds = get(endpoint.clone(), to.clone(), bytes).await?;
-        line(
-            transport,
-            "data alone",
-            "GB/s",
-            bytes as f64 / 1e9 / seconds,
-        );
+        line(transport, "data alone", "GB/s", bytes as f64 / 1e9 / seconds);
     }
     let (endpoint, to) = (endpoint.clone(), to.clone());
-    let getting = tokio::spawn(async move {
-        get(endpoint, to, bytes)
-            .await
-            .map_err(|error| error.to_string())
-    });
+    let getting =
+        tokio::spawn(
+            async move { get(endpoint, to, bytes).await.map_err(|error| error.to_string()) },
+        );
     let times = pings(&mut sender, &mut receiver, || !getting.is_finished()).await?;
     report(transport, "beside data", times);
-    line(
-        transport,
-        "data beside pings",
-        "GB/s",
-        bytes as f64 / 1e9 / getting.await??,
-    );
+    line(transport, "data beside pings", "GB/s", bytes as f64 / 1e9 / getting.await??);
     Ok(())
 }
 

@@ -128,10 +128,7 @@ impl Drop for Pending {
 /// The rules on who may connect to whom.
 fn may_connect(peer: PeerName, own: &PeerName, purpose: Purpose) -> Result<PeerName, Refusal> {
     if peer.run() != own.run() {
-        return Err(Refusal::OtherRun {
-            peer,
-            run: own.run().to_owned(),
-        });
+        return Err(Refusal::OtherRun { peer, run: own.run().to_owned() });
     }
     match purpose {
         Purpose::Control if own.role() != PeerRole::Scheduler => {
@@ -232,14 +229,7 @@ async fn serve_data(connection: &quinn::Connection, acceptor: &Acceptor, peer: P
             return;
         };
         let stream = DataStream::quic(send, receive, None, peer.clone());
-        hand_over(
-            acceptor,
-            Incoming::Data {
-                stream,
-                peer: peer.clone(),
-            },
-        )
-        .await;
+        hand_over(acceptor, Incoming::Data { stream, peer: peer.clone() }).await;
     }
 }
 
@@ -328,18 +318,12 @@ async fn hand_over(acceptor: &Acceptor, incoming: Incoming) {
 
 fn quic_purpose(connection: &quinn::Connection) -> Purpose {
     let handshake = connection.handshake_data();
-    let handshake = handshake
-        .as_ref()
-        .and_then(|any| any.downcast_ref::<HandshakeData>());
+    let handshake = handshake.as_ref().and_then(|any| any.downcast_ref::<HandshakeData>());
     purpose_of(handshake.and_then(|data| data.protocol.as_deref()))
 }
 
 fn purpose_of(alpn: Option<&[u8]>) -> Purpose {
-    if alpn == Some(ALPN_DATA) {
-        Purpose::Data
-    } else {
-        Purpose::Control
-    }
+    if alpn == Some(ALPN_DATA) { Purpose::Data } else { Purpose::Control }
 }
 
 #[cfg(test)]
@@ -360,11 +344,7 @@ mod tests {
                 let data = peer != Join;
                 for (purpose, allowed) in [(Purpose::Control, control), (Purpose::Data, data)] {
                     let verdict = may_connect(name(peer, "r1"), &name(own, "r1"), purpose);
-                    assert_eq!(
-                        verdict.is_ok(),
-                        allowed,
-                        "{peer:?} to {own:?} for {purpose:?}"
-                    );
+                    assert_eq!(verdict.is_ok(), allowed, "{peer:?} to {own:?} for {purpose:?}");
                     assert!(may_connect(name(peer, "r2"), &name(own, "r1"), purpose).is_err());
                 }
             }

@@ -94,10 +94,7 @@ impl Authority {
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
         let issuer = CertifiedIssuer::self_signed(params, key).map_err(CertificateError::Make)?;
-        Ok(Self {
-            run: run_id.to_owned(),
-            issuer,
-        })
+        Ok(Self { run: run_id.to_owned(), issuer })
     }
 
     /// The run that this authority speaks for.
@@ -133,25 +130,18 @@ impl Authority {
     /// fault, [`CertificateError::OtherRun`] and [`CertificateError::Make`] ours.
     pub fn sign(&self, csr_der: &[u8], name: &PeerName) -> Result<Vec<u8>, CertificateError> {
         if csr_der.len() > REQUEST_BYTES_MAX {
-            return Err(CertificateError::RequestTooLong {
-                length: csr_der.len(),
-            });
+            return Err(CertificateError::RequestTooLong { length: csr_der.len() });
         }
         let request = CertificateSigningRequestDer::from(csr_der);
         let request = CertificateSigningRequestParams::from_der(&request)
             .map_err(CertificateError::Request)?;
-        let leaf = self
-            .leaf_params(name)?
-            .signed_by(&request.public_key, &self.issuer);
+        let leaf = self.leaf_params(name)?.signed_by(&request.public_key, &self.issuer);
         Ok(leaf.map_err(CertificateError::Make)?.der().to_vec())
     }
 
     fn leaf_params(&self, name: &PeerName) -> Result<CertificateParams, CertificateError> {
         if name.run() != self.run {
-            return Err(CertificateError::OtherRun {
-                name: name.clone(),
-                run: self.run.clone(),
-            });
+            return Err(CertificateError::OtherRun { name: name.clone(), run: self.run.clone() });
         }
         let text = name.to_string();
         let mut params = named_params(&text);
@@ -162,9 +152,7 @@ impl Authority {
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         // A leaked scheduler file must not let anyone listen in the cluster's name.
         if name.role() != PeerRole::Join {
-            params
-                .extended_key_usages
-                .push(ExtendedKeyUsagePurpose::ServerAuth);
+            params.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth);
         }
         Ok(params)
     }
@@ -172,9 +160,7 @@ impl Authority {
 
 impl fmt::Debug for Authority {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Authority")
-            .field("run", &self.run)
-            .finish_non_exhaustive()
+        f.debug_struct("Authority").field("run", &self.run).finish_non_exhaustive()
     }
 }
 
@@ -194,10 +180,7 @@ impl KeyRequest {
         let key = KeyPair::generate().map_err(CertificateError::Make)?;
         let request = named_params("rdask joiner").serialize_request(&key);
         let csr_der = request.map_err(CertificateError::Make)?.der().to_vec();
-        Ok(Self {
-            key_der: key.serialize_der(),
-            csr_der,
-        })
+        Ok(Self { key_der: key.serialize_der(), csr_der })
     }
 
     /// The request to send to the scheduler; it holds the public key only.
@@ -228,9 +211,7 @@ impl fmt::Debug for KeyRequest {
 fn named_params(common_name: &str) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
-    params
-        .distinguished_name
-        .push(DnType::CommonName, common_name);
+    params.distinguished_name.push(DnType::CommonName, common_name);
     params
 }
 
@@ -257,20 +238,14 @@ mod tests {
         let (mine, other) = (KeyRequest::new().unwrap(), KeyRequest::new().unwrap());
         let leaf = authority.sign(other.csr_der(), &process("r1")).unwrap();
         let error = mine.into_identity(authority.ca_der(), leaf).unwrap_err();
-        assert!(
-            matches!(error, CertificateError::Mismatch { .. }),
-            "{error}"
-        );
+        assert!(matches!(error, CertificateError::Mismatch { .. }), "{error}");
     }
 
     #[test]
     fn a_name_of_another_run_is_not_signed() {
         let authority = Authority::new("r1").unwrap();
         let error = authority.issue(&process("r2")).unwrap_err();
-        assert!(
-            matches!(error, CertificateError::OtherRun { .. }),
-            "{error}"
-        );
+        assert!(matches!(error, CertificateError::OtherRun { .. }), "{error}");
     }
 
     #[test]
@@ -283,32 +258,20 @@ mod tests {
             // A few bytes around the signature mean nothing; where the request still counts, it is
             // for the same key.
             if let Ok(leaf) = authority.sign(&bytes, &process("r1")) {
-                let key = KeyRequest {
-                    key_der: good.key_der.clone(),
-                    csr_der: Vec::new(),
-                };
+                let key = KeyRequest { key_der: good.key_der.clone(), csr_der: Vec::new() };
                 key.into_identity(authority.ca_der(), leaf).unwrap();
             }
             assert!(authority.sign(&bytes[..position], &process("r1")).is_err());
         }
-        let long = authority
-            .sign(&[0; REQUEST_BYTES_MAX + 1], &process("r1"))
-            .unwrap_err();
-        assert!(
-            matches!(long, CertificateError::RequestTooLong { .. }),
-            "{long}"
-        );
+        let long = authority.sign(&[0; REQUEST_BYTES_MAX + 1], &process("r1")).unwrap_err();
+        assert!(matches!(long, CertificateError::RequestTooLong { .. }), "{long}");
     }
 
     #[test]
     fn garbage_from_the_scheduler_is_an_error() {
         let authority = Authority::new("r1").unwrap();
         let request = KeyRequest::new().unwrap();
-        assert!(
-            request
-                .into_identity(authority.ca_der(), vec![0x30, 0x82, 0xff])
-                .is_err()
-        );
+        assert!(request.into_identity(authority.ca_der(), vec![0x30, 0x82, 0xff]).is_err());
         let request = KeyRequest::new().unwrap();
         let leaf = authority.sign(request.csr_der(), &process("r1")).unwrap();
         assert!(request.into_identity(vec![1, 2, 3], leaf).is_err());
@@ -318,10 +281,7 @@ mod tests {
     fn debug_output_holds_no_key() {
         let authority = Authority::new("r1").unwrap();
         let identity = authority.issue(&process("r1")).unwrap();
-        let text = format!(
-            "{authority:?} {:?} {identity:?}",
-            KeyRequest::new().unwrap()
-        );
+        let text = format!("{authority:?} {:?} {identity:?}", KeyRequest::new().unwrap());
         assert!(text.len() < 300, "{text}");
     }
 }

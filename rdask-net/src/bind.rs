@@ -44,12 +44,7 @@ pub(crate) fn bind_sockets(
         }
     }
     let source = failed.ok_or(BindError::NoPorts)?;
-    Err(BindError::Ports {
-        address: config.bind,
-        first,
-        last,
-        source,
-    })
+    Err(BindError::Ports { address: config.bind, first, last, source })
 }
 
 fn bind_port(
@@ -80,11 +75,7 @@ fn bind_port(
 }
 
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = if address.is_ipv4() {
-        TcpSocket::new_v4()?
-    } else {
-        TcpSocket::new_v6()?
-    };
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     // A restarted scheduler takes its port again while old connections still linger.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;

@@ -27,11 +27,7 @@ pub struct DataStream {
 }
 
 enum Wire {
-    Quic {
-        send: quinn::SendStream,
-        receive: quinn::RecvStream,
-        _lease: Option<Lease>,
-    },
+    Quic { send: quinn::SendStream, receive: quinn::RecvStream, _lease: Option<Lease> },
     Tls(Box<TlsWire>),
 }
 
@@ -42,23 +38,11 @@ impl DataStream {
         lease: Option<Lease>,
         peer: PeerName,
     ) -> Self {
-        Self {
-            peer,
-            wire: Wire::Quic {
-                send,
-                receive,
-                _lease: lease,
-            },
-            finished: false,
-        }
+        Self { peer, wire: Wire::Quic { send, receive, _lease: lease }, finished: false }
     }
 
     pub(crate) fn tls(stream: Box<TlsWire>, peer: PeerName) -> Self {
-        Self {
-            peer,
-            wire: Wire::Tls(stream),
-            finished: false,
-        }
+        Self { peer, wire: Wire::Tls(stream), finished: false }
     }
 
     /// Whom the peer's certificate names.
@@ -179,8 +163,6 @@ impl Drop for DataStream {
 
 impl fmt::Debug for DataStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DataStream")
-            .field("peer", &self.peer)
-            .finish_non_exhaustive()
+        f.debug_struct("DataStream").field("peer", &self.peer).finish_non_exhaustive()
     }
 }

@@ -184,15 +184,9 @@ impl Dialer {
         }
         let name = target.name.clone();
         if failed.is_empty() {
-            return Err(DialError::NoAddress {
-                name,
-                transport: self.transport,
-            });
+            return Err(DialError::NoAddress { name, transport: self.transport });
         }
-        Err(DialError::Unreachable {
-            name,
-            attempts: Attempts(failed),
-        })
+        Err(DialError::Unreachable { name, attempts: Attempts(failed) })
     }
 
     async fn dial_quic(
@@ -210,11 +204,7 @@ impl Dialer {
             let (name, unreachable) = (target.name.to_string(), self.unreachable.clone());
             async move {
                 let remote = in_family(address, bind.is_ipv6()).ok_or(AttemptError::Family)?;
-                let local = if bind.is_unspecified() {
-                    route_to(address).ok()
-                } else {
-                    Some(bind)
-                };
+                let local = if bind.is_unspecified() { route_to(address).ok() } else { Some(bind) };
                 let mtu = mtus.towards(local, address.ip());
                 let config = client_config(&identity, purpose, mtu);
                 let mut watch = unreachable.watch(address);
@@ -299,10 +289,7 @@ where
             Err(_) if Instant::now() < deadline => {}
             Err(_) => {
                 let cut = unanswered.into_iter();
-                failed.extend(cut.map(|address| Attempt {
-                    address,
-                    cause: silent(),
-                }));
+                failed.extend(cut.map(|address| Attempt { address, cause: silent() }));
                 return Err(failed);
             }
         }
@@ -310,11 +297,7 @@ where
 }
 
 async fn connect_tcp(address: SocketAddr, bind: IpAddr) -> io::Result<TcpStream> {
-    let socket = if address.is_ipv4() {
-        TcpSocket::new_v4()?
-    } else {
-        TcpSocket::new_v6()?
-    };
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     if !bind.is_unspecified() && bind.is_ipv4() == address.is_ipv4() {
         socket.bind(SocketAddr::new(bind, 0))?;
     }

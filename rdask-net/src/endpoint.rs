@@ -75,19 +75,13 @@ impl EndpointConfig {
 
     /// An endpoint that only dials.
     pub fn dial_only(identity: Identity) -> Self {
-        Self {
-            accept: false,
-            ..Self::new(identity)
-        }
+        Self { accept: false, ..Self::new(identity) }
     }
 
     /// The same on 127.0.0.1 only, for clusters within one machine.
     #[must_use]
     pub fn on_loopback(self) -> Self {
-        Self {
-            bind: IpAddr::V4(Ipv4Addr::LOCALHOST),
-            ..self
-        }
+        Self { bind: IpAddr::V4(Ipv4Addr::LOCALHOST), ..self }
     }
 
     /// The same with the given transports.
@@ -130,10 +124,7 @@ pub(crate) struct IdentityCell(RwLock<Identity>);
 
 impl IdentityCell {
     pub(crate) fn get(&self) -> Identity {
-        self.0
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn set(&self, identity: Identity) {
@@ -177,9 +168,7 @@ impl Endpoint {
         }
         let unreachable = Arc::new(Unreachable::default());
         let Sockets { quic, tls } = bind_sockets(&config, &unreachable)?;
-        let quic_bound = quic
-            .as_ref()
-            .and_then(|endpoint| endpoint.local_addr().ok());
+        let quic_bound = quic.as_ref().and_then(|endpoint| endpoint.local_addr().ok());
         let tls_bound = tls.as_ref().and_then(|listener| listener.local_addr().ok());
         let mtus = Arc::new(MtuTable::read());
         let identity = Arc::new(IdentityCell(RwLock::new(config.identity.clone())));
@@ -223,9 +212,7 @@ impl Endpoint {
             incoming: tokio::sync::Mutex::new(incoming),
             tasks: Mutex::new(tasks),
         };
-        Ok(Self {
-            shared: Arc::new(shared),
-        })
+        Ok(Self { shared: Arc::new(shared) })
     }
 
     /// Where others reach this endpoint over QUIC (UDP), best first; empty without QUIC.
@@ -256,13 +243,7 @@ impl Endpoint {
     /// Takes another identity for all later connections, as a joiner does when the scheduler has
     /// signed its own. Connections that exist keep theirs.
     pub fn set_identity(&self, identity: Identity) {
-        if let Some(endpoint) = self
-            .shared
-            .dialer
-            .quic
-            .as_ref()
-            .filter(|_| self.shared.accepts)
-        {
+        if let Some(endpoint) = self.shared.dialer.quic.as_ref().filter(|_| self.shared.accepts) {
             endpoint.set_server_config(Some(server_config(&identity)));
         }
         self.shared.identity.set(identity);
@@ -291,18 +272,10 @@ impl Endpoint {
         match self.dial(to, Purpose::Control).await? {
             Dialled::Quic(connection) => {
                 let opened = connection.open_bi().await;
-                let (send, receive) = opened.map_err(|source| DialError::Broken {
-                    name: to.name.clone(),
-                    source,
-                })?;
+                let (send, receive) =
+                    opened.map_err(|source| DialError::Broken { name: to.name.clone(), source })?;
                 let watch = self.shared.unreachable.watch(connection.remote_address());
-                Ok(Link::quic(
-                    connection,
-                    send,
-                    receive,
-                    watch,
-                    to.name.clone(),
-                ))
+                Ok(Link::quic(connection, send, receive, watch, to.name.clone()))
             }
             Dialled::Tls(stream, address) => Ok(Link::tls(*stream, address, to.name.clone())),
         }
@@ -322,10 +295,7 @@ impl Endpoint {
             let route = lease.slot().route.get_or_try_init(|| async {
                 Ok::<_, DialError>(match self.dial(to, Purpose::Data).await? {
                     Dialled::Quic(connection) => {
-                        self.spawn(close_when_gone(
-                            connection.clone(),
-                            &self.shared.unreachable,
-                        ));
+                        self.spawn(close_when_gone(connection.clone(), &self.shared.unreachable));
                         Route::Quic(connection)
                     }
                     Dialled::Tls(stream, _) => {
@@ -354,20 +324,12 @@ impl Endpoint {
             };
             match connection.open_bi().await {
                 Ok((send, receive)) => {
-                    return Ok(DataStream::quic(
-                        send,
-                        receive,
-                        Some(lease),
-                        to.name.clone(),
-                    ));
+                    return Ok(DataStream::quic(send, receive, Some(lease), to.name.clone()));
                 }
                 Err(source) => {
                     self.shared.pool.forget(&to.name, &lease);
                     if !first_try {
-                        return Err(DialError::Broken {
-                            name: to.name.clone(),
-                            source,
-                        });
+                        return Err(DialError::Broken { name: to.name.clone(), source });
                     }
                     first_try = false;
                 }
@@ -378,28 +340,17 @@ impl Endpoint {
     /// Closes every connection and stops listening. Waits, at most 3 s, until peers have been
     /// told. What links had not delivered is lost: close those first.
     pub async fn close(&self) {
-        self.shared
-            .tasks
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .abort_all();
+        self.shared.tasks.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
         if let Some(endpoint) = &self.shared.dialer.quic {
             endpoint.close(CODE_ENDPOINT_CLOSED, b"the peer's endpoint was closed");
-            if tokio::time::timeout(CLOSE_TIME_MAX, endpoint.wait_idle())
-                .await
-                .is_err()
-            {
+            if tokio::time::timeout(CLOSE_TIME_MAX, endpoint.wait_idle()).await.is_err() {
                 tracing::debug!("some peers may not know yet that this endpoint closed");
             }
         }
     }
 
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        let mut tasks = self
-            .shared
-            .tasks
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut tasks = self.shared.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         while tasks.try_join_next().is_some() {}
         tasks.spawn(task);
     }
@@ -407,11 +358,7 @@ impl Endpoint {
     async fn dial(&self, to: &Target, purpose: Purpose) -> Result<Dialled, DialError> {
         let tls_first = self.shared.tls_first.load(Ordering::Relaxed);
         let identity = self.identity();
-        let dialled = self
-            .shared
-            .dialer
-            .dial(to, &identity, purpose, tls_first)
-            .await?;
+        let dialled = self.shared.dialer.dial(to, &identity, purpose, tls_first).await?;
         let tls_won = matches!(dialled, Dialled::Tls(..)) && !to.quic.is_empty();
         self.shared.tls_first.store(tls_won, Ordering::Relaxed);
         Ok(dialled)

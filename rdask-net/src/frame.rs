@@ -178,9 +178,7 @@ impl FrameDecoder {
         let Some(reason) = self.buffer.get(start..start + length) else {
             return Ok(None);
         };
-        Err(FrameError::Closed {
-            reason: String::from_utf8_lossy(reason).into_owned(),
-        })
+        Err(FrameError::Closed { reason: String::from_utf8_lossy(reason).into_owned() })
     }
 
     fn number_at(&self, position: usize) -> Option<u32> {
@@ -214,9 +212,7 @@ mod tests {
         let longest = |body: &mut Vec<u8>| body.resize(body.len() + FRAME_BYTES_MAX + 1, 0);
         assert_eq!(
             push_frame(&mut buffer, longest),
-            Err(FrameTooLong {
-                length: FRAME_BYTES_MAX + 1
-            })
+            Err(FrameTooLong { length: FRAME_BYTES_MAX + 1 })
         );
         assert_eq!(buffer, before);
     }
@@ -224,16 +220,10 @@ mod tests {
     #[test]
     fn the_longest_body_passes() {
         let mut buffer = Vec::new();
-        push_frame(&mut buffer, |body| {
-            body.resize(body.len() + FRAME_BYTES_MAX, 7)
-        })
-        .unwrap();
+        push_frame(&mut buffer, |body| body.resize(body.len() + FRAME_BYTES_MAX, 7)).unwrap();
         let mut decoder = FrameDecoder::new();
         decoder.push(&buffer);
-        assert_eq!(
-            decoder.next_frame().unwrap().unwrap().len(),
-            FRAME_BYTES_MAX
-        );
+        assert_eq!(decoder.next_frame().unwrap().unwrap().len(), FRAME_BYTES_MAX);
         assert!(decoder.is_between_frames());
     }
 
@@ -241,9 +231,7 @@ mod tests {
     fn an_announced_length_over_the_limit_ends_decoding_at_once() {
         let mut decoder = FrameDecoder::new();
         decoder.push(&(FRAME_BYTES_MAX as u32 + 1).to_le_bytes());
-        let error = FrameError::TooLong {
-            length: FRAME_BYTES_MAX + 1,
-        };
+        let error = FrameError::TooLong { length: FRAME_BYTES_MAX + 1 };
         assert_eq!(decoder.next_frame(), Err(error.clone()));
         assert_eq!(decoder.next_frame(), Err(error));
     }
@@ -264,9 +252,7 @@ mod tests {
                 end = last;
             }
             assert_eq!(bodies, vec![Bytes::from_static(&[1])]);
-            let Some(FrameError::Closed { reason }) = end else {
-                panic!("no reason: {end:?}")
-            };
+            let Some(FrameError::Closed { reason }) = end else { panic!("no reason: {end:?}") };
             assert_eq!(reason.len(), REASON_BYTES_MAX - 1);
         }
     }

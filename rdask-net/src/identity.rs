@@ -56,34 +56,19 @@ impl Identity {
         key_der: Vec<u8>,
     ) -> Result<Self, CertificateError> {
         let name = peer_name(&CertificateDer::from(leaf_der.as_slice()))?;
-        let mismatch = |source| CertificateError::Mismatch {
-            name: name.clone(),
-            source,
-        };
+        let mismatch = |source| CertificateError::Mismatch { name: name.clone(), source };
         let chain = vec![CertificateDer::from(leaf_der.clone())];
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key_der.clone()));
         let mut roots = RootCertStore::empty();
-        roots
-            .add(CertificateDer::from(ca_der.clone()))
-            .map_err(mismatch)?;
+        roots.add(CertificateDer::from(ca_der.clone())).map_err(mismatch)?;
         let roots = Arc::new(roots);
 
         let control = client_config(&roots, &chain, &key, ALPN_CONTROL).map_err(mismatch)?;
         let data = client_config(&roots, &chain, &key, ALPN_DATA).map_err(mismatch)?;
         let server = server_config(&roots, chain, key).map_err(mismatch)?;
         let (control, data, server) = (Arc::new(control), Arc::new(data), Arc::new(server));
-        let inner = Inner {
-            name,
-            ca_der,
-            leaf_der,
-            key_der,
-            control,
-            data,
-            server,
-        };
-        Ok(Self {
-            inner: Arc::new(inner),
-        })
+        let inner = Inner { name, ca_der, leaf_der, key_der, control, data, server };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// An identity from PEM texts, as the scheduler file holds them.
@@ -149,9 +134,7 @@ impl Identity {
 
 impl fmt::Debug for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Identity")
-            .field("name", &self.inner.name)
-            .finish_non_exhaustive()
+        f.debug_struct("Identity").field("name", &self.inner.name).finish_non_exhaustive()
     }
 }
 
@@ -159,11 +142,7 @@ impl fmt::Debug for Identity {
 pub(crate) fn peer_name(certificate: &CertificateDer<'_>) -> Result<PeerName, CertificateError> {
     let parsed =
         webpki::EndEntityCert::try_from(certificate).map_err(CertificateError::Unreadable)?;
-    let names: Vec<String> = parsed
-        .valid_dns_names()
-        .take(8)
-        .map(str::to_owned)
-        .collect();
+    let names: Vec<String> = parsed.valid_dns_names().take(8).map(str::to_owned).collect();
     match names.as_slice() {
         [name] => Ok(name.parse()?),
         _ => Err(CertificateError::Nameless { names }),
@@ -251,9 +230,6 @@ mod tests {
         let authority = Authority::new("r1").unwrap();
         let identity = authority.issue(&PeerName::join("r1").unwrap()).unwrap();
         let error = Identity::from_pem(&identity.ca_pem(), &identity.key_pem(), "").unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "the certificate is not PEM text with a CERTIFICATE"
-        );
+        assert_eq!(error.to_string(), "the certificate is not PEM text with a CERTIFICATE");
     }
 }

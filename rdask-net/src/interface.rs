@@ -9,9 +9,8 @@ use nix::net::if_::InterfaceFlags;
 use thiserror::Error;
 
 /// Names that container runtimes and hypervisors give to bridges no other node can reach.
-const BRIDGE_PREFIXES: [&str; 11] = [
-    "docker", "br-", "cni", "virbr", "veth", "flannel", "cali", "podman", "lxc", "lxd", "tunl",
-];
+const BRIDGE_PREFIXES: [&str; 11] =
+    ["docker", "br-", "cni", "virbr", "veth", "flannel", "cali", "podman", "lxc", "lxd", "tunl"];
 
 /// What to assume of an interface that doesn't tell: every Ethernet carries it.
 const MTU_DEFAULT: usize = 1500;
@@ -57,11 +56,7 @@ struct InterfaceAddress {
 /// [`InterfaceError::Unknown`] names the interfaces that exist.
 pub fn address_of(name: &str) -> Result<IpAddr, InterfaceError> {
     let all = interface_addresses().map_err(InterfaceError::List)?;
-    let of_name = || {
-        all.iter()
-            .filter(|one| one.interface == name)
-            .map(|one| one.address)
-    };
+    let of_name = || all.iter().filter(|one| one.interface == name).map(|one| one.address);
     if let Some(address) = of_name().find(IpAddr::is_ipv4).or_else(|| of_name().next()) {
         return Ok(address);
     }
@@ -69,14 +64,9 @@ pub fn address_of(name: &str) -> Result<IpAddr, InterfaceError> {
     for one in &all {
         known.entry(&one.interface).or_insert(one.address);
     }
-    let known: Vec<String> = known
-        .iter()
-        .map(|(name, address)| format!("{name} ({address})"))
-        .collect();
-    Err(InterfaceError::Unknown {
-        name: name.to_owned(),
-        known: known.join(", "),
-    })
+    let known: Vec<String> =
+        known.iter().map(|(name, address)| format!("{name} ({address})")).collect();
+    Err(InterfaceError::Unknown { name: name.to_owned(), known: known.join(", ") })
 }
 
 /// The addresses under which other nodes may reach this one, IPv4 first: all but loopback and
@@ -127,10 +117,8 @@ pub(crate) struct MtuTable {
 impl MtuTable {
     pub(crate) fn read() -> Self {
         let all = interface_addresses().unwrap_or_default();
-        let mtu: BTreeMap<IpAddr, usize> = all
-            .iter()
-            .map(|one| (one.address, interface_mtu(&one.interface)))
-            .collect();
+        let mtu: BTreeMap<IpAddr, usize> =
+            all.iter().map(|one| (one.address, interface_mtu(&one.interface))).collect();
         let localhost = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let loopback = mtu.get(&localhost).copied().unwrap_or(MTU_DEFAULT);
         Self { mtu, loopback }
@@ -147,18 +135,13 @@ impl MtuTable {
     }
 
     fn of_local(&self, local: IpAddr) -> usize {
-        self.mtu
-            .get(&local.to_canonical())
-            .copied()
-            .unwrap_or(MTU_DEFAULT)
+        self.mtu.get(&local.to_canonical()).copied().unwrap_or(MTU_DEFAULT)
     }
 }
 
 fn choose_advertised(all: &[InterfaceAddress]) -> Vec<IpAddr> {
     let is_bridge = |one: &&InterfaceAddress| {
-        BRIDGE_PREFIXES
-            .iter()
-            .any(|prefix| one.interface.starts_with(prefix))
+        BRIDGE_PREFIXES.iter().any(|prefix| one.interface.starts_with(prefix))
     };
     let mut chosen: Vec<IpAddr> = all
         .iter()
@@ -166,11 +149,7 @@ fn choose_advertised(all: &[InterfaceAddress]) -> Vec<IpAddr> {
         .map(|one| one.address)
         .collect();
     if chosen.is_empty() {
-        chosen = all
-            .iter()
-            .map(|one| one.address)
-            .filter(IpAddr::is_loopback)
-            .collect();
+        chosen = all.iter().map(|one| one.address).filter(IpAddr::is_loopback).collect();
     }
     // Stable: the system's order of interfaces stays within each family.
     chosen.sort_by_key(IpAddr::is_ipv6);
@@ -200,10 +179,7 @@ fn interface_addresses() -> io::Result<Vec<InterfaceAddress>> {
             IpAddr::V6(v6) => v6.is_unicast_link_local(),
         };
         if !link_local {
-            all.push(InterfaceAddress {
-                interface: entry.interface_name,
-                address,
-            });
+            all.push(InterfaceAddress { interface: entry.interface_name, address });
         }
     }
     Ok(all)
@@ -223,10 +199,7 @@ mod tests {
     use super::*;
 
     fn on(interface: &str, address: &str) -> InterfaceAddress {
-        InterfaceAddress {
-            interface: interface.to_owned(),
-            address: address.parse().unwrap(),
-        }
+        InterfaceAddress { interface: interface.to_owned(), address: address.parse().unwrap() }
     }
 
     #[test]
@@ -238,20 +211,14 @@ mod tests {
             on("docker0", "172.17.0.1"),
             on("virbr0", "192.168.122.1"),
         ];
-        let chosen: Vec<String> = choose_advertised(&all)
-            .iter()
-            .map(IpAddr::to_string)
-            .collect();
+        let chosen: Vec<String> = choose_advertised(&all).iter().map(IpAddr::to_string).collect();
         assert_eq!(chosen, ["10.1.0.1", "fd00::1"]);
     }
 
     #[test]
     fn loopback_is_advertised_when_there_is_nothing_else() {
         let all = [on("lo", "127.0.0.1"), on("docker0", "172.17.0.1")];
-        assert_eq!(
-            choose_advertised(&all),
-            ["127.0.0.1".parse::<IpAddr>().unwrap()]
-        );
+        assert_eq!(choose_advertised(&all), ["127.0.0.1".parse::<IpAddr>().unwrap()]);
     }
 
     #[test]
@@ -262,10 +229,7 @@ mod tests {
     #[test]
     fn an_unknown_interface_is_answered_with_those_that_exist() {
         let error = address_of("no-such0").unwrap_err().to_string();
-        assert!(
-            error.contains("\"no-such0\"") && error.contains("lo (127.0.0.1)"),
-            "{error}"
-        );
+        assert!(error.contains("\"no-such0\"") && error.contains("lo (127.0.0.1)"), "{error}");
     }
 
     #[test]

@@ -104,48 +104,19 @@ impl Link {
         peer: PeerName,
     ) -> Self {
         let remote_address = canonical(connection.remote_address());
-        let wire = SendWire::Quic {
-            connection: connection.clone(),
-            stream: send,
-        };
-        let sender = FrameSender {
-            peer: peer.clone(),
-            wire,
-        };
-        let wire = ReceiveWire::Quic {
-            connection,
-            stream: receive,
-            watch,
-        };
-        let receiver = FrameReceiver {
-            peer,
-            wire,
-            decoder: FrameDecoder::new(),
-        };
-        Self {
-            remote_address,
-            sender,
-            receiver,
-        }
+        let wire = SendWire::Quic { connection: connection.clone(), stream: send };
+        let sender = FrameSender { peer: peer.clone(), wire };
+        let wire = ReceiveWire::Quic { connection, stream: receive, watch };
+        let receiver = FrameReceiver { peer, wire, decoder: FrameDecoder::new() };
+        Self { remote_address, sender, receiver }
     }
 
     pub(crate) fn tls(stream: TlsWire, remote_address: SocketAddr, peer: PeerName) -> Self {
         let (read, write) = tokio::io::split(stream);
-        let sender = FrameSender {
-            peer: peer.clone(),
-            wire: SendWire::Tls(write),
-        };
+        let sender = FrameSender { peer: peer.clone(), wire: SendWire::Tls(write) };
         let wire = ReceiveWire::Tls(read);
-        let receiver = FrameReceiver {
-            peer,
-            wire,
-            decoder: FrameDecoder::new(),
-        };
-        Self {
-            remote_address: canonical(remote_address),
-            sender,
-            receiver,
-        }
+        let receiver = FrameReceiver { peer, wire, decoder: FrameDecoder::new() };
+        Self { remote_address: canonical(remote_address), sender, receiver }
     }
 
     /// Whom the peer's certificate names.
@@ -181,10 +152,7 @@ pub struct FrameSender {
 }
 
 enum SendWire {
-    Quic {
-        connection: quinn::Connection,
-        stream: quinn::SendStream,
-    },
+    Quic { connection: quinn::Connection, stream: quinn::SendStream },
     Tls(WriteHalf<TlsWire>),
 }
 
@@ -224,11 +192,7 @@ impl FrameSender {
     /// A [`LinkError`] if the link has ended, or the peer took longer.
     pub async fn finish(mut self) -> Result<(), LinkError> {
         let delivered = tokio::time::timeout(DELIVERY_TIME_MAX, self.end_stream()).await;
-        delivered.unwrap_or_else(|_| {
-            Err(LinkError::Silent {
-                peer: self.peer.clone(),
-            })
-        })
+        delivered.unwrap_or_else(|_| Err(LinkError::Silent { peer: self.peer.clone() }))
     }
 
     /// Closes the link in both directions and says why, once the peer has received what was sent
@@ -261,17 +225,13 @@ impl FrameSender {
     }
 
     fn silent(&self) -> LinkError {
-        LinkError::Silent {
-            peer: self.peer.clone(),
-        }
+        LinkError::Silent { peer: self.peer.clone() }
     }
 }
 
 impl fmt::Debug for FrameSender {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FrameSender")
-            .field("peer", &self.peer)
-            .finish_non_exhaustive()
+        f.debug_struct("FrameSender").field("peer", &self.peer).finish_non_exhaustive()
     }
 }
 
@@ -283,11 +243,7 @@ pub struct FrameReceiver {
 }
 
 enum ReceiveWire {
-    Quic {
-        connection: quinn::Connection,
-        stream: quinn::RecvStream,
-        watch: Watch,
-    },
+    Quic { connection: quinn::Connection, stream: quinn::RecvStream, watch: Watch },
     Tls(ReadHalf<TlsWire>),
 }
 
@@ -327,18 +283,12 @@ impl FrameReceiver {
     /// A [`LinkError`] if the peer closed the link or broke the protocol.
     pub fn try_recv_buffered(&mut self) -> Result<Option<Bytes>, LinkError> {
         self.decoder.next_frame().map_err(|error| match error {
-            FrameError::Closed { reason } => LinkError::Closed {
-                peer: self.peer.clone(),
-                reason,
-            },
+            FrameError::Closed { reason } => LinkError::Closed { peer: self.peer.clone(), reason },
             source @ FrameError::TooLong { .. } => {
                 if let ReceiveWire::Quic { connection, .. } = &self.wire {
                     connection.close(CODE_CLOSED, source.to_string().as_bytes());
                 }
-                LinkError::Protocol {
-                    peer: self.peer.clone(),
-                    source,
-                }
+                LinkError::Protocol { peer: self.peer.clone(), source }
             }
         })
     }
@@ -347,11 +297,7 @@ impl FrameReceiver {
     async fn read(&mut self) -> Result<bool, LinkError> {
         let buffer = self.decoder.read_buffer();
         let read = match &mut self.wire {
-            ReceiveWire::Quic {
-                connection,
-                stream,
-                watch,
-            } => tokio::select! {
+            ReceiveWire::Quic { connection, stream, watch } => tokio::select! {
                 // What has arrived comes before what it ended with.
                 biased;
                 read = stream.read_buf(buffer) => read,
@@ -378,9 +324,7 @@ impl FrameReceiver {
 
 impl fmt::Debug for FrameReceiver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FrameReceiver")
-            .field("peer", &self.peer)
-            .finish_non_exhaustive()
+        f.debug_struct("FrameReceiver").field("peer", &self.peer).finish_non_exhaustive()
     }
 }
 
@@ -399,10 +343,7 @@ pub(crate) fn link_error(peer: &PeerName, error: io::Error) -> LinkError {
                 LinkError::Closed { peer, reason }
             }
             ConnectionError::ConnectionClosed(close) if is_alert(close.error_code) => {
-                LinkError::Refused {
-                    peer,
-                    detail: close.to_string(),
-                }
+                LinkError::Refused { peer, detail: close.to_string() }
             }
             ConnectionError::TimedOut => LinkError::Silent { peer },
             ConnectionError::LocallyClosed => LinkError::ClosedHere { peer },
@@ -411,29 +352,18 @@ pub(crate) fn link_error(peer: &PeerName, error: io::Error) -> LinkError {
             | ConnectionError::ConnectionClosed(_)
             | ConnectionError::ApplicationClosed(_)
             | ConnectionError::Reset
-            | ConnectionError::CidsExhausted => LinkError::Lost {
-                peer,
-                source: error,
-            },
+            | ConnectionError::CidsExhausted => LinkError::Lost { peer, source: error },
         };
     }
-    let tls = error
-        .get_ref()
-        .and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
     if let Some(rustls::Error::AlertReceived(alert)) = tls {
-        return LinkError::Refused {
-            peer,
-            detail: format!("TLS alert {alert:?}"),
-        };
+        return LinkError::Refused { peer, detail: format!("TLS alert {alert:?}") };
     }
     match error.kind() {
         io::ErrorKind::TimedOut => LinkError::Silent { peer },
         // Ours: the socket's verdict on the peer's port.
         io::ErrorKind::ConnectionRefused => LinkError::Gone { peer },
-        _ => LinkError::Lost {
-            peer,
-            source: error,
-        },
+        _ => LinkError::Lost { peer, source: error },
     }
 }
 

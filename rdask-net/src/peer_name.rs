@@ -88,16 +88,10 @@ impl PeerName {
     /// [`PeerNameError::Run`] if the run id is not a DNS label.
     pub fn new(role: PeerRole, id: u64, run: &str) -> Result<Self, PeerNameError> {
         if !is_label(run) {
-            return Err(PeerNameError::Run {
-                run: first_characters(run),
-            });
+            return Err(PeerNameError::Run { run: first_characters(run) });
         }
         let id = if role.letter().is_some() { id } else { 0 };
-        Ok(Self {
-            role,
-            id,
-            run: run.to_owned(),
-        })
+        Ok(Self { role, id, run: run.to_owned() })
     }
 
     /// The scheduler's name in a run.
@@ -151,9 +145,7 @@ impl FromStr for PeerName {
     type Err = PeerNameError;
 
     fn from_str(text: &str) -> Result<Self, PeerNameError> {
-        let form = || PeerNameError::Form {
-            name: first_characters(text),
-        };
+        let form = || PeerNameError::Form { name: first_characters(text) };
         let mut labels = text.split('.');
         let (Some(who), Some(run), Some(SUFFIX), None) =
             (labels.next(), labels.next(), labels.next(), labels.next())
@@ -199,12 +191,9 @@ mod tests {
 
     #[test]
     fn names_survive_text() {
-        for text in [
-            "scheduler.r1.rdask",
-            "join.r1.rdask",
-            "n0.a-b.rdask",
-            "p18446744073709551615.x.rdask",
-        ] {
+        for text in
+            ["scheduler.r1.rdask", "join.r1.rdask", "n0.a-b.rdask", "p18446744073709551615.x.rdask"]
+        {
             assert_eq!(text.parse::<PeerName>().unwrap().to_string(), text);
         }
     }

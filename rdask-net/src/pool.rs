@@ -59,14 +59,8 @@ impl Pool {
         if let Some(slot) = slots.get(peer).filter(|slot| !slot.is_broken()) {
             return Lease::new(slot.clone(), now);
         }
-        let usage = Mutex::new(Usage {
-            streams: 0,
-            last_used: now,
-        });
-        let slot = Arc::new(Slot {
-            route: OnceCell::new(),
-            usage,
-        });
+        let usage = Mutex::new(Usage { streams: 0, last_used: now });
+        let slot = Arc::new(Slot { route: OnceCell::new(), usage });
         slots.insert(peer.clone(), slot.clone());
         let lease = Lease::new(slot, now);
         while slots.len() > CONNECTIONS_MAX {
@@ -86,10 +80,7 @@ impl Pool {
     /// Forgets a place whose connection failed, unless someone else already replaced it.
     pub(crate) fn forget(&self, peer: &PeerName, lease: &Lease) {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-        if slots
-            .get(peer)
-            .is_some_and(|slot| Arc::ptr_eq(slot, &lease.slot))
-        {
+        if slots.get(peer).is_some_and(|slot| Arc::ptr_eq(slot, &lease.slot)) {
             slots.remove(peer);
         }
     }
@@ -111,10 +102,7 @@ impl Pool {
 
     #[cfg(test)]
     fn len(&self) -> usize {
-        self.slots
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .len()
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 }
 
@@ -152,11 +140,7 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        let mut usage = self
-            .slot
-            .usage
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut usage = self.slot.usage.lock().unwrap_or_else(PoisonError::into_inner);
         usage.streams = usage.streams.saturating_sub(1);
         usage.last_used = Instant::now();
     }
@@ -174,9 +158,8 @@ mod tests {
     #[test]
     fn a_full_pool_lets_go_of_what_is_unused_and_keeps_what_is_leased() {
         let pool = Pool::default();
-        let kept: Vec<Lease> = (0..CONNECTIONS_MAX)
-            .map(|id| pool.lease(&process(id), Instant::now()))
-            .collect();
+        let kept: Vec<Lease> =
+            (0..CONNECTIONS_MAX).map(|id| pool.lease(&process(id), Instant::now())).collect();
         for id in CONNECTIONS_MAX..CONNECTIONS_MAX + 10 {
             drop(pool.lease(&process(id), Instant::now()));
         }

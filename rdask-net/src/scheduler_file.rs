@@ -222,19 +222,12 @@ impl SchedulerFile {
     pub fn from_json(text: &str) -> Result<Self, ParseError> {
         let garbage = |source: serde_json::Error| {
             let cut = source.is_eof();
-            let what = if cut {
-                Garbage::HalfWritten
-            } else {
-                Garbage::NotASchedulerFile
-            };
+            let what = if cut { Garbage::HalfWritten } else { Garbage::NotASchedulerFile };
             ParseError::Garbage { what, source }
         };
         let VersionOnly { version } = serde_json::from_str(text).map_err(garbage)?;
         if version != Self::VERSION {
-            return Err(ParseError::Version {
-                found: version,
-                ours: Self::VERSION,
-            });
+            return Err(ParseError::Version { found: version, ours: Self::VERSION });
         }
         serde_json::from_str(text).map_err(garbage)
     }
@@ -256,20 +249,15 @@ impl SchedulerFile {
     /// A [`WriteError`]; the old file, if any, is then as it was.
     pub fn write(&self, path: impl AsRef<Path>) -> Result<(), WriteError> {
         let path = path.as_ref();
-        let temporary = temporary_name(path).ok_or_else(|| WriteError::NotAFile {
-            path: path.to_owned(),
-        })?;
+        let temporary =
+            temporary_name(path).ok_or_else(|| WriteError::NotAFile { path: path.to_owned() })?;
         let written = write_new(&temporary, self.to_json().as_bytes()).and_then(|()| {
             fs::rename(&temporary, path).map_err(|error| ("rename into place", error))
         });
         if let Err((step, source)) = written {
             // Best effort: what is left behind is closed to others and has a telling name.
             let _ = fs::remove_file(&temporary);
-            return Err(WriteError::Io {
-                step,
-                path: path.to_owned(),
-                source,
-            });
+            return Err(WriteError::Io { step, path: path.to_owned(), source });
         }
         // Makes the new name durable; file systems that can't are none the worse.
         if let Some(Ok(folder)) = path.parent().map(|folder| File::open(non_empty(folder))) {
@@ -288,16 +276,12 @@ impl SchedulerFile {
         let path = path.as_ref();
         let text = read_checked(path, mode)?;
         Self::from_json(&text).map_err(|error| match error {
-            ParseError::Garbage { what, source } => ReadError::Garbage {
-                path: path.to_owned(),
-                what,
-                source: source.into(),
-            },
-            ParseError::Version { found, ours } => ReadError::Version {
-                path: path.to_owned(),
-                found,
-                ours,
-            },
+            ParseError::Garbage { what, source } => {
+                ReadError::Garbage { path: path.to_owned(), what, source: source.into() }
+            }
+            ParseError::Version { found, ours } => {
+                ReadError::Version { path: path.to_owned(), found, ours }
+            }
         })
     }
 
@@ -317,10 +301,7 @@ impl SchedulerFile {
         match fs::remove_file(path) {
             Ok(()) => Ok(true),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(source) => Err(ReadError::Io {
-                path: path.to_owned(),
-                source,
-            }),
+            Err(source) => Err(ReadError::Io { path: path.to_owned(), source }),
         }
     }
 }
@@ -341,13 +322,8 @@ impl std::fmt::Debug for SchedulerFile {
 
 fn read_checked(path: &Path, mode: FileMode) -> Result<String, ReadError> {
     let io = |source: io::Error| match source.kind() {
-        io::ErrorKind::NotFound => ReadError::Missing {
-            path: path.to_owned(),
-        },
-        _ => ReadError::Io {
-            path: path.to_owned(),
-            source,
-        },
+        io::ErrorKind::NotFound => ReadError::Missing { path: path.to_owned() },
+        _ => ReadError::Io { path: path.to_owned(), source },
     };
     let not_ours = |reason: &str| ReadError::Garbage {
         path: path.to_owned(),
@@ -356,11 +332,7 @@ fn read_checked(path: &Path, mode: FileMode) -> Result<String, ReadError> {
     };
     // Without waiting, or someone's named pipe would hold us up for ever.
     let flags = OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(flags.bits())
-        .open(path)
-        .map_err(io)?;
+    let file = OpenOptions::new().read(true).custom_flags(flags.bits()).open(path).map_err(io)?;
     // Of the open file, not of the path: that may be another one by now.
     let metadata = file.metadata().map_err(io)?;
     if !metadata.is_file() {
@@ -370,9 +342,7 @@ fn read_checked(path: &Path, mode: FileMode) -> Result<String, ReadError> {
         check_private(path, metadata.uid(), metadata.mode() & 0o7777)?;
     }
     let mut bytes = Vec::new();
-    file.take(FILE_BYTES_MAX + 1)
-        .read_to_end(&mut bytes)
-        .map_err(io)?;
+    file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(io)?;
     if bytes.len() as u64 > FILE_BYTES_MAX {
         return Err(not_ours("it is larger than 1 MiB"));
     }
@@ -382,19 +352,11 @@ fn read_checked(path: &Path, mode: FileMode) -> Result<String, ReadError> {
 fn check_private(path: &Path, owner: u32, mode: u32) -> Result<(), ReadError> {
     let own = geteuid().as_raw();
     if owner != own {
-        return Err(ReadError::Owner {
-            path: path.to_owned(),
-            owner,
-            own,
-        });
+        return Err(ReadError::Owner { path: path.to_owned(), owner, own });
     }
     if mode & OTHERS != 0 {
         let fix = format!("chmod 600 {}", shell_quoted(path));
-        return Err(ReadError::Permissions {
-            path: path.to_owned(),
-            mode,
-            fix,
-        });
+        return Err(ReadError::Permissions { path: path.to_owned(), mode, fix });
     }
     Ok(())
 }
@@ -419,19 +381,12 @@ fn temporary_name(path: &Path) -> Option<PathBuf> {
     name.push(path.file_name()?);
     let clock = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     let nanoseconds = clock.map_or(0, |since| since.subsec_nanos());
-    name.push(format!(
-        ".{}-{count}-{nanoseconds:08x}.tmp",
-        std::process::id()
-    ));
+    name.push(format!(".{}-{count}-{nanoseconds:08x}.tmp", std::process::id()));
     Some(path.with_file_name(name))
 }
 
 fn non_empty(folder: &Path) -> &Path {
-    if folder.as_os_str().is_empty() {
-        Path::new(".")
-    } else {
-        folder
-    }
+    if folder.as_os_str().is_empty() { Path::new(".") } else { folder }
 }
 
 fn shell_quoted(path: &Path) -> String {

@@ -56,26 +56,19 @@ impl DatagramSocket {
         }
         let socket = std::net::UdpSocket::from(socket);
         let state = UdpSocketState::new((&socket).into())?;
-        Ok(Self {
-            io: UdpSocket::from_std(socket)?,
-            state,
-            segmentation_offload,
-            unreachable,
-        })
+        Ok(Self { io: UdpSocket::from_std(socket)?, state, segmentation_offload, unreachable })
     }
 
     /// Sends, and sends again if the kernel used the occasion to report an earlier packet's fate:
     /// that call sent nothing.
     fn send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
         let socket = || (&self.io).into();
-        self.io.try_io(Interest::WRITABLE, || {
-            match self.state.try_send(socket(), transmit) {
-                Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
-                    self.take_errors();
-                    self.state.send(socket(), transmit)
-                }
-                sent => sent,
+        self.io.try_io(Interest::WRITABLE, || match self.state.try_send(socket(), transmit) {
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
+                self.take_errors();
+                self.state.send(socket(), transmit)
             }
+            sent => sent,
         })
     }
 
@@ -92,10 +85,7 @@ impl DatagramSocket {
 
 impl AsyncUdpSocket for DatagramSocket {
     fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
-        Box::pin(WritePoller {
-            socket: self,
-            waiting: None,
-        })
+        Box::pin(WritePoller { socket: self, waiting: None })
     }
 
     /// A batch that is too large goes out in parts. If the kernel's buffer fills up in between,
@@ -128,9 +118,9 @@ impl AsyncUdpSocket for DatagramSocket {
     ) -> Poll<io::Result<usize>> {
         loop {
             ready!(self.io.poll_recv_ready(cx))?;
-            let received = self.io.try_io(Interest::READABLE, || {
-                self.state.recv((&self.io).into(), buffers, meta)
-            });
+            let received = self
+                .io
+                .try_io(Interest::READABLE, || self.state.recv((&self.io).into(), buffers, meta));
             match received {
                 Ok(count) => {
                     for one in meta.iter().take(count) {
@@ -150,11 +140,7 @@ impl AsyncUdpSocket for DatagramSocket {
     }
 
     fn max_transmit_segments(&self) -> usize {
-        if self.segmentation_offload {
-            self.state.max_gso_segments()
-        } else {
-            1
-        }
+        if self.segmentation_offload { self.state.max_gso_segments() } else { 1 }
     }
 
     /// One, because each receive buffer holds the largest datagram, and the kernel never joins
@@ -170,9 +156,7 @@ impl AsyncUdpSocket for DatagramSocket {
 
 impl fmt::Debug for DatagramSocket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DatagramSocket")
-            .field("io", &self.io)
-            .finish_non_exhaustive()
+        f.debug_struct("DatagramSocket").field("io", &self.io).finish_non_exhaustive()
     }
 }
 
@@ -185,9 +169,8 @@ struct WritePoller {
 impl UdpPoller for WritePoller {
     fn poll_writable(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let socket = self.socket.clone();
-        let waiting = self
-            .waiting
-            .get_or_insert_with(|| Box::pin(async move { socket.io.writable().await }));
+        let waiting =
+            self.waiting.get_or_insert_with(|| Box::pin(async move { socket.io.writable().await }));
         let result = waiting.as_mut().poll(cx);
         if result.is_ready() {
             self.waiting = None;
@@ -205,10 +188,9 @@ impl fmt::Debug for WritePoller {
 /// The address as a socket of the given family needs it; `None` if it can't reach it.
 pub(crate) fn in_family(address: SocketAddr, socket_is_ipv6: bool) -> Option<SocketAddr> {
     match (address, socket_is_ipv6) {
-        (SocketAddr::V4(v4), true) => Some(SocketAddr::new(
-            IpAddr::V6(v4.ip().to_ipv6_mapped()),
-            v4.port(),
-        )),
+        (SocketAddr::V4(v4), true) => {
+            Some(SocketAddr::new(IpAddr::V6(v4.ip().to_ipv6_mapped()), v4.port()))
+        }
         (SocketAddr::V6(v6), false) => {
             let v4 = v6.ip().to_ipv4_mapped()?;
             Some(SocketAddr::new(IpAddr::V4(v4), v6.port()))
@@ -224,10 +206,8 @@ pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
 
 fn raise_buffers(socket: &socket2::Socket) {
     // Best effort: the kernel caps both at net.core.rmem_max and wmem_max.
-    let results = [
-        socket.set_recv_buffer_size(BUFFER_BYTES),
-        socket.set_send_buffer_size(BUFFER_BYTES),
-    ];
+    let results =
+        [socket.set_recv_buffer_size(BUFFER_BYTES), socket.set_send_buffer_size(BUFFER_BYTES)];
     let obtained = socket.recv_buffer_size().unwrap_or(0);
     if results.iter().any(Result::is_err) || obtained < BUFFER_BYTES {
         tracing::info!(

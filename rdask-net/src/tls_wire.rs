@@ -40,12 +40,7 @@ pub(crate) struct TlsWire {
 impl TlsWire {
     pub(crate) fn new(stream: impl Into<TlsStream<TcpStream>>, lingering: Lingering) -> Self {
         let stream = Some(stream.into());
-        Self {
-            stream,
-            lingering,
-            is_shut_down: false,
-            is_at_end: false,
-        }
+        Self { stream, lingering, is_shut_down: false, is_at_end: false }
     }
 
     /// Makes the end a reset, which nobody takes for a clean one.
@@ -60,10 +55,7 @@ impl TlsWire {
     }
 
     fn stream(&mut self) -> io::Result<Pin<&mut TlsStream<TcpStream>>> {
-        self.stream
-            .as_mut()
-            .map(Pin::new)
-            .ok_or_else(|| io::ErrorKind::NotConnected.into())
+        self.stream.as_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 }
 
@@ -102,11 +94,7 @@ impl AsyncWrite for TlsWire {
 
 impl Drop for TlsWire {
     fn drop(&mut self) {
-        if let Some(stream) = self
-            .stream
-            .take()
-            .filter(|_| self.is_shut_down && !self.is_at_end)
-        {
+        if let Some(stream) = self.stream.take().filter(|_| self.is_shut_down && !self.is_at_end) {
             self.lingering.read_to_end(stream);
         }
     }

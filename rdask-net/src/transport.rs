@@ -94,9 +94,7 @@ pub(crate) const PENDING_UNPROVEN_MAX: usize = 256;
 
 pub(crate) fn endpoint_config() -> EndpointConfig {
     let mut config = EndpointConfig::default();
-    config
-        .max_udp_payload_size(DATAGRAM_BYTES_MAX)
-        .expect("65,527 is within the library's limits");
+    config.max_udp_payload_size(DATAGRAM_BYTES_MAX).expect("65,527 is within the library's limits");
     config
 }
 
@@ -170,9 +168,7 @@ fn base_transport(mtu: usize) -> TransportConfig {
 }
 
 fn discovery(mtu: usize) -> MtuDiscoveryConfig {
-    let bound = mtu
-        .saturating_sub(HEADERS_BYTES)
-        .clamp(DATAGRAM_BYTES_MIN, DISCOVERED_BYTES_MAX);
+    let bound = mtu.saturating_sub(HEADERS_BYTES).clamp(DATAGRAM_BYTES_MIN, DISCOVERED_BYTES_MAX);
     let mut discovery = MtuDiscoveryConfig::default();
     discovery.upper_bound(u16::try_from(bound).unwrap_or(u16::MAX));
     discovery

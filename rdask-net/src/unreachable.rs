@@ -53,16 +53,11 @@ impl Unreachable {
     pub(crate) fn watch(self: &Arc<Self>, address: SocketAddr) -> Watch {
         let address = canonical(address);
         let mut watched = self.lock();
-        let entry = watched.entry(address).or_insert_with(|| Watched {
-            is_suspect: false,
-            verdict: watch::Sender::new(false),
-        });
+        let entry = watched
+            .entry(address)
+            .or_insert_with(|| Watched { is_suspect: false, verdict: watch::Sender::new(false) });
         let verdict = entry.verdict.subscribe();
-        Watch {
-            registry: self.clone(),
-            address,
-            verdict,
-        }
+        Watch { registry: self.clone(), address, verdict }
     }
 
     /// Notes a hint; true if the address should be probed.
@@ -90,11 +85,7 @@ impl Unreachable {
         if self.suspects.load(Ordering::Relaxed) == 0 {
             return;
         }
-        if let Some(entry) = self
-            .lock()
-            .get_mut(&canonical(address))
-            .filter(|one| one.is_suspect)
-        {
+        if let Some(entry) = self.lock().get_mut(&canonical(address)).filter(|one| one.is_suspect) {
             entry.is_suspect = false;
             self.suspects.fetch_sub(1, Ordering::Relaxed);
         }
@@ -160,9 +151,7 @@ pub(crate) fn dead_ports(socket: &impl AsRawFd) -> Vec<SocketAddr> {
             Err(_) => break,
         };
         let to = message.address.as_ref().and_then(socket_address);
-        let is_dead = message
-            .cmsgs()
-            .is_ok_and(|mut all| all.any(|one| says_dead_port(&one)));
+        let is_dead = message.cmsgs().is_ok_and(|mut all| all.any(|one| says_dead_port(&one)));
         dead.extend(to.filter(|_| is_dead));
     }
     dead
@@ -183,9 +172,7 @@ fn socket_address(storage: &SockaddrStorage) -> Option<SocketAddr> {
     if let Some(v4) = storage.as_sockaddr_in() {
         return Some(SocketAddr::from((v4.ip(), v4.port())));
     }
-    storage
-        .as_sockaddr_in6()
-        .map(|v6| SocketAddr::from((v6.ip(), v6.port())))
+    storage.as_sockaddr_in6().map(|v6| SocketAddr::from((v6.ip(), v6.port())))
 }
 
 #[cfg(test)]

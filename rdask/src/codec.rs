@@ -141,11 +141,7 @@ impl DecodeError {
             guard::Stopped::Malformed(postcard::Error::WontImplement) => {
                 Self::NotSelfDescribing { type_name }
             }
-            guard::Stopped::Malformed(cause) => Self::Malformed {
-                type_name,
-                length,
-                cause,
-            },
+            guard::Stopped::Malformed(cause) => Self::Malformed { type_name, length, cause },
         }
     }
 }
@@ -239,11 +235,7 @@ fn encode_postcard<T: Data>(
     out: &mut Vec<u8>,
 ) -> Result<Encoded, EncodeError> {
     let start = out.len();
-    let output = Limited {
-        end_max: start.saturating_add(limit),
-        out,
-        passed: false,
-    };
+    let output = Limited { end_max: start.saturating_add(limit), out, passed: false };
     let mut serializer = postcard::Serializer { output };
     let result = value.serialize(&mut serializer);
     let Limited { out, passed, .. } = serializer.output;
@@ -270,10 +262,7 @@ pub fn decode<T: Data>(bytes: &[u8]) -> Result<T, DecodeError> {
     let (value, rest) =
         guard::decode(bytes).map_err(|cause| DecodeError::new::<T>(bytes.len(), cause))?;
     if !rest.is_empty() {
-        return Err(DecodeError::Trailing {
-            type_name: type_name::<T>(),
-            extra: rest.len(),
-        });
+        return Err(DecodeError::Trailing { type_name: type_name::<T>(), extra: rest.len() });
     }
     Ok(value)
 }
@@ -287,9 +276,7 @@ pub(crate) fn unpack<T: Data>(bytes: &mut &[u8]) -> Result<T, DecodeError> {
     let malformed = |cause| DecodeError::new::<T>(bytes.len(), cause);
     if raw::is_raw::<T>() {
         let (own, rest) = raw::split_length(bytes).ok_or_else(|| {
-            malformed(guard::Stopped::Malformed(
-                postcard::Error::DeserializeUnexpectedEnd,
-            ))
+            malformed(guard::Stopped::Malformed(postcard::Error::DeserializeUnexpectedEnd))
         })?;
         let value = raw::value_of(own).expect("checked above that the type is raw");
         *bytes = rest;

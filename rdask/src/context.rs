@@ -57,10 +57,7 @@ impl Context {
 
     /// The same as [`is_cancelled`](Self::is_cancelled), to be passed on alone.
     pub fn cancelled(&self) -> CancelToken {
-        CancelToken {
-            index: self.task.index,
-            control: Arc::clone(&self.control),
-        }
+        CancelToken { index: self.task.index, control: Arc::clone(&self.control) }
     }
 }
 
@@ -89,9 +86,7 @@ impl CancelToken {
 
 impl fmt::Debug for CancelToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("CancelToken")
-            .field(&self.is_cancelled())
-            .finish()
+        f.debug_tuple("CancelToken").field(&self.is_cancelled()).finish()
     }
 }
 
@@ -118,11 +113,7 @@ impl Drop for Entered {
 
 /// Makes this thread one that runs tasks of a chunk.
 pub(crate) fn enter(assign: Arc<Assign>, control: Arc<Control>, home: Arc<Home>) -> Entered {
-    CURRENT.set(Some(Current {
-        assign,
-        control,
-        home,
-    }));
+    CURRENT.set(Some(Current { assign, control, home }));
     Entered(())
 }
 
@@ -132,10 +123,7 @@ pub fn try_context() -> Option<Context> {
         let current = current.as_ref()?;
         let index = current.control.current()?;
         Some(Context {
-            task: TaskId {
-                array: current.assign.array,
-                index,
-            },
+            task: TaskId { array: current.assign.array, index },
             run: run_number(&current.assign, index),
             home: Arc::clone(&current.home),
             control: Arc::clone(&current.control),

@@ -194,11 +194,7 @@ pub async fn serve(mut stream: DataStream, handler: &impl DataHandler) -> Result
             Ok(None) => write_head(&mut stream, &DataReply::NotHere).await?,
             Err(reason) => refuse(&mut stream, reason).await?,
         },
-        DataRequest::Put {
-            task,
-            assignment,
-            size,
-        } => {
+        DataRequest::Put { task, assignment, size } => {
             let bytes = read_value(&mut stream, size).await?;
             match handler.put(task, assignment, bytes).await {
                 Ok(()) => write_head(&mut stream, &DataReply::Taken).await?,

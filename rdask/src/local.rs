@@ -123,11 +123,12 @@ impl LocalClusterBuilder {
     }
 
     fn slots(&self) -> u32 {
-        self.threads.unwrap_or_else(|| {
-            let all = std::thread::available_parallelism().map_or(1, usize::from);
-            u32::try_from(all).unwrap_or(u32::MAX) / self.processes.max(1)
-        })
-        .max(1)
+        self.threads
+            .unwrap_or_else(|| {
+                let all = std::thread::available_parallelism().map_or(1, usize::from);
+                u32::try_from(all).unwrap_or(u32::MAX) / self.processes.max(1)
+            })
+            .max(1)
     }
 }
 
@@ -151,12 +152,8 @@ impl Threads {
     fn start(slots: u32) -> Result<Self> {
         let server = Server::start(SchedulerOptions::local()).map_err(|e| not_started(&e))?;
         let thread = NetThread::start()?;
-        let worker = WorkerInfo {
-            name: "local".to_owned(),
-            slots,
-            memory_limit: 0,
-            resources: Vec::new(),
-        };
+        let worker =
+            WorkerInfo { name: "local".to_owned(), slots, memory_limit: 0, resources: Vec::new() };
         let info = NannyInfo {
             node: slurm::node_name(),
             pool: "local".to_owned(),
@@ -178,10 +175,7 @@ struct Host {
 }
 
 impl Host {
-    async fn serve(
-        self,
-        mut nanny: Connected<rdask_core::message::FromNanny, ToNanny>,
-    ) {
+    async fn serve(self, mut nanny: Connected<rdask_core::message::FromNanny, ToNanny>) {
         let mut processes = JoinSet::new();
         loop {
             tokio::select! {
@@ -211,8 +205,7 @@ impl Host {
             let client = NestedClient::new(move || {
                 connect_local(&nested_door, nested_values.clone(), None, Some(process))
             });
-            let home =
-                Home { worker: "local".to_owned(), node: slurm::node_name(), client };
+            let home = Home { worker: "local".to_owned(), node: slurm::node_name(), client };
             let data = DataPlane::Local;
             let setup =
                 ProcessSetup { process, slots: 0, home, to_scheduler, from_scheduler, data };

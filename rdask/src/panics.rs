@@ -42,9 +42,7 @@ impl Watch {
     pub(crate) fn new() -> Self {
         install_hook();
         SEEN.with_borrow_mut(Option::take);
-        Self {
-            outer: WATCHED.replace(Some(BACKTRACES_PER_CHUNK_MAX)),
-        }
+        Self { outer: WATCHED.replace(Some(BACKTRACES_PER_CHUNK_MAX)) }
     }
 
     /// Describes the panic that was caught.
@@ -52,24 +50,13 @@ impl Watch {
         let message = message_of(&*panic);
         drop_quietly(panic);
         // A panic that the task itself caught may have been seen before one that no hook saw.
-        let seen = SEEN
-            .with_borrow_mut(Option::take)
-            .filter(|seen| seen.message == message);
+        let seen = SEEN.with_borrow_mut(Option::take).filter(|seen| seen.message == message);
         let (location, backtrace) = match seen {
-            Some(Seen {
-                location,
-                backtrace,
-                ..
-            }) => (location, backtrace),
+            Some(Seen { location, backtrace, .. }) => (location, backtrace),
             None => (None, None),
         };
         let backtrace = backtrace.map(|backtrace| trim(&backtrace.to_string()));
-        Failure {
-            kind: FailureKind::Panicked,
-            message,
-            location,
-            backtrace,
-        }
+        Failure { kind: FailureKind::Panicked, message, location, backtrace }
     }
 }
 
@@ -134,19 +121,10 @@ fn drop_quietly(panic: Box<dyn Any + Send>) {
 fn trim(backtrace: &str) -> String {
     let frames = frames(backtrace);
     let is_one_of = |names: &[&str], frame: &str| names.iter().any(|name| frame.contains(name));
-    let raised = frames
-        .iter()
-        .position(|frame| is_one_of(&RAISING, frame))
-        .unwrap_or(0);
+    let raised = frames.iter().position(|frame| is_one_of(&RAISING, frame)).unwrap_or(0);
     let frames = frames.get(raised..).unwrap_or_default();
-    let start = frames
-        .iter()
-        .take_while(|frame| is_one_of(&RAISING, frame))
-        .count();
-    let end = frames
-        .iter()
-        .position(|frame| is_one_of(&RUNNING, frame))
-        .unwrap_or(frames.len());
+    let start = frames.iter().take_while(|frame| is_one_of(&RAISING, frame)).count();
+    let end = frames.iter().position(|frame| is_one_of(&RUNNING, frame)).unwrap_or(frames.len());
     match frames.get(start..end) {
         Some(kept) if !kept.is_empty() => kept.concat(),
         _ => backtrace.to_owned(),
@@ -163,11 +141,8 @@ const RAISING: [&str; 5] = [
 ];
 
 /// In the names of the frames that run a task.
-const RUNNING: [&str; 3] = [
-    "rdask::task::param::",
-    "rdask::task::submission::",
-    "rdask::function::",
-];
+const RUNNING: [&str; 3] =
+    ["rdask::task::param::", "rdask::task::submission::", "rdask::function::"];
 
 /// Cuts a printed backtrace into frames: `  12: name`, perhaps followed by `at file:line` on a line
 /// of its own.
@@ -182,11 +157,7 @@ fn frames(backtrace: &str) -> Vec<&str> {
         position += line.len();
     }
     let ends = starts.iter().skip(1).copied().chain([backtrace.len()]);
-    starts
-        .iter()
-        .zip(ends)
-        .map(|(&start, end)| &backtrace[start..end])
-        .collect()
+    starts.iter().zip(ends).map(|(&start, end)| &backtrace[start..end]).collect()
 }
 
 #[cfg(test)]

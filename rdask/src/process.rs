@@ -179,10 +179,7 @@ impl ProcessRuntime {
             to_scheduler: setup.to_scheduler,
             from_scheduler: setup.from_scheduler,
             data: setup.data,
-            values: Values {
-                store: Arc::default(),
-                events: sender,
-            },
+            values: Values { store: Arc::default(), events: sender },
             events,
             threads: SlotThreads::default(),
             chunks: BTreeMap::new(),
@@ -307,11 +304,7 @@ impl ProcessRuntime {
                         control.let_go();
                     }
                 }
-                Action::Fetch {
-                    value,
-                    holder,
-                    contact,
-                } => self.fetch(value, holder, contact),
+                Action::Fetch { value, holder, contact } => self.fetch(value, holder, contact),
                 Action::DropValues(array, range) => {
                     self.drop_later(self.values.store.remove(array, range));
                 }

@@ -11,10 +11,8 @@ impl Process {
         let Some(owed) = self.owed.get(&array) else {
             return;
         };
-        let parts: Vec<(Range, AssignmentId)> = owed
-            .within(range)
-            .map(|(part, assignment)| (part, *assignment))
-            .collect();
+        let parts: Vec<(Range, AssignmentId)> =
+            owed.within(range).map(|(part, assignment)| (part, *assignment)).collect();
         for (part, assignment) in parts {
             self.cancel_unstarted(assignment, part);
         }
@@ -41,13 +39,7 @@ impl Process {
         let (array, movable) = (work.assign.array, !work.uses_local);
         for range in self.forget_unstarted(assignment, range) {
             self.outbox.push(
-                Finished {
-                    assignment,
-                    array,
-                    range,
-                    busy_ns: 0,
-                    end: End::Cancelled,
-                },
+                Finished { assignment, array, range, busy_ns: 0, end: End::Cancelled },
                 movable,
             );
         }
@@ -73,19 +65,14 @@ impl Process {
         for range in &ranges {
             self.forget_unstarted(assignment, *range);
         }
-        self.actions.push_back(Action::Send(FromProcess::GaveUp {
-            steal,
-            assignment,
-            ranges,
-        }));
+        self.actions.push_back(Action::Send(FromProcess::GaveUp { steal, assignment, ranges }));
     }
 
     /// Nobody elsewhere wants these values. What tasks here still take stays until they end.
     pub(super) fn drop_values(&mut self, array: ArrayId, range: Range) {
         let owed = self.owed.get(&array);
-        let coming: Vec<Range> = owed.map_or_else(Vec::new, |owed| {
-            owed.within(range).map(|(part, _)| part).collect()
-        });
+        let coming: Vec<Range> =
+            owed.map_or_else(Vec::new, |owed| owed.within(range).map(|(part, _)| part).collect());
         for part in coming {
             self.kept.mark_dropped(array, part);
         }

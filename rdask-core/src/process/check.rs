@@ -36,16 +36,8 @@ impl Process {
         let parked = self.slots.parked.keys();
         assert!(parked.clone().all(|id| self.chunks.contains_key(id)));
         let resuming = self.slots.resuming.iter();
-        assert!(
-            resuming
-                .clone()
-                .all(|id| self.slots.parked.contains_key(id))
-        );
-        assert!(
-            self.alarms
-                .iter()
-                .all(|(_, id)| self.chunks.contains_key(id))
-        );
+        assert!(resuming.clone().all(|id| self.slots.parked.contains_key(id)));
+        assert!(self.alarms.iter().all(|(_, id)| self.chunks.contains_key(id)));
         assert!(self.inputs.fetching.len() <= FETCHES_MAX);
     }
 
@@ -53,46 +45,28 @@ impl Process {
         let mut ready = 0;
         for (id, work) in &self.works {
             assert_eq!(*id, work.assign.assignment);
-            assert!(
-                work.running > 0 || !work.unstarted.is_empty(),
-                "a work that is over"
-            );
+            assert!(work.running > 0 || !work.unstarted.is_empty(), "a work that is over");
             let startable = work.startable();
             ready += startable;
             assert_eq!(startable > 0, self.queue.contains(&work.key), "{work:?}");
             let mut accounted = work.ready.clone();
             for index in work.missing.keys() {
-                assert!(
-                    !accounted.contains(*index),
-                    "task {index} is ready and misses inputs"
-                );
+                assert!(!accounted.contains(*index), "task {index} is ready and misses inputs");
                 accounted.insert(Range::one(*index));
             }
             assert_eq!(accounted, work.unstarted, "{work:?}");
             let chunks = self.chunks.values().filter(|chunk| chunk.assignment == *id);
             let mut in_chunks = RangeSet::new();
             for chunk in chunks {
-                assert_eq!(
-                    in_chunks.count_within(chunk.range),
-                    0,
-                    "a task in two chunks"
-                );
+                assert_eq!(in_chunks.count_within(chunk.range), 0, "a task in two chunks");
                 in_chunks.insert(chunk.range);
             }
             assert_eq!(in_chunks.len(), u64::from(work.running));
-            assert!(
-                work.unstarted
-                    .iter()
-                    .all(|range| in_chunks.count_within(range) == 0)
-            );
+            assert!(work.unstarted.iter().all(|range| in_chunks.count_within(range) == 0));
             assert!(work.cancelled.iter().all(|range| in_chunks.covers(range)));
         }
         assert_eq!(ready, self.ready_count);
-        assert!(
-            self.queue
-                .iter()
-                .all(|(.., id)| self.works.contains_key(id))
-        );
+        assert!(self.queue.iter().all(|(.., id)| self.works.contains_key(id)));
     }
 
     fn check_inputs(&self) {
@@ -121,16 +95,8 @@ impl Process {
         let counted: BTreeMap<_, _> = counted.map(|(id, input)| (*id, input.users)).collect();
         assert_eq!(counted, users, "who uses which input");
         for (value, input) in &self.inputs.all {
-            assert_eq!(
-                input.waiters.is_empty(),
-                !input.state.is_missing(),
-                "{value:?} {input:?}"
-            );
-            let queued = self
-                .inputs
-                .queue
-                .iter()
-                .filter(|(_, queued)| queued == value);
+            assert_eq!(input.waiters.is_empty(), !input.state.is_missing(), "{value:?} {input:?}");
+            let queued = self.inputs.queue.iter().filter(|(_, queued)| queued == value);
             let queued = queued.count();
             match &input.state {
                 State::Elsewhere(_, key) => {
@@ -160,9 +126,7 @@ impl Process {
         let timed_out = self.chunks.values().filter(|chunk| chunk.timed_out);
         let timed_out: u64 = timed_out.map(|chunk| u64::from(chunk.range.len())).sum();
         let works = self.works.values();
-        let here: u64 = works
-            .map(|work| work.unstarted.len() + u64::from(work.running))
-            .sum();
+        let here: u64 = works.map(|work| work.unstarted.len() + u64::from(work.running)).sum();
         // A task of two assignments, one of them void and still running, is owed once.
         assert!(owed + timed_out <= here);
         for (assignment, range) in self.outbox.ranges() {

@@ -168,12 +168,7 @@ impl Process {
             },
         );
         let small = self.small_inputs(&assign, range);
-        self.actions.push_back(Action::StartChunk(StartChunk {
-            chunk,
-            assign,
-            range,
-            small,
-        }));
+        self.actions.push_back(Action::StartChunk(StartChunk { chunk, assign, range, small }));
     }
 
     /// Those inputs of a chunk that only this state machine has.
@@ -208,11 +203,7 @@ impl Process {
         self.paces.measured(chunk.function, count, end.busy);
         let busy_ns = u64::try_from(end.busy.as_nanos()).unwrap_or(u64::MAX);
         for (range, how) in end.ended {
-            assert!(
-                rest.covers(range),
-                "tasks {range:?} ended in a chunk of {:?}",
-                chunk.range
-            );
+            assert!(rest.covers(range), "tasks {range:?} ended in a chunk of {:?}", chunk.range);
             rest.remove(range);
             let share = u128::from(busy_ns) * u128::from(range.len()) / u128::from(count.max(1));
             self.tasks_ended(&chunk, range, share as u64, how);
@@ -254,11 +245,7 @@ impl Process {
             }
             End::Stored(sizes) => {
                 let parts = usize::from(assign.parts);
-                assert_eq!(
-                    sizes.len(),
-                    range.len() as usize * parts,
-                    "one size per part"
-                );
+                assert_eq!(sizes.len(), range.len() as usize * parts, "one size per part");
                 self.kept.stored(array, range);
                 self.values_came(array, range);
             }
@@ -266,16 +253,8 @@ impl Process {
         }
         let unwanted = self.kept.marked_dropped(array, range);
         self.tasks_left(&assign, range);
-        self.outbox.push(
-            Finished {
-                assignment: chunk.assignment,
-                array,
-                range,
-                busy_ns,
-                end,
-            },
-            movable,
-        );
+        self.outbox
+            .push(Finished { assignment: chunk.assignment, array, range, busy_ns, end }, movable);
         for range in unwanted {
             self.drop_values(array, range);
         }
@@ -370,9 +349,8 @@ impl Process {
         }
         if self.slots.revoked && self.slots.used <= self.slots.granted {
             self.slots.revoked = false;
-            self.actions.push_back(Action::Send(FromProcess::SlotsFree {
-                slots: self.slots.granted,
-            }));
+            self.actions
+                .push_back(Action::Send(FromProcess::SlotsFree { slots: self.slots.granted }));
         }
     }
 }
@@ -380,10 +358,7 @@ impl Process {
 fn timed_out(work: &Work, index: u32) -> Failure {
     let assign = &work.assign;
     let limit = assign.timeout.unwrap_or_default();
-    let task = TaskId {
-        array: assign.array,
-        index,
-    };
+    let task = TaskId { array: assign.array, index };
     Failure {
         function: assign.name.clone().unwrap_or_default(),
         run: run_number(assign, index),

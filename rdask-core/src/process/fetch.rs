@@ -106,12 +106,7 @@ impl Process {
             self.inputs.queue.insert((key, value));
         }
         let waiters = if missing { vec![waiter] } else { Vec::new() };
-        let input = Input {
-            users: 1,
-            state,
-            waiters,
-            dropped: false,
-        };
+        let input = Input { users: 1, state, waiters, dropped: false };
         self.inputs.all.insert(value, input);
         missing
     }
@@ -186,11 +181,7 @@ impl Process {
             last = holder;
             if let Some(contact) = self.contacts.get(&holder) {
                 self.inputs.fetching.insert(value, holder);
-                self.actions.push_back(Action::Fetch {
-                    value,
-                    holder,
-                    contact: contact.clone(),
-                });
+                self.actions.push_back(Action::Fetch { value, holder, contact: contact.clone() });
                 return;
             }
         }
@@ -228,11 +219,8 @@ impl Process {
             State::Elsewhere(others, _) if others.is_empty() => self.lose_input(value, holder),
             State::Elsewhere(..) => {
                 // The scheduler should send nobody else there.
-                let message = FromProcess::Missed {
-                    task: value.task,
-                    holder,
-                    given_back: Vec::new(),
-                };
+                let message =
+                    FromProcess::Missed { task: value.task, holder, given_back: Vec::new() };
                 self.actions.push_back(Action::Send(message));
                 self.fetch_from_next(value);
             }

@@ -54,11 +54,7 @@ impl Kept {
     pub(super) fn small(&mut self, array: ArrayId, range: Range, blob: Blob) {
         let number = self.small_count;
         self.small_count += 1;
-        let small = Small {
-            range,
-            blob,
-            number,
-        };
+        let small = Small { range, blob, number };
         self.small.insert((array, range.start), small);
         self.small_unsent.push((array, range.start, number));
     }
@@ -147,10 +143,7 @@ impl Kept {
 
 /// The first value of the task `index` of `array`.
 pub(super) fn first_of(array: ArrayId, index: u32) -> ValueId {
-    ValueId {
-        task: TaskId { array, index },
-        part: 0,
-    }
+    ValueId { task: TaskId { array, index }, part: 0 }
 }
 
 #[cfg(test)]
@@ -158,16 +151,10 @@ mod tests {
     use super::*;
     use crate::id::ClientId;
 
-    const ARRAY: ArrayId = ArrayId {
-        client: ClientId(1),
-        number: 2,
-    };
+    const ARRAY: ArrayId = ArrayId { client: ClientId(1), number: 2 };
 
     fn task(index: u32) -> TaskId {
-        TaskId {
-            array: ARRAY,
-            index,
-        }
+        TaskId { array: ARRAY, index }
     }
 
     #[test]
@@ -190,10 +177,7 @@ mod tests {
     fn a_dropped_range_is_forgotten_with_its_replicas() {
         let mut kept = Kept::default();
         kept.stored(ARRAY, Range::new(0, 4));
-        let replica = ValueId {
-            task: task(9),
-            part: 3,
-        };
+        let replica = ValueId { task: task(9), part: 3 };
         kept.replicated(replica);
         assert!(kept.has(replica) && kept.has(first_of(ARRAY, 2)));
         assert!(kept.forget(ARRAY, Range::new(2, 10)));

@@ -42,10 +42,7 @@ impl Paces {
         }
         let busy_ns = u64::try_from(busy.as_nanos()).unwrap_or(u64::MAX);
         let each_ns = (busy_ns / u64::from(count)).max(1);
-        let pace = self.0.entry(function).or_insert(Pace {
-            mean_ns: each_ns,
-            len_max: 1,
-        });
+        let pace = self.0.entry(function).or_insert(Pace { mean_ns: each_ns, len_max: 1 });
         let old_ns = pace.mean_ns / MEAN_WEIGHT * (MEAN_WEIGHT - 1);
         pace.mean_ns = old_ns.saturating_add(each_ns / MEAN_WEIGHT).max(1);
         let fitting = CHUNK_DURATION.as_nanos() as u64 / pace.mean_ns;

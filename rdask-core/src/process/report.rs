@@ -67,9 +67,7 @@ impl Outbox {
 
     /// When to send at the latest, if there is anything to send.
     pub(super) fn due(&self) -> Option<Time> {
-        let due = self
-            .last_flush
-            .map_or(Time(0), |last| last + REPORT_INTERVAL);
+        let due = self.last_flush.map_or(Time(0), |last| last + REPORT_INTERVAL);
         (!self.is_empty()).then_some(due)
     }
 
@@ -92,9 +90,7 @@ impl Outbox {
         if !self.holds.is_empty() {
             let values = std::mem::take(&mut self.holds);
             for values in values.chunks(CHUNK_BYTES_MAX / size_of::<TaskId>()) {
-                send(FromProcess::Holds {
-                    values: values.to_vec(),
-                });
+                send(FromProcess::Holds { values: values.to_vec() });
             }
         }
         let mut report = Vec::new();
@@ -118,10 +114,7 @@ impl Outbox {
         }
         if !report.is_empty() {
             number += 1;
-            send(FromProcess::Report {
-                number,
-                finished: report,
-            });
+            send(FromProcess::Report { number, finished: report });
         }
         self.last_report = number;
     }
@@ -277,10 +270,7 @@ mod tests {
     fn finished(assignment: u64, range: Range, end: End) -> Finished {
         Finished {
             assignment: AssignmentId(assignment),
-            array: ArrayId {
-                client: ClientId(1),
-                number: 0,
-            },
+            array: ArrayId { client: ClientId(1), number: 0 },
             range,
             busy_ns: 10,
             end,
@@ -289,9 +279,7 @@ mod tests {
 
     fn inline(range: Range, len: usize) -> End {
         let mut builder = BlobBuilder::new();
-        range
-            .iter()
-            .for_each(|index| builder.push(&vec![index as u8; len]));
+        range.iter().for_each(|index| builder.push(&vec![index as u8; len]));
         End::Inline(builder.build())
     }
 
@@ -330,9 +318,7 @@ mod tests {
             outbox.push(finished(assignment, range, inline(range, 1)), movable);
         }
         let sent = flush(&mut outbox);
-        let FromProcess::Report { finished, .. } = &sent[0] else {
-            panic!("{sent:?}")
-        };
+        let FromProcess::Report { finished, .. } = &sent[0] else { panic!("{sent:?}") };
         let order: Vec<u64> = finished.iter().map(|entry| entry.assignment.0).collect();
         assert_eq!(order, [1, 2, 1]);
     }
@@ -346,9 +332,7 @@ mod tests {
         let sent = flush(&mut outbox);
         let (mut next, mut expected_number) = (range.start, 1);
         for message in &sent {
-            let FromProcess::Report { number, finished } = message else {
-                panic!("{message:?}")
-            };
+            let FromProcess::Report { number, finished } = message else { panic!("{message:?}") };
             assert_eq!(*number, expected_number);
             expected_number += 1;
             let mut bytes = 0;
@@ -356,9 +340,7 @@ mod tests {
                 assert_eq!(entry.range.start, next);
                 next = entry.range.end;
                 bytes += cost(&entry.end);
-                let End::Inline(blob) = &entry.end else {
-                    panic!("{entry:?}")
-                };
+                let End::Inline(blob) = &entry.end else { panic!("{entry:?}") };
                 assert_eq!(blob.get(0), vec![entry.range.start as u8; 1000]);
             }
             assert!(bytes <= CHUNK_BYTES_MAX);

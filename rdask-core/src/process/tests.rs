@@ -13,17 +13,11 @@ const OTHER: ProcessId = ProcessId(8);
 const THIRD: ProcessId = ProcessId(9);
 
 fn array(number: u32) -> ArrayId {
-    ArrayId {
-        client: ClientId(1),
-        number,
-    }
+    ArrayId { client: ClientId(1), number }
 }
 
 fn task(number: u32, index: u32) -> TaskId {
-    TaskId {
-        array: array(number),
-        index,
-    }
+    TaskId { array: array(number), index }
 }
 
 fn value(number: u32, index: u32) -> ValueId {
@@ -31,18 +25,11 @@ fn value(number: u32, index: u32) -> ValueId {
 }
 
 fn source(number: u32, index: u32, place: Place) -> Source {
-    Source {
-        task: task(number, index),
-        part: 0,
-        place,
-    }
+    Source { task: task(number, index), part: 0, place }
 }
 
 fn contact() -> Contact {
-    Contact {
-        quic: Vec::new(),
-        tls: Vec::new(),
-    }
+    Contact { quic: Vec::new(), tls: Vec::new() }
 }
 
 /// Assignment `id` of `range` of array `number`, with nothing special.
@@ -68,9 +55,7 @@ fn assign(id: u64, number: u32, range: Range, params: Vec<Feed>) -> Assign {
 
 fn inline_end(range: Range) -> End {
     let mut builder = BlobBuilder::new();
-    range
-        .iter()
-        .for_each(|index| builder.push(&index.to_le_bytes()));
+    range.iter().for_each(|index| builder.push(&index.to_le_bytes()));
     End::Inline(builder.build())
 }
 
@@ -105,10 +90,7 @@ struct Script {
 
 impl Script {
     fn new(slots: u32) -> Self {
-        Self {
-            process: Process::new(ME, slots),
-            now: Time(1_000_000_000),
-        }
+        Self { process: Process::new(ME, slots), now: Time(1_000_000_000) }
     }
 
     fn pass(&mut self, millis: u64) {
@@ -125,8 +107,7 @@ impl Script {
     }
 
     fn end(&mut self, chunk: u64, end: ChunkEnd) -> Vec<String> {
-        self.process
-            .handle_chunk_ended(self.now, ChunkId(chunk), end);
+        self.process.handle_chunk_ended(self.now, ChunkId(chunk), end);
         self.log()
     }
 
@@ -175,18 +156,12 @@ fn short_message(message: &FromProcess) -> String {
         }
         FromProcess::SlotsFree { slots } => format!("slots free {slots}"),
         FromProcess::Parked { runs, slots } => format!("parked {runs} {slots}"),
-        FromProcess::GaveUp {
-            assignment, ranges, ..
-        } => format!("gave up a{} {ranges:?}", assignment.0),
+        FromProcess::GaveUp { assignment, ranges, .. } => {
+            format!("gave up a{} {ranges:?}", assignment.0)
+        }
         FromProcess::Holds { values } => format!("holds {values:?}"),
-        FromProcess::Missed {
-            task,
-            holder,
-            given_back,
-        } => {
-            let given = given_back
-                .iter()
-                .map(|(id, range)| format!(" a{} {range:?}", id.0));
+        FromProcess::Missed { task, holder, given_back } => {
+            let given = given_back.iter().map(|(id, range)| format!(" a{} {range:?}", id.0));
             format!("missed {task} {holder}{}", given.collect::<String>())
         }
     }
@@ -201,14 +176,8 @@ fn slots_are_filled_and_an_idle_slot_reports_at_once() {
         script.end(0, ended(Range::one(0))),
         ["start 2 a1 2..3", "report 1: a1 0..1 inline"]
     );
-    assert_eq!(
-        script.end(1, ended(Range::one(1))),
-        ["report 2: a1 1..2 inline"]
-    );
-    assert_eq!(
-        script.end(2, ended(Range::one(2))),
-        ["report 3: a1 2..3 inline"]
-    );
+    assert_eq!(script.end(1, ended(Range::one(1))), ["report 2: a1 1..2 inline"]);
+    assert_eq!(script.end(2, ended(Range::one(2))), ["report 3: a1 2..3 inline"]);
     assert!(script.process.is_idle());
     assert_eq!(script.process.poll_timeout(), None);
 }
@@ -216,10 +185,8 @@ fn slots_are_filled_and_an_idle_slot_reports_at_once() {
 #[test]
 fn a_busy_process_reports_once_a_millisecond_and_merges() {
     let mut script = Script::new(1);
-    let short = |range: Range| ChunkEnd {
-        busy: Duration::from_micros(100) * range.len(),
-        ..ended(range)
-    };
+    let short =
+        |range: Range| ChunkEnd { busy: Duration::from_micros(100) * range.len(), ..ended(range) };
     script.assign(assign(1, 1, Range::new(0, 100), vec![]));
     assert_eq!(
         script.end(0, short(Range::one(0))),
@@ -227,10 +194,7 @@ fn a_busy_process_reports_once_a_millisecond_and_merges() {
     );
     assert_eq!(script.end(1, short(Range::new(1, 3))), ["start 2 a1 3..7"]);
     assert_eq!(script.end(2, short(Range::new(3, 7))), ["start 3 a1 7..15"]);
-    assert_eq!(
-        script.process.poll_timeout(),
-        Some(script.now + Duration::from_millis(1))
-    );
+    assert_eq!(script.process.poll_timeout(), Some(script.now + Duration::from_millis(1)));
     script.pass(1);
     script.process.handle_timeout(script.now);
     assert_eq!(script.log(), ["report 2: a1 1..7 inline"]);
@@ -240,18 +204,13 @@ fn a_busy_process_reports_once_a_millisecond_and_merges() {
 fn a_chunk_that_lasts_long_gives_its_rest_back() {
     let mut script = Script::new(2);
     script.assign(assign(1, 1, Range::new(0, 40), vec![]));
-    let short = |range: Range| ChunkEnd {
-        busy: Duration::from_micros(1),
-        ..ended(range)
-    };
+    let short = |range: Range| ChunkEnd { busy: Duration::from_micros(1), ..ended(range) };
     script.end(0, short(Range::one(0)));
     script.end(1, short(Range::one(1)));
     script.pass(5);
     script.process.handle_timeout(script.now);
     assert_eq!(script.log()[0], "take back 2");
-    script
-        .process
-        .handle_taken_back(script.now, ChunkId(2), Range::one(3));
+    script.process.handle_taken_back(script.now, ChunkId(2), Range::one(3));
     assert_eq!(script.log(), Vec::<String>::new());
     let log = script.end(2, short(Range::one(2)));
     assert_eq!(log[0], "start 4 a1 3..4");
@@ -269,44 +228,27 @@ fn deeper_goes_first_then_priority_then_arrival() {
         assert_eq!(script.assign(assign), Vec::<String>::new());
     }
     let log = script.tell(ToProcess::SetSlots { slots: 4 });
-    let order = [
-        "start 0 a3 0..1",
-        "start 1 a2 0..1",
-        "start 2 a1 0..1",
-        "start 3 a4 0..1",
-    ];
+    let order = ["start 0 a3 0..1", "start 1 a2 0..1", "start 2 a1 0..1", "start 3 a4 0..1"];
     assert_eq!(log, order);
 }
 
 #[test]
 fn a_missing_input_is_fetched_once_and_announced() {
     let mut script = Script::new(2);
-    let peer = ToProcess::Peer {
-        process: OTHER,
-        contact: contact(),
-    };
+    let peer = ToProcess::Peer { process: OTHER, contact: contact() };
     script.tell(peer);
     let held = || source(5, 3, Place::Held(vec![OTHER]));
     let mut log = script.assign(assign(1, 1, Range::new(0, 2), vec![Feed::One(held())]));
     log.extend(script.assign(assign(2, 2, Range::one(0), vec![Feed::Each(vec![held()])])));
     assert_eq!(log, ["fetch c1.5.3 from p8"]);
     script.process.handle_fetched(script.now, value(5, 3));
-    assert_eq!(
-        script.log(),
-        ["start 0 a1 0..1", "start 1 a1 1..2", "holds [c1.5.3]"]
-    );
+    assert_eq!(script.log(), ["start 0 a1 0..1", "start 1 a1 1..2", "holds [c1.5.3]"]);
     // Dropped while in use, it stays until the last user has ended.
     let ranges = vec![(array(5), Range::new(0, 9))];
-    assert_eq!(
-        script.tell(ToProcess::Drop { ranges }),
-        Vec::<String>::new()
-    );
+    assert_eq!(script.tell(ToProcess::Drop { ranges }), Vec::<String>::new());
     script.end(0, ended(Range::one(0)));
     script.end(1, ended(Range::one(1)));
-    assert_eq!(
-        script.end(2, ended(Range::one(0))),
-        ["drop c1.5 3..4", "report 2: a2 0..1 inline"]
-    );
+    assert_eq!(script.end(2, ended(Range::one(0))), ["drop c1.5 3..4", "report 2: a2 0..1 inline"]);
 }
 
 #[test]
@@ -317,17 +259,10 @@ fn another_holder_is_tried_and_then_the_tasks_are_given_back() {
         script.tell(ToProcess::Peer { process, contact });
     }
     let feed = Feed::One(source(5, 0, Place::Held(vec![OTHER, THIRD])));
-    assert_eq!(
-        script.assign(assign(1, 1, Range::new(0, 4), vec![feed])),
-        ["fetch c1.5.0 from p8"]
-    );
-    script
-        .process
-        .handle_fetch_failed(script.now, value(5, 0), OTHER);
+    assert_eq!(script.assign(assign(1, 1, Range::new(0, 4), vec![feed])), ["fetch c1.5.0 from p8"]);
+    script.process.handle_fetch_failed(script.now, value(5, 0), OTHER);
     assert_eq!(script.log(), ["missed c1.5.0 p8", "fetch c1.5.0 from p9"]);
-    script
-        .process
-        .handle_fetch_failed(script.now, value(5, 0), THIRD);
+    script.process.handle_fetch_failed(script.now, value(5, 0), THIRD);
     assert_eq!(script.log(), ["missed c1.5.0 p9 a1 0..4"]);
     assert!(script.process.is_idle());
 }
@@ -340,10 +275,7 @@ fn a_chain_on_one_process_needs_no_scheduler() {
     let last = vec![Feed::Each(vec![source(2, 0, Place::Here)])];
     script.assign(assign(2, 2, Range::one(0), next));
     script.assign(assign(3, 3, Range::one(0), last));
-    assert_eq!(
-        script.end(0, ended(Range::one(0)))[0],
-        "start 1 a2 0..1 small"
-    );
+    assert_eq!(script.end(0, ended(Range::one(0)))[0], "start 1 a2 0..1 small");
     assert_eq!(script.end(1, stored(Range::one(0)))[0], "start 2 a3 0..1");
     script.pass(2);
     assert_eq!(script.end(2, ended(Range::one(0))).len(), 1);
@@ -359,11 +291,7 @@ fn a_failed_link_of_a_chain_gives_the_rest_back_after_its_report() {
     script.assign(assign(3, 3, Range::one(0), last));
     assert_eq!(
         script.end(0, failed(0)),
-        [
-            "report 1: a1 0..1 failed",
-            "missed c1.1.0 p7 a2 0..1",
-            "missed c1.2.0 p7 a3 0..1"
-        ]
+        ["report 1: a1 0..1 failed", "missed c1.1.0 p7 a2 0..1", "missed c1.2.0 p7 a3 0..1"]
     );
     assert!(script.process.is_idle());
 }
@@ -377,33 +305,20 @@ fn small_results_serve_until_their_report_is_seen() {
     script.assign(assign(2, 2, Range::one(0), mine(0)));
     script.assign(assign(3, 3, Range::one(0), mine(0)));
     script.tell(ToProcess::Seen { report: 1 });
-    assert_eq!(
-        script.end(1, ended(Range::one(0)))[0],
-        "start 2 a3 0..1 small"
-    );
+    assert_eq!(script.end(1, ended(Range::one(0)))[0], "start 2 a3 0..1 small");
     script.end(2, ended(Range::one(0)));
-    assert_eq!(
-        script.assign(assign(4, 4, Range::one(0), mine(0))),
-        ["missed c1.1.0 p7 a4 0..1"]
-    );
+    assert_eq!(script.assign(assign(4, 4, Range::one(0), mine(0))), ["missed c1.1.0 p7 a4 0..1"]);
 }
 
 #[test]
 fn a_thief_gets_the_far_end_and_the_rest_runs() {
     let mut script = Script::new(1);
     script.assign(assign(1, 1, Range::new(0, 10), vec![]));
-    let steal = |count| ToProcess::Steal {
-        steal: StealId(1),
-        assignment: AssignmentId(1),
-        count,
-    };
+    let steal = |count| ToProcess::Steal { steal: StealId(1), assignment: AssignmentId(1), count };
     assert_eq!(script.tell(steal(4)), ["gave up a1 [6..10]"]);
     assert_eq!(script.tell(steal(100)), ["gave up a1 [1..6]"]);
     assert_eq!(script.tell(steal(1)), ["gave up a1 []"]);
-    assert_eq!(
-        script.end(0, ended(Range::one(0))),
-        ["report 1: a1 0..1 inline"]
-    );
+    assert_eq!(script.end(0, ended(Range::one(0))), ["report 1: a1 0..1 inline"]);
     assert_eq!(script.tell(steal(1)), ["gave up a1 []"]);
     assert_eq!(script.process.stale_count(), 1);
 }
@@ -412,14 +327,8 @@ fn a_thief_gets_the_far_end_and_the_rest_runs() {
 fn cancelled_tasks_are_reported_and_running_ones_are_told() {
     let mut script = Script::new(1);
     script.assign(assign(1, 1, Range::new(0, 10), vec![]));
-    let cancel = ToProcess::Cancel {
-        array: array(1),
-        range: Range::new(0, 5),
-    };
-    assert_eq!(
-        script.tell(cancel),
-        ["cancel 0 0..1", "report 1: a1 1..5 cancelled"]
-    );
+    let cancel = ToProcess::Cancel { array: array(1), range: Range::new(0, 5) };
+    assert_eq!(script.tell(cancel), ["cancel 0 0..1", "report 1: a1 1..5 cancelled"]);
     script.pass(1);
     assert_eq!(
         script.end(0, ended(Range::one(0))),
@@ -431,18 +340,9 @@ fn cancelled_tasks_are_reported_and_running_ones_are_told() {
 fn revoked_slots_are_free_when_their_runs_have_ended() {
     let mut script = Script::new(2);
     script.assign(assign(1, 1, Range::new(0, 5), vec![]));
-    assert_eq!(
-        script.tell(ToProcess::SetSlots { slots: 1 }),
-        Vec::<String>::new()
-    );
-    assert_eq!(
-        script.end(1, ended(Range::one(1))),
-        ["slots free 1", "report 1: a1 1..2 inline"]
-    );
-    assert_eq!(
-        script.tell(ToProcess::SetSlots { slots: 2 }),
-        ["start 2 a1 2..3"]
-    );
+    assert_eq!(script.tell(ToProcess::SetSlots { slots: 1 }), Vec::<String>::new());
+    assert_eq!(script.end(1, ended(Range::one(1))), ["slots free 1", "report 1: a1 1..2 inline"]);
+    assert_eq!(script.tell(ToProcess::SetSlots { slots: 2 }), ["start 2 a1 2..3"]);
 }
 
 #[test]
@@ -468,27 +368,17 @@ fn past_the_limit_of_parked_runs_only_descendants_start() {
         script.log();
     }
     assert_eq!(script.process.chunks.len(), PARKED_MAX);
-    let nested = Assign {
-        depth: 1,
-        nested_here: true,
-        ..assign(2, 2, Range::one(0), vec![])
-    };
+    let nested = Assign { depth: 1, nested_here: true, ..assign(2, 2, Range::one(0), vec![]) };
     assert_eq!(script.assign(nested), ["start 256 a2 0..1"]);
 }
 
 #[test]
 fn a_wide_task_is_not_overtaken_for_ever() {
     let mut script = Script::new(2);
-    let wide = Assign {
-        threads: 2,
-        ..assign(2, 2, Range::one(0), vec![])
-    };
+    let wide = Assign { threads: 2, ..assign(2, 2, Range::one(0), vec![]) };
     script.assign(assign(1, 1, Range::one(0), vec![]));
     script.assign(wide);
-    assert_eq!(
-        script.assign(assign(3, 3, Range::one(0), vec![])),
-        Vec::<String>::new()
-    );
+    assert_eq!(script.assign(assign(3, 3, Range::one(0), vec![])), Vec::<String>::new());
     assert_eq!(script.end(0, ended(Range::one(0)))[0], "start 1 a2 0..1");
     let log = script.end(1, ended(Range::one(0)));
     assert_eq!(log[0], "start 2 a3 0..1");
@@ -498,20 +388,11 @@ fn a_wide_task_is_not_overtaken_for_ever() {
 fn a_run_beyond_its_timeout_fails_once_and_keeps_its_slot_until_it_ends() {
     let mut script = Script::new(1);
     let timeout = Some(Duration::from_secs(1));
-    script.assign(Assign {
-        timeout,
-        ..assign(1, 1, Range::new(0, 2), vec![])
-    });
+    script.assign(Assign { timeout, ..assign(1, 1, Range::new(0, 2), vec![]) });
     script.pass(1000);
     script.process.handle_timeout(script.now);
-    assert_eq!(
-        script.log(),
-        ["cancel 0 0..1", "report 1: a1 0..1 timed out"]
-    );
-    assert_eq!(
-        script.end(0, stored(Range::one(0))),
-        ["drop c1.1 0..1", "start 1 a1 1..2"]
-    );
+    assert_eq!(script.log(), ["cancel 0 0..1", "report 1: a1 0..1 timed out"]);
+    assert_eq!(script.end(0, stored(Range::one(0))), ["drop c1.1 0..1", "start 1 a1 1..2"]);
 }
 
 #[test]
@@ -529,23 +410,15 @@ fn values_nobody_wants_are_dropped_when_they_come() {
 #[test]
 fn a_put_is_reported_as_a_result() {
     let mut script = Script::new(1);
-    script
-        .process
-        .handle_put(script.now, task(4, 2), AssignmentId(6), 99);
+    script.process.handle_put(script.now, task(4, 2), AssignmentId(6), 99);
     assert_eq!(script.log(), ["report 1: a6 2..3 stored"]);
     let mine = vec![Feed::One(source(4, 2, Place::Held(vec![ME])))];
-    assert_eq!(
-        script.assign(assign(7, 5, Range::one(0), mine)),
-        ["start 0 a7 0..1"]
-    );
+    assert_eq!(script.assign(assign(7, 5, Range::one(0), mine)), ["start 0 a7 0..1"]);
 }
 
 #[test]
 fn nonsense_from_the_scheduler_ends_the_process_with_a_reason() {
     let mut script = Script::new(1);
     let log = script.assign(assign(1, 1, Range::new(3, 3), vec![]));
-    assert_eq!(
-        log,
-        ["exit: the scheduler sent assignment 1 of c1.1, and its range is empty"]
-    );
+    assert_eq!(log, ["exit: the scheduler sent assignment 1 of c1.1, and its range is empty"]);
 }

@@ -36,11 +36,7 @@ pub(super) struct Work {
 impl Work {
     /// How many tasks could start now.
     pub(super) fn startable(&self) -> u64 {
-        if self.common_missing == 0 {
-            self.ready.len()
-        } else {
-            0
-        }
+        if self.common_missing == 0 { self.ready.len() } else { 0 }
     }
 }
 
@@ -122,12 +118,7 @@ impl Process {
         let (id, array, range) = (assign.assignment, assign.array, assign.range);
         self.kept.drop_mark_taken(array, range);
         self.owed.entry(array).or_default().insert(range, id);
-        let key = (
-            Reverse(assign.depth),
-            Reverse(assign.priority),
-            self.arrivals,
-            id,
-        );
+        let key = (Reverse(assign.depth), Reverse(assign.priority), self.arrivals, id);
         self.arrivals += 1;
         let assign = Arc::new(assign);
         let mut work = Work {
@@ -142,10 +133,7 @@ impl Process {
             uses_local: false,
         };
         for source in common_sources(&assign) {
-            let waiter = Waiter {
-                assignment: id,
-                index: None,
-            };
+            let waiter = Waiter { assignment: id, index: None };
             work.common_missing += u32::from(self.use_input(source, waiter, key));
             work.uses_local |= self.is_local(source);
         }
@@ -163,10 +151,7 @@ impl Process {
         let range = assign.range;
         let mut ready_from = range.start;
         for (position, index) in range.iter().enumerate() {
-            let waiter = Waiter {
-                assignment: assign.assignment,
-                index: Some(index),
-            };
+            let waiter = Waiter { assignment: assign.assignment, index: Some(index) };
             let mut missing = 0;
             for source in own_sources(&assign, position) {
                 missing += u32::from(self.use_input(source, waiter, work.key));
@@ -192,10 +177,8 @@ impl Process {
         let Some(owed) = self.owed.get(&assign.array) else {
             return;
         };
-        let older: Vec<(Range, AssignmentId)> = owed
-            .within(assign.range)
-            .map(|(range, of)| (range, *of))
-            .collect();
+        let older: Vec<(Range, AssignmentId)> =
+            owed.within(assign.range).map(|(range, of)| (range, *of)).collect();
         for (range, of) in older {
             self.stale_count += 1;
             self.forget_unstarted(of, range);
@@ -213,11 +196,8 @@ impl Process {
         for part in &gone {
             work.unstarted.remove(*part);
             work.ready.remove(*part);
-            let missing: Vec<u32> = work
-                .missing
-                .range(part.start..part.end)
-                .map(|(index, _)| *index)
-                .collect();
+            let missing: Vec<u32> =
+                work.missing.range(part.start..part.end).map(|(index, _)| *index).collect();
             for index in missing {
                 work.missing.remove(&index);
             }

@@ -14,10 +14,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Runs a test on a current-thread runtime, within the backstop.
 pub(crate) fn run(test: impl Future<Output = ()>) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let ended = runtime.block_on(async { tokio::time::timeout(3 * PATIENCE, test).await });
     ended.expect("the test hangs");
 }
@@ -38,10 +35,7 @@ pub(crate) struct Cluster {
 
 impl Cluster {
     pub(crate) fn new(transport: Transport) -> Self {
-        Self {
-            authority: Authority::new("r1").unwrap(),
-            transport,
-        }
+        Self { authority: Authority::new("r1").unwrap(), transport }
     }
 
     pub(crate) fn name(&self, role: PeerRole, id: u64) -> PeerName {
@@ -62,9 +56,7 @@ impl Cluster {
 
     /// The client's and the scheduler's end of a fresh link.
     pub(crate) async fn linked(&self, client: &Endpoint, scheduler: &Endpoint) -> (Ends, Ends) {
-        let dialled = soon("a dial", client.dial_control(&scheduler.target()))
-            .await
-            .unwrap();
+        let dialled = soon("a dial", client.dial_control(&scheduler.target())).await.unwrap();
         let mut near = Ends::of(dialled);
         near.send(b"hello").await;
         let mut far = Ends::of(accept_control(scheduler).await);
@@ -74,9 +66,7 @@ impl Cluster {
 }
 
 pub(crate) async fn endpoint(identity: Identity, transport: Transport) -> Endpoint {
-    let config = EndpointConfig::new(identity)
-        .on_loopback()
-        .with_transport(transport);
+    let config = EndpointConfig::new(identity).on_loopback().with_transport(transport);
     Endpoint::bind(config).await.unwrap()
 }
 

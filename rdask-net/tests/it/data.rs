@@ -86,9 +86,7 @@ async fn a_dropped_stream_is_no_clean_end(transport: Transport) {
     let holder = cluster.endpoint(PeerRole::Process, 1).await;
     let fetcher = cluster.endpoint(PeerRole::Process, 2).await;
     for code in [None, Some(17)] {
-        let mut near = soon("a dial", fetcher.open_data(&holder.target()))
-            .await
-            .unwrap();
+        let mut near = soon("a dial", fetcher.open_data(&holder.target())).await.unwrap();
         near.write_all(b"half of it").await.unwrap();
         near.flush().await.unwrap();
         let mut far = accept_data(&holder).await;
@@ -98,15 +96,9 @@ async fn a_dropped_stream_is_no_clean_end(transport: Transport) {
             Some(code) => near.reset(code),
             None => drop(near),
         }
-        let error = soon("an end", far.read_to_end(&mut Vec::new()))
-            .await
-            .unwrap_err();
+        let error = soon("an end", far.read_to_end(&mut Vec::new())).await.unwrap_err();
         if transport == Transport::Quic {
-            assert_eq!(
-                DataStream::reset_code(&error),
-                Some(code.unwrap_or(0)),
-                "{error}"
-            );
+            assert_eq!(DataStream::reset_code(&error), Some(code.unwrap_or(0)), "{error}");
         }
     }
 }
@@ -157,11 +149,7 @@ async fn pings_pass_bulk(transport: Transport) {
     pings.sort();
     let p99 = pings[pings.len() * 99 / 100];
     assert!(pings.len() > 20, "only {} pings passed", pings.len());
-    assert!(
-        p99.as_millis() < 20,
-        "p99 of {} pings was {p99:?}",
-        pings.len()
-    );
+    assert!(p99.as_millis() < 20, "p99 of {} pings was {p99:?}", pings.len());
 }
 
 #[test]

@@ -35,13 +35,9 @@ async fn another_run_never_comes_out_of_accept(transport: Transport) {
     let stranger = other.endpoint(PeerRole::Client, 1).await;
     nobody_comes_out(&scheduler, async {
         // Of the same run id, but of another authority: the stranger refuses us ...
-        let error = soon("a refusal", stranger.dial_control(&scheduler.target()))
-            .await
-            .unwrap_err();
-        assert!(
-            error.to_string().contains("invalid peer certificate"),
-            "{error}"
-        );
+        let error =
+            soon("a refusal", stranger.dial_control(&scheduler.target())).await.unwrap_err();
+        assert!(error.to_string().contains("invalid peer certificate"), "{error}");
     })
     .await;
     // ... and one that trusts our authority is refused by us.
@@ -58,9 +54,7 @@ async fn a_leaked_join_certificate_can_not_listen(transport: Transport) {
     let thief = cluster.endpoint(PeerRole::Join, 0).await;
     let client = cluster.endpoint(PeerRole::Client, 1).await;
     // Even under its own name.
-    let error = soon("a refusal", client.dial_control(&thief.target()))
-        .await
-        .unwrap_err();
+    let error = soon("a refusal", client.dial_control(&thief.target())).await.unwrap_err();
     assert!(error.to_string().contains("certificate"), "{error}");
 }
 
@@ -98,9 +92,7 @@ fn nameless_client(cluster: &Cluster) -> rustls::ClientConfig {
 fn foreign_client(cluster: &Cluster, certificate: &[u8], key: &[u8]) -> rustls::ClientConfig {
     let key = rustls::pki_types::PrivatePkcs8KeyDer::from(key.to_vec());
     let chain = vec![certificate.to_vec().into()];
-    let mut config = client_builder(cluster)
-        .with_client_auth_cert(chain, key.into())
-        .unwrap();
+    let mut config = client_builder(cluster).with_client_auth_cert(chain, key.into()).unwrap();
     config.alpn_protocols = vec![b"rdask".to_vec()];
     config
 }
@@ -111,14 +103,9 @@ async fn intrude(scheduler: &Endpoint, config: Option<rustls::ClientConfig>, tra
     let config = Arc::new(config.unwrap());
     let name = "scheduler.r1.rdask";
     if transport == Transport::Tls {
-        let stream = tokio::net::TcpStream::connect(scheduler.tls_addresses()[0])
-            .await
-            .unwrap();
+        let stream = tokio::net::TcpStream::connect(scheduler.tls_addresses()[0]).await.unwrap();
         let connector = tokio_rustls::TlsConnector::from(config);
-        let mut stream = connector
-            .connect(name.try_into().unwrap(), stream)
-            .await
-            .unwrap();
+        let mut stream = connector.connect(name.try_into().unwrap(), stream).await.unwrap();
         // The refusal may arrive while we write.
         let _ = stream.write_all(&[1, 0, 0, 0, 7]).await;
         let read = soon("a refusal", stream.read_to_end(&mut Vec::new())).await;
@@ -128,9 +115,7 @@ async fn intrude(scheduler: &Endpoint, config: Option<rustls::ClientConfig>, tra
     let crypto = quinn::crypto::rustls::QuicClientConfig::try_from(config).unwrap();
     let config = quinn::ClientConfig::new(Arc::new(crypto));
     let endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
-    let connecting = endpoint
-        .connect_with(config, scheduler.addresses()[0], name)
-        .unwrap();
+    let connecting = endpoint.connect_with(config, scheduler.addresses()[0], name).unwrap();
     let connection = soon("a handshake", connecting).await.unwrap();
     if let Ok((mut send, _receive)) = connection.open_bi().await {
         let _ = send.write_all(&[1, 0, 0, 0, 7]).await;
@@ -154,9 +139,7 @@ fn garbage_datagrams_and_cut_off_handshakes_change_nothing() {
                 let mut datagram = vec![0; 1 + round % 1400];
                 for byte in &mut datagram {
                     // A linear congruence: same garbage every time.
-                    state = state
-                        .wrapping_mul(6_364_136_223_846_793_005)
-                        .wrapping_add(1);
+                    state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
                     *byte = (state >> 56) as u8;
                 }
                 if round % 2 == 0 {
@@ -209,9 +192,7 @@ fn a_peer_without_a_first_frame_is_turned_away_in_time() {
         let mut mute = Ends::of(client.dial_control(&scheduler.target()).await.unwrap());
         nobody_comes_out(&scheduler, async {
             let error = mute.receive().await.unwrap_err();
-            let LinkError::Closed { reason, .. } = error else {
-                panic!("{error}")
-            };
+            let LinkError::Closed { reason, .. } = error else { panic!("{error}") };
             assert!(reason.contains("no frame within 5 s"), "{reason}");
         })
         .await;

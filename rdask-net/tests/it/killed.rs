@@ -37,11 +37,7 @@ async fn a_killed_peer_is_noticed_within_a_second_of_the_next_packet(transport: 
     file.write(&path).unwrap();
     let mut child = Killed(
         Command::new(std::env::current_exe().unwrap())
-            .args([
-                "--exact",
-                "killed::the_child_joins_and_waits_for_its_end",
-                "--nocapture",
-            ])
+            .args(["--exact", "killed::the_child_joins_and_waits_for_its_end", "--nocapture"])
             .env(CHILD_FILE, &path)
             .spawn()
             .unwrap(),
@@ -52,10 +48,7 @@ async fn a_killed_peer_is_noticed_within_a_second_of_the_next_packet(transport: 
     child.0.wait().unwrap();
 
     let before = Instant::now();
-    let Ends {
-        mut sender,
-        mut receiver,
-    } = far;
+    let Ends { mut sender, mut receiver } = far;
     // Pings four times as often as the scheduler's.
     let pinging = async {
         while sender.send(&[1, 0, 0, 0, 7]).await.is_ok() {
@@ -83,19 +76,12 @@ fn the_child_joins_and_waits_for_its_end() {
     let Ok(path) = std::env::var(CHILD_FILE) else {
         return;
     };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let file = SchedulerFile::read(path, FileMode::Private).unwrap();
         let join = file.join_identity().unwrap();
         let name = rdask_net::PeerName::scheduler(&file.run_id).unwrap();
-        let to = Target {
-            quic: file.addresses,
-            tls: file.tls_addresses,
-            name,
-        };
+        let to = Target { quic: file.addresses, tls: file.tls_addresses, name };
         let config = EndpointConfig::dial_only(join).on_loopback();
         let endpoint = Endpoint::bind(config).await.unwrap();
         let mut near = Ends::of(endpoint.dial_control(&to).await.unwrap());

@@ -31,10 +31,7 @@ async fn frames_go_both_ways_in_order(transport: Transport) {
 
     let mut frames = Vec::new();
     for number in 0_u32..50_000 {
-        push_frame(&mut frames, |out| {
-            out.extend_from_slice(&number.to_le_bytes())
-        })
-        .unwrap();
+        push_frame(&mut frames, |out| out.extend_from_slice(&number.to_le_bytes())).unwrap();
     }
     let sending = async {
         far.sender.send(&frames).await.unwrap();
@@ -69,29 +66,17 @@ async fn a_joiner_gets_a_name_and_uses_it(transport: Transport) {
     let request = KeyRequest::new().unwrap();
     near.send(request.csr_der()).await;
     let csr = far.receive().await.unwrap().unwrap();
-    far.send(
-        &cluster
-            .authority
-            .sign(&csr, &cluster.name(PeerRole::Process, 4))
-            .unwrap(),
-    )
-    .await;
+    far.send(&cluster.authority.sign(&csr, &cluster.name(PeerRole::Process, 4)).unwrap()).await;
     let leaf = near.receive().await.unwrap().unwrap();
-    let identity = request
-        .into_identity(cluster.authority.ca_der(), leaf.to_vec())
-        .unwrap();
+    let identity = request.into_identity(cluster.authority.ca_der(), leaf.to_vec()).unwrap();
     joiner.set_identity(identity);
 
     let (_near, far) = cluster.linked(&joiner, &scheduler).await;
     assert_eq!(far.receiver.peer(), &cluster.name(PeerRole::Process, 4));
     // The new name also works for listening.
     let client = cluster.endpoint(PeerRole::Client, 1).await;
-    let mut stream = soon("a data dial", client.open_data(&joiner.target()))
-        .await
-        .unwrap();
-    tokio::io::AsyncWriteExt::write_all(&mut stream, b"get")
-        .await
-        .unwrap();
+    let mut stream = soon("a data dial", client.open_data(&joiner.target())).await.unwrap();
+    tokio::io::AsyncWriteExt::write_all(&mut stream, b"get").await.unwrap();
     let accepted = crate::cluster::accept_data(&joiner).await;
     assert_eq!(accepted.peer(), &cluster.name(PeerRole::Client, 1));
 }
@@ -100,19 +85,11 @@ async fn a_wrong_name_is_refused(transport: Transport) {
     let cluster = Cluster::new(transport);
     let scheduler = cluster.scheduler().await;
     let client = cluster.endpoint(PeerRole::Client, 1).await;
-    let to = Target {
-        name: cluster.name(PeerRole::Process, 9),
-        ..scheduler.target()
-    };
-    let error = soon("a refusal", client.dial_control(&to))
-        .await
-        .unwrap_err();
+    let to = Target { name: cluster.name(PeerRole::Process, 9), ..scheduler.target() };
+    let error = soon("a refusal", client.dial_control(&to)).await.unwrap_err();
     assert!(matches!(error, DialError::Unreachable { .. }), "{error}");
     let text = error.to_string();
-    assert!(
-        text.contains("p9.r1.rdask") && text.contains("scheduler.r1.rdask"),
-        "{text}"
-    );
+    assert!(text.contains("p9.r1.rdask") && text.contains("scheduler.r1.rdask"), "{text}");
 }
 
 async fn the_reason_for_closing_arrives_after_the_last_frame(transport: Transport) {
@@ -127,9 +104,7 @@ async fn the_reason_for_closing_arrives_after_the_last_frame(transport: Transpor
         near.receive().await.unwrap_err()
     };
     let ((), error) = soon("a close", async { tokio::join!(closing, receiving) }).await;
-    let LinkError::Closed { reason, .. } = error else {
-        panic!("{error}")
-    };
+    let LinkError::Closed { reason, .. } = error else { panic!("{error}") };
     assert_eq!(reason, "the scheduler was stopped by its user");
 }
 
@@ -149,10 +124,8 @@ async fn finishing_is_a_clean_end(transport: Transport) {
     let client = cluster.endpoint(PeerRole::Client, 1).await;
     let (mut near, mut far) = cluster.linked(&client, &scheduler).await;
     near.send(b"last").await;
-    let (finished, body) = soon("the end", async {
-        tokio::join!(near.sender.finish(), far.receive())
-    })
-    .await;
+    let (finished, body) =
+        soon("the end", async { tokio::join!(near.sender.finish(), far.receive()) }).await;
     finished.unwrap();
     assert_eq!(body.unwrap().unwrap(), "last");
     assert!(far.receive().await.unwrap().is_none());
@@ -176,13 +149,9 @@ async fn only_schedulers_take_control_links(transport: Transport) {
     let cluster = Cluster::new(transport);
     let nanny = cluster.endpoint(PeerRole::Nanny, 1).await;
     let client = cluster.endpoint(PeerRole::Client, 1).await;
-    let link = soon("a dial", client.dial_control(&nanny.target()))
-        .await
-        .unwrap();
+    let link = soon("a dial", client.dial_control(&nanny.target())).await.unwrap();
     let error = Ends::of(link).receive().await.unwrap_err();
-    let LinkError::Closed { reason, .. } = error else {
-        panic!("{error}")
-    };
+    let LinkError::Closed { reason, .. } = error else { panic!("{error}") };
     assert!(reason.contains("dial the scheduler"), "{reason}");
 }
 
@@ -273,10 +242,7 @@ fn auto_falls_back_to_tls_where_quic_gets_no_answer() {
         // A socket that nobody reads stands for a network that swallows UDP.
         let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         let quic = vec![silent.local_addr().unwrap()];
-        let to = Target {
-            quic,
-            ..scheduler.target()
-        };
+        let to = Target { quic, ..scheduler.target() };
         let link = soon("a dial", client.dial_control(&to)).await.unwrap();
         assert!(!link.is_quic());
         // From now on nobody waits for QUIC to fail again.
@@ -292,9 +258,7 @@ fn auto_prefers_quic() {
         let cluster = Cluster::new(Transport::Auto);
         let scheduler = cluster.scheduler().await;
         let client = cluster.endpoint(PeerRole::Client, 1).await;
-        let link = soon("a dial", client.dial_control(&scheduler.target()))
-            .await
-            .unwrap();
+        let link = soon("a dial", client.dial_control(&scheduler.target())).await.unwrap();
         assert!(link.is_quic());
     });
 }
@@ -310,20 +274,14 @@ fn a_dead_address_delays_no_one_for_long() {
         to.quic.insert(0, silent.local_addr().unwrap());
         let dialled =
             tokio::time::timeout(std::time::Duration::from_secs(3), client.dial_control(&to));
-        dialled
-            .await
-            .expect("the second address was not tried in time")
-            .unwrap();
+        dialled.await.expect("the second address was not tried in time").unwrap();
     });
 }
 
 #[test]
 fn a_frozen_peer_is_noticed_at_the_idle_time() {
     let cluster = Cluster::new(Transport::Quic);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let (address, links) = std::sync::mpsc::channel();
     let identity = cluster.identity(PeerRole::Scheduler, 0);
     let listening = std::thread::spawn(move || {
@@ -359,23 +317,11 @@ fn a_port_that_nobody_has_open_is_refused_at_once() {
         let cluster = Cluster::new(Transport::Quic);
         let scheduler = cluster.scheduler().await;
         let client = cluster.endpoint(PeerRole::Client, 1).await;
-        let port = std::net::UdpSocket::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap();
-        let to = Target {
-            quic: vec![port],
-            ..scheduler.target()
-        };
+        let port = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let to = Target { quic: vec![port], ..scheduler.target() };
         let dialled =
             tokio::time::timeout(std::time::Duration::from_secs(2), client.dial_control(&to));
-        let error = dialled
-            .await
-            .expect("the closed port was waited for")
-            .unwrap_err();
-        assert!(
-            error.to_string().contains("nobody listens there"),
-            "{error}"
-        );
+        let error = dialled.await.expect("the closed port was waited for").unwrap_err();
+        assert!(error.to_string().contains("nobody listens there"), "{error}");
     });
 }

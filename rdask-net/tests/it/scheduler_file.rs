@@ -36,21 +36,10 @@ fn what_is_written_is_read_and_good_for_joining() {
     file("r1").write(&path).unwrap();
     let read = SchedulerFile::read(&path, FileMode::Private).unwrap();
     assert_eq!(read, file_like(&read));
-    assert_eq!(
-        read.join_identity().unwrap().name().to_string(),
-        "join.r1.rdask"
-    );
+    assert_eq!(read.join_identity().unwrap().name().to_string(), "join.r1.rdask");
     assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
-    assert_eq!(
-        fs::read_dir(folder.path()).unwrap().count(),
-        1,
-        "temporary files are left"
-    );
-    assert!(
-        fs::read_to_string(&path)
-            .unwrap()
-            .starts_with("{\n  \"version\": 1,")
-    );
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "temporary files are left");
+    assert!(fs::read_to_string(&path).unwrap().starts_with("{\n  \"version\": 1,"));
     assert!(!format!("{read:?}").contains("PRIVATE KEY"));
 }
 
@@ -73,19 +62,10 @@ fn a_file_that_others_can_read_is_refused_with_the_command_that_closes_it() {
     for mode in [0o640, 0o604, 0o620, 0o660, 0o601] {
         set_mode(&path, mode);
         let error = SchedulerFile::read(&path, FileMode::Private).unwrap_err();
-        let ReadError::Permissions {
-            mode: found, fix, ..
-        } = error
-        else {
-            panic!("{error}")
-        };
+        let ReadError::Permissions { mode: found, fix, .. } = error else { panic!("{error}") };
         assert_eq!(found, mode);
         SchedulerFile::read(&path, FileMode::Insecure).unwrap();
-        let status = std::process::Command::new("sh")
-            .arg("-c")
-            .arg(&fix)
-            .status()
-            .unwrap();
+        let status = std::process::Command::new("sh").arg("-c").arg(&fix).status().unwrap();
         assert!(status.success(), "{fix}");
         SchedulerFile::read(&path, FileMode::Private).unwrap();
     }
@@ -101,10 +81,7 @@ fn a_foreign_file_is_refused() {
         return;
     }
     let error = SchedulerFile::read(&path, FileMode::Private).unwrap_err();
-    assert!(
-        matches!(error, ReadError::Owner { owner: 12_345, .. }),
-        "{error}"
-    );
+    assert!(matches!(error, ReadError::Owner { owner: 12_345, .. }), "{error}");
     SchedulerFile::read(&path, FileMode::Insecure).unwrap();
 }
 
@@ -117,13 +94,7 @@ fn every_cut_off_file_is_half_written() {
         fs::write(&path, &text[..length]).unwrap();
         set_mode(&path, 0o600);
         let error = SchedulerFile::read(&path, FileMode::Private).unwrap_err();
-        let half = matches!(
-            error,
-            ReadError::Garbage {
-                what: Garbage::HalfWritten,
-                ..
-            }
-        );
+        let half = matches!(error, ReadError::Garbage { what: Garbage::HalfWritten, .. });
         assert!(half, "{length}: {error}");
     }
 }
@@ -132,23 +103,11 @@ fn every_cut_off_file_is_half_written() {
 fn something_else_is_not_a_scheduler_file() {
     let folder = tempdir().unwrap();
     let path = folder.path().join("scheduler.json");
-    for bytes in [
-        &b"hello"[..],
-        b"{\"version\": \"x\"}",
-        b"{}",
-        b"\xff\xfe",
-        b"{\"version\": 1}",
-    ] {
+    for bytes in [&b"hello"[..], b"{\"version\": \"x\"}", b"{}", b"\xff\xfe", b"{\"version\": 1}"] {
         fs::write(&path, bytes).unwrap();
         set_mode(&path, 0o600);
         let error = SchedulerFile::read(&path, FileMode::Private).unwrap_err();
-        let other = matches!(
-            error,
-            ReadError::Garbage {
-                what: Garbage::NotASchedulerFile,
-                ..
-            }
-        );
+        let other = matches!(error, ReadError::Garbage { what: Garbage::NotASchedulerFile, .. });
         assert!(other, "{error}");
     }
     let error = SchedulerFile::read(folder.path(), FileMode::Private).unwrap_err();
@@ -159,24 +118,10 @@ fn something_else_is_not_a_scheduler_file() {
 fn a_file_of_another_version_says_so_whatever_else_is_in_it() {
     let folder = tempdir().unwrap();
     let path = folder.path().join("scheduler.json");
-    fs::write(
-        &path,
-        "{\"version\": 9, \"everything\": [\"is\", \"different\"]}",
-    )
-    .unwrap();
+    fs::write(&path, "{\"version\": 9, \"everything\": [\"is\", \"different\"]}").unwrap();
     set_mode(&path, 0o600);
     let error = SchedulerFile::read(&path, FileMode::Private).unwrap_err();
-    assert!(
-        matches!(
-            error,
-            ReadError::Version {
-                found: 9,
-                ours: 1,
-                ..
-            }
-        ),
-        "{error}"
-    );
+    assert!(matches!(error, ReadError::Version { found: 9, ours: 1, .. }), "{error}");
 }
 
 #[test]
@@ -205,15 +150,7 @@ fn only_the_own_file_is_removed() {
 #[test]
 fn a_folder_that_is_not_there_is_named() {
     let folder = tempdir().unwrap();
-    let error = file("r1")
-        .write(folder.path().join("no/scheduler.json"))
-        .unwrap_err();
-    assert!(
-        matches!(error, WriteError::Io { step: "create", .. }),
-        "{error}"
-    );
-    assert!(matches!(
-        file("r1").write("/").unwrap_err(),
-        WriteError::NotAFile { .. }
-    ));
+    let error = file("r1").write(folder.path().join("no/scheduler.json")).unwrap_err();
+    assert!(matches!(error, WriteError::Io { step: "create", .. }), "{error}");
+    assert!(matches!(file("r1").write("/").unwrap_err(), WriteError::NotAFile { .. }));
 }

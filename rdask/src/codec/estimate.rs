@@ -131,14 +131,9 @@ impl<'a> Serializer for Count<'a> {
     }
 
     fn serialize_seq(mut self, length: Option<usize>) -> Result<Sampled<'a>, fmt::Error> {
-        self.again()
-            .add(varint_length(length.unwrap_or_default() as u128))?;
+        self.again().add(varint_length(length.unwrap_or_default() as u128))?;
         let start = *self.bytes;
-        Ok(Sampled {
-            count: self,
-            elements: 0,
-            start,
-        })
+        Ok(Sampled { count: self, elements: 0, start })
     }
 
     fn serialize_map(self, length: Option<usize>) -> Result<Sampled<'a>, fmt::Error> {
@@ -197,11 +192,7 @@ impl SerializeSeq for Sampled<'_> {
 
     fn serialize_element<T: ?Sized + Serialize>(&mut self, value: &T) -> Counted {
         self.elements += 1;
-        if self.elements <= SAMPLE {
-            value.serialize(self.count.again())
-        } else {
-            Ok(())
-        }
+        if self.elements <= SAMPLE { value.serialize(self.count.again()) } else { Ok(()) }
     }
 
     fn end(self) -> Counted {
@@ -220,11 +211,7 @@ impl SerializeMap for Sampled<'_> {
     }
 
     fn serialize_value<T: ?Sized + Serialize>(&mut self, value: &T) -> Counted {
-        if self.elements <= SAMPLE {
-            value.serialize(self.count.again())
-        } else {
-            Ok(())
-        }
+        if self.elements <= SAMPLE { value.serialize(self.count.again()) } else { Ok(()) }
     }
 
     fn end(self) -> Counted {

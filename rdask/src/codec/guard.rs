@@ -36,17 +36,9 @@ pub(super) enum Stopped {
 #[inline]
 pub(super) fn decode<T: Data>(bytes: &[u8]) -> Result<(T, &[u8]), Stopped> {
     let elements = Cell::new(bytes.len().saturating_add(EMPTY_ELEMENTS_MAX));
-    let limits = Limits {
-        elements,
-        passed: Cell::new(false),
-    };
+    let limits = Limits { elements, passed: Cell::new(false) };
     let mut deserializer = postcard::Deserializer::from_bytes(bytes);
-    let guarded = Guarded {
-        inner: &mut deserializer,
-        depth: 0,
-        limits: &limits,
-        counts: false,
-    };
+    let guarded = Guarded { inner: &mut deserializer, depth: 0, limits: &limits, counts: false };
     let value = T::deserialize(guarded);
     if limits.passed.get() {
         return Err(Stopped::Excessive);
@@ -75,43 +67,21 @@ struct Guarded<'g, T> {
 impl<'g, T> Guarded<'g, T> {
     /// The same limits around something else.
     fn around<U>(&self, inner: U) -> Guarded<'g, U> {
-        Guarded {
-            inner,
-            depth: self.depth,
-            limits: self.limits,
-            counts: self.counts,
-        }
+        Guarded { inner, depth: self.depth, limits: self.limits, counts: self.counts }
     }
 
     fn split<V>(self, visitor: V, counts: bool) -> (T, Guarded<'g, V>) {
         let depth = self.depth + 1;
-        (
-            self.inner,
-            Guarded {
-                inner: visitor,
-                depth,
-                limits: self.limits,
-                counts,
-            },
-        )
+        (self.inner, Guarded { inner: visitor, depth, limits: self.limits, counts })
     }
 
     fn check_depth<E: serde::de::Error>(&self) -> Result<(), E> {
-        if self.depth < DEPTH_MAX {
-            Ok(())
-        } else {
-            Err(self.pass())
-        }
+        if self.depth < DEPTH_MAX { Ok(()) } else { Err(self.pass()) }
     }
 
     fn count_element<E: serde::de::Error>(&self) -> Result<(), E> {
         if self.counts {
-            let left = self
-                .limits
-                .elements
-                .get()
-                .checked_sub(1)
-                .ok_or_else(|| self.pass())?;
+            let left = self.limits.elements.get().checked_sub(1).ok_or_else(|| self.pass())?;
             self.limits.elements.set(left);
         }
         Ok(())
@@ -295,22 +265,9 @@ impl<'de, 'g, A: EnumAccess<'de>> EnumAccess<'de> for Guarded<'g, A> {
         self,
         seed: S,
     ) -> Result<(S::Value, Self::Variant), A::Error> {
-        let Self {
-            inner,
-            depth,
-            limits,
-            counts,
-        } = self;
+        let Self { inner, depth, limits, counts } = self;
         let (value, variant) = inner.variant_seed(seed)?;
-        Ok((
-            value,
-            Guarded {
-                inner: variant,
-                depth,
-                limits,
-                counts,
-            },
-        ))
+        Ok((value, Guarded { inner: variant, depth, limits, counts }))
     }
 }
 

@@ -78,10 +78,7 @@ pub(super) fn value_of<T: 'static>(bytes: &[u8]) -> Option<Result<T, DecodeError
     }
     for_each_number!(fill);
     let length = bytes.len();
-    Some(value.ok_or(DecodeError::PartialElement {
-        type_name: type_name::<T>(),
-        length,
-    }))
+    Some(value.ok_or(DecodeError::PartialElement { type_name: type_name::<T>(), length }))
 }
 
 /// Copies, so the bytes may have any alignment.
@@ -102,10 +99,9 @@ pub(crate) fn duplicate<T: 'static>(value: &T) -> Option<T> {
     let slot: &mut dyn Any = &mut copy;
     macro_rules! clone {
         ($plain:ty) => {
-            if let (Some(value), Some(slot)) = (
-                value.downcast_ref::<$plain>(),
-                slot.downcast_mut::<Option<$plain>>(),
-            ) {
+            if let (Some(value), Some(slot)) =
+                (value.downcast_ref::<$plain>(), slot.downcast_mut::<Option<$plain>>())
+            {
                 *slot = Some(value.clone());
             }
         };

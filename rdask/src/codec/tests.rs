@@ -24,10 +24,7 @@ fn shapes() -> Vec<Shape> {
     vec![
         Shape::Dot,
         Shape::Circle(0.5),
-        Shape::Box {
-            width: 300,
-            height: 2,
-        },
+        Shape::Box { width: 300, height: 2 },
         Shape::Group(vec![pair]),
     ]
 }
@@ -38,14 +35,8 @@ fn round_trip<T: Data + Debug + PartialEq>(value: T) {
     encode(&value, &mut alone).unwrap();
     assert_eq!(decode::<T>(&alone).unwrap(), value);
     let mut packed = vec![9];
-    assert_eq!(
-        pack_limited(&value, usize::MAX, &mut packed),
-        Ok(Encoded::Done)
-    );
-    assert_eq!(
-        pack_limited(&value, usize::MAX, &mut packed),
-        Ok(Encoded::Done)
-    );
+    assert_eq!(pack_limited(&value, usize::MAX, &mut packed), Ok(Encoded::Done));
+    assert_eq!(pack_limited(&value, usize::MAX, &mut packed), Ok(Encoded::Done));
     let mut rest = &packed[1..];
     assert_eq!(unpack::<T>(&mut rest).unwrap(), value);
     assert_eq!(unpack::<T>(&mut rest).unwrap(), value);
@@ -89,10 +80,8 @@ fn the_encoder_stops_at_its_limit() {
         for (value, mut out) in [(vec![7u8; 100], vec![1, 2]), (vec![0; 100], Vec::new())] {
             let before = out.clone();
             let text = String::from_utf8(vec![b'x'; 99]).unwrap();
-            let (raw, mut other) = (
-                encode_limited(&value, limit, &mut out).unwrap(),
-                before.clone(),
-            );
+            let (raw, mut other) =
+                (encode_limited(&value, limit, &mut out).unwrap(), before.clone());
             assert_eq!(raw == Encoded::Done, fits);
             assert_eq!(encode_limited(&text, limit, &mut other).unwrap(), raw);
             let length = before.len() + if fits { 100 } else { 0 };
@@ -128,10 +117,7 @@ fn bytes_that_are_left_over_are_an_error() {
     let extra = |result| matches!(result, Err(DecodeError::Trailing { extra: 1, .. }));
     assert!(extra(decode::<u8>(&[1, 2]).map(drop)));
     assert!(extra(decode::<()>(&[0]).map(drop)));
-    assert!(matches!(
-        decode::<Vec<u32>>(&[0; 7]),
-        Err(DecodeError::PartialElement { .. })
-    ));
+    assert!(matches!(decode::<Vec<u32>>(&[0; 7]), Err(DecodeError::PartialElement { .. })));
 }
 
 #[test]
@@ -142,23 +128,14 @@ fn nesting_has_a_limit() {
         decode::<List>(&bytes)
     };
     assert!(deep(250).is_ok());
-    assert!(matches!(
-        deep(1_000_000),
-        Err(DecodeError::Excessive { .. })
-    ));
+    assert!(matches!(deep(1_000_000), Err(DecodeError::Excessive { .. })));
 }
 
 #[test]
 fn elements_without_bytes_have_a_limit() {
     let huge = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f];
-    assert!(matches!(
-        decode::<Vec<()>>(&huge),
-        Err(DecodeError::Excessive { .. })
-    ));
-    assert!(matches!(
-        decode::<Vec<[(); 3]>>(&huge),
-        Err(DecodeError::Excessive { .. })
-    ));
+    assert!(matches!(decode::<Vec<()>>(&huge), Err(DecodeError::Excessive { .. })));
+    assert!(matches!(decode::<Vec<[(); 3]>>(&huge), Err(DecodeError::Excessive { .. })));
     assert!(decode::<Vec<u64>>(&huge).is_err());
     assert!(decode::<Vec<Vec<String>>>(&huge).is_err());
     assert!(decode::<String>(&huge).is_err());
@@ -167,27 +144,15 @@ fn elements_without_bytes_have_a_limit() {
 #[test]
 fn types_that_look_at_the_bytes_first_get_a_clear_error() {
     let result = decode::<serde_json::Value>(&[0]);
-    assert!(
-        matches!(result, Err(DecodeError::NotSelfDescribing { .. })),
-        "{result:?}"
-    );
+    assert!(matches!(result, Err(DecodeError::NotSelfDescribing { .. })), "{result:?}");
 }
 
 #[test]
 fn any_bytes_are_a_value_or_an_error() {
-    type Everything = (
-        Shape,
-        Option<List>,
-        BTreeMap<String, Vec<u32>>,
-        char,
-        bool,
-        i64,
-    );
+    type Everything = (Shape, Option<List>, BTreeMap<String, Vec<u32>>, char, bool, i64);
     let mut seed = 1u64;
     let mut random = || {
-        seed = seed
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (seed >> 33) as u8
     };
     for round in 0..20_000 {

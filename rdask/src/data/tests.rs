@@ -13,10 +13,7 @@ const HOLDER: ProcessId = ProcessId(4);
 fn task(index: u32) -> TaskId {
     let client = ClientId(1);
     let number = 2;
-    TaskId {
-        array: ArrayId { client, number },
-        index,
-    }
+    TaskId { array: ArrayId { client, number }, index }
 }
 
 /// Values by task index; puts are added.
@@ -50,10 +47,7 @@ async fn pair(holder: Values) -> (Endpoint, Contact, tokio::task::JoinSet<()>) {
     let identity = authority.issue(&name).unwrap();
     let asking = Endpoint::bind(EndpointConfig::dial_only(identity).on_loopback());
     let asking = asking.await.unwrap();
-    let contact = Contact {
-        quic: serving.addresses(),
-        tls: serving.tls_addresses(),
-    };
+    let contact = Contact { quic: serving.addresses(), tls: serving.tls_addresses() };
     let mut tasks = tokio::task::JoinSet::new();
     tasks.spawn(async move {
         while let Some(Incoming::Data { stream, .. }) = serving.accept().await {
@@ -69,11 +63,7 @@ async fn what_was_put_can_be_got() {
     let (endpoint, contact, _serving) = pair(Values::default()).await;
     for (index, length) in [(0, 0), (1, 1), (2, PIECE_BYTES + 1), (3, 9_000_000)] {
         let bytes: Bytes = (0..length).map(|at| at as u8).collect();
-        let value = Put {
-            task: task(index),
-            assignment: AssignmentId(1),
-            bytes: bytes.clone(),
-        };
+        let value = Put { task: task(index), assignment: AssignmentId(1), bytes: bytes.clone() };
         put(&endpoint, &contact, HOLDER, value).await.unwrap();
         let got = get(&endpoint, &contact, HOLDER, task(index), 0).await;
         assert!(got.unwrap() == bytes, "value {index} of {length} bytes");
@@ -87,9 +77,7 @@ async fn what_is_not_there_or_refused_is_said_so() {
     let missing = get(&endpoint, &contact, HOLDER, task(0), 0).await;
     assert!(matches!(missing, Err(DataError::NotHere)), "{missing:?}");
     let refused = get(&endpoint, &contact, HOLDER, task(0), 1).await;
-    let Err(DataError::Refused(reason)) = refused else {
-        panic!("{refused:?}")
-    };
+    let Err(DataError::Refused(reason)) = refused else { panic!("{refused:?}") };
     assert_eq!(reason.len(), REASON_BYTES_MAX);
     let unlike = get(&endpoint, &contact, ProcessId(99), task(0), 0).await;
     assert!(matches!(unlike, Err(DataError::Dial(_))), "{unlike:?}");
@@ -100,11 +88,7 @@ async fn what_is_not_there_or_refused_is_said_so() {
 async fn nonsense_and_huge_announcements_end_the_stream() {
     let (endpoint, contact, _serving) = pair(Values::default()).await;
     let to = target(&endpoint, &contact, HOLDER).unwrap();
-    let huge = DataRequest::Put {
-        task: task(0),
-        assignment: AssignmentId(1),
-        size: u64::MAX,
-    };
+    let huge = DataRequest::Put { task: task(0), assignment: AssignmentId(1), size: u64::MAX };
     let mut stream = endpoint.open_data(&to).await.unwrap();
     write_head(&mut stream, &huge).await.unwrap();
     let reply = read_head::<DataReply>(&mut stream).await;
@@ -115,9 +99,7 @@ async fn nonsense_and_huge_announcements_end_the_stream() {
     let reply = read_head::<DataReply>(&mut stream).await;
     assert!(matches!(reply, Err(DataError::Stream(_))), "{reply:?}");
 
-    let program = DataRequest::GetProgram {
-        hash: rdask_core::id::ProgramHash([0; 32]),
-    };
+    let program = DataRequest::GetProgram { hash: rdask_core::id::ProgramHash([0; 32]) };
     let mut stream = endpoint.open_data(&to).await.unwrap();
     write_head(&mut stream, &program).await.unwrap();
     let reply = read_head::<DataReply>(&mut stream).await;

@@ -27,9 +27,7 @@ impl<'a> Chunk<'a> {
 
 impl fmt::Debug for Chunk<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Chunk")
-            .field("out", self.out)
-            .finish_non_exhaustive()
+        f.debug_struct("Chunk").field("out", self.out).finish_non_exhaustive()
     }
 }
 
@@ -194,8 +192,7 @@ impl Outcomes {
     }
 
     fn push_special(&mut self, special: Special) {
-        self.results
-            .truncate(self.ends.last().map_or(0, |&end| end as usize));
+        self.results.truncate(self.ends.last().map_or(0, |&end| end as usize));
         let position = u32::try_from(self.ends.len()).expect("a chunk has fewer than 2^32 tasks");
         self.special.push((position, special));
         self.push_end();

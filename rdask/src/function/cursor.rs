@@ -63,17 +63,8 @@ impl<'i> Cursor<'i> {
     /// At the first argument.
     #[inline]
     pub fn new(task: TaskInputs<'i>) -> Self {
-        let TaskInputs {
-            inline,
-            params,
-            inputs,
-        } = task;
-        Self {
-            inline,
-            params,
-            inputs: inputs.iter_mut(),
-            taken: 0,
-        }
+        let TaskInputs { inline, params, inputs } = task;
+        Self { inline, params, inputs: inputs.iter_mut(), taken: 0 }
     }
 
     /// How many arguments are left.
@@ -103,9 +94,9 @@ impl<'i> Cursor<'i> {
     #[inline]
     pub fn borrowed<T: Data>(&mut self) -> Result<Borrowed<'i, T>, Box<Failure>> {
         let result = match self.advance() {
-            Ok(Source::Inline) => codec::unpack(&mut self.inline)
-                .map(Borrowed::Own)
-                .map_err(InputError::from),
+            Ok(Source::Inline) => {
+                codec::unpack(&mut self.inline).map(Borrowed::Own).map_err(InputError::from)
+            }
             Ok(Source::Input(input)) => borrow::<T>(input).map(Borrowed::Input),
             Err(error) => Err(error),
         };
@@ -119,9 +110,9 @@ impl<'i> Cursor<'i> {
     #[inline]
     pub fn shared<T: Data>(&mut self) -> Result<Shared<T>, Box<Failure>> {
         let result = match self.advance() {
-            Ok(Source::Inline) => codec::unpack(&mut self.inline)
-                .map(Shared::new)
-                .map_err(InputError::from),
+            Ok(Source::Inline) => {
+                codec::unpack(&mut self.inline).map(Shared::new).map_err(InputError::from)
+            }
             Ok(Source::Input(input)) => share(input),
             Err(error) => Err(error),
         };
@@ -137,9 +128,7 @@ impl<'i> Cursor<'i> {
         if self.remaining() == 0 && self.inline.is_empty() {
             return Ok(());
         }
-        Err(self.failure(&InputError::TooMany {
-            extra: self.remaining().max(1),
-        }))
+        Err(self.failure(&InputError::TooMany { extra: self.remaining().max(1) }))
     }
 
     #[inline]
@@ -148,9 +137,7 @@ impl<'i> Cursor<'i> {
         self.taken += 1;
         match source {
             ParamSource::Inline => Ok(Source::Inline),
-            ParamSource::Input => Ok(Source::Input(
-                self.inputs.next().ok_or(InputError::Missing)?,
-            )),
+            ParamSource::Input => Ok(Source::Input(self.inputs.next().ok_or(InputError::Missing)?)),
         }
     }
 
@@ -186,10 +173,7 @@ impl<T> Deref for Borrowed<'_, T> {
 }
 
 fn mismatch<T>(value: &Value) -> InputError {
-    InputError::Mismatch {
-        expected: type_name::<T>(),
-        found: value.type_name(),
-    }
+    InputError::Mismatch { expected: type_name::<T>(), found: value.type_name() }
 }
 
 fn take_owned<T: Data>(input: Input) -> Result<T, InputError> {
@@ -212,16 +196,11 @@ fn take_owned<T: Data>(input: Input) -> Result<T, InputError> {
 
 /// A copy through the codec, unless there is a shorter way: `Data` does not ask for `Clone`.
 fn copy<T: Data>(shared: &Value) -> Result<T, InputError> {
-    let value = shared
-        .downcast_ref::<T>()
-        .ok_or_else(|| mismatch::<T>(shared))?;
+    let value = shared.downcast_ref::<T>().ok_or_else(|| mismatch::<T>(shared))?;
     if let Some(copy) = codec::duplicate(value) {
         return Ok(copy);
     }
-    let not_copied = |reason| InputError::NotCopied {
-        type_name: type_name::<T>(),
-        reason,
-    };
+    let not_copied = |reason| InputError::NotCopied { type_name: type_name::<T>(), reason };
     let mut bytes = Vec::new();
     match codec::encode_limited(value, usize::MAX, &mut bytes) {
         Ok(Encoded::Done | Encoded::TooLong) => codec::count_encodings(1),
@@ -245,8 +224,5 @@ fn share<T: Data>(input: &Input) -> Result<Shared<T>, InputError> {
         Input::Encoded(encoded) => encoded.decode::<T>()?,
         Input::Taken => return Err(InputError::Missing),
     };
-    value
-        .downcast()
-        .map(Shared::from)
-        .ok_or_else(|| mismatch::<T>(value))
+    value.downcast().map(Shared::from).ok_or_else(|| mismatch::<T>(value))
 }

@@ -38,13 +38,7 @@ pub(super) struct Record {
 }
 
 fn record<C: Call>() -> &'static Record {
-    const {
-        &Record {
-            id: TypeId::of::<C>,
-            call: call::<C>,
-            name: type_name::<C::Function>,
-        }
-    }
+    const { &Record { id: TypeId::of::<C>, call: call::<C>, name: type_name::<C::Function> } }
 }
 
 /// Sees to it that the function is in the table of every process of this program, and returns its
@@ -58,9 +52,7 @@ fn record<C: Call>() -> &'static Record {
 #[inline]
 pub fn register<C: Call>(_witness: C::Function) -> Result<&'static Entry, UnknownFunction> {
     place::add::<C>();
-    entry(key(TypeId::of::<C>())).ok_or(UnknownFunction {
-        name: type_name::<C::Function>(),
-    })
+    entry(key(TypeId::of::<C>())).ok_or(UnknownFunction { name: type_name::<C::Function>() })
 }
 
 /// The function of this key, if this program has one.
@@ -76,10 +68,7 @@ pub fn entries() -> Vec<&'static Entry> {
 fn call<C: Call>(chunk: &mut Chunk<'_>) {
     // Public methods refuse such functions at compile time; a second compile error from here would
     // only confuse.
-    assert!(
-        size_of::<C::Function>() == 0,
-        "rdask: a task function has no size"
-    );
+    assert!(size_of::<C::Function>() == 0, "rdask: a task function has no size");
     // SAFETY: The type has no size, so there are no bytes to initialise. It is `Copy + Send + Sync
     // + 'static`, so a value of it may be duplicated, on any thread, at any time, once one exists.
     // One does: a chunk names its function by a key, keys are handed out by `register` alone, and
@@ -123,11 +112,7 @@ fn fold(records: impl IntoIterator<Item = &'static Record>) -> BTreeMap<u64, (Ty
     for record in records {
         let id = (record.id)();
         let key = key(id);
-        let new = Entry {
-            key,
-            call: record.call,
-            name: record.name,
-        };
+        let new = Entry { key, call: record.call, name: record.name };
         // Equal types may have several copies of `call`, one per crate that uses it: compare the
         // types.
         let (known_id, known) = *table.entry(key).or_insert((id, new));
@@ -145,11 +130,7 @@ fn fold(records: impl IntoIterator<Item = &'static Record>) -> BTreeMap<u64, (Ty
 #[cfg(all(
     target_os = "linux",
     target_pointer_width = "64",
-    any(
-        target_arch = "x86_64",
-        target_arch = "aarch64",
-        target_arch = "riscv64"
-    ),
+    any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64"),
     not(miri)
 ))]
 mod place {
@@ -202,10 +183,7 @@ mod place {
             // nothing has this one.
             add::<Nothing>();
             let records = linked().iter().map(|record| record());
-            fold(records)
-                .into_iter()
-                .map(|(key, (_, entry))| (key, entry))
-                .collect()
+            fold(records).into_iter().map(|(key, (_, entry))| (key, entry)).collect()
         })
     }
 
@@ -244,11 +222,7 @@ mod place {
 #[cfg(not(all(
     target_os = "linux",
     target_pointer_width = "64",
-    any(
-        target_arch = "x86_64",
-        target_arch = "aarch64",
-        target_arch = "riscv64"
-    ),
+    any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64"),
     not(miri)
 )))]
 mod place {
@@ -259,34 +233,24 @@ mod place {
     static TABLE: RwLock<BTreeMap<u64, (TypeId, &'static Entry)>> = RwLock::new(BTreeMap::new());
 
     pub(super) fn add<C: Call>() {
-        let read = TABLE
-            .read()
-            .expect("nothing panics while it holds the table");
+        let read = TABLE.read().expect("nothing panics while it holds the table");
         if read.contains_key(&key(TypeId::of::<C>())) {
             return;
         }
         drop(read);
         for (key, (id, entry)) in fold([record::<C>()]) {
-            let mut table = TABLE
-                .write()
-                .expect("nothing panics while it holds the table");
-            table
-                .entry(key)
-                .or_insert_with(|| (id, Box::leak(Box::new(entry))));
+            let mut table = TABLE.write().expect("nothing panics while it holds the table");
+            table.entry(key).or_insert_with(|| (id, Box::leak(Box::new(entry))));
         }
     }
 
     pub(super) fn entry(key: u64) -> Option<&'static Entry> {
-        let table = TABLE
-            .read()
-            .expect("nothing panics while it holds the table");
+        let table = TABLE.read().expect("nothing panics while it holds the table");
         table.get(&key).map(|(_, entry)| *entry)
     }
 
     pub(super) fn entries() -> Vec<&'static Entry> {
-        let table = TABLE
-            .read()
-            .expect("nothing panics while it holds the table");
+        let table = TABLE.read().expect("nothing panics while it holds the table");
         table.values().map(|(_, entry)| *entry).collect()
     }
 }
@@ -299,16 +263,8 @@ mod tests {
 
     #[test]
     fn equal_records_are_folded() {
-        static ONE: Record = Record {
-            id: TypeId::of::<u8>,
-            call: dummy,
-            name: || "one",
-        };
-        static TWO: Record = Record {
-            id: TypeId::of::<u16>,
-            call: dummy,
-            name: || "two",
-        };
+        static ONE: Record = Record { id: TypeId::of::<u8>, call: dummy, name: || "one" };
+        static TWO: Record = Record { id: TypeId::of::<u16>, call: dummy, name: || "two" };
         let table = fold([&ONE, &TWO, &ONE]);
         let names: Vec<_> = table.values().map(|(_, entry)| (entry.name)()).collect();
         assert_eq!(table.len(), 2);
@@ -327,9 +283,7 @@ mod tests {
             return;
         }
         assert!(
-            entries()
-                .iter()
-                .all(|one| entry(one.key).is_some_and(|other| other.key == one.key))
+            entries().iter().all(|one| entry(one.key).is_some_and(|other| other.key == one.key))
         );
         assert!(!entries().is_empty());
     }

@@ -20,11 +20,7 @@ impl TaskSource for Prepared {
     fn next(&mut self) -> Option<TaskInputs<'_>> {
         let task = self.tasks.get_mut(self.next)?;
         self.next += 1;
-        Some(TaskInputs {
-            inline: &task.inline,
-            params: &task.params,
-            inputs: &mut task.inputs,
-        })
+        Some(TaskInputs { inline: &task.inline, params: &task.params, inputs: &mut task.inputs })
     }
 }
 

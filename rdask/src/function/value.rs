@@ -33,13 +33,7 @@ struct Kind {
 }
 
 fn kind<T: Data>() -> &'static Kind {
-    const {
-        &Kind {
-            type_name: type_name::<T>,
-            encode: encode_any::<T>,
-            size_hint: size_hint_any::<T>,
-        }
-    }
+    const { &Kind { type_name: type_name::<T>, encode: encode_any::<T>, size_hint: size_hint_any::<T> } }
 }
 
 impl Value {
@@ -49,9 +43,7 @@ impl Value {
     }
 
     fn any(&self) -> &AnyArc {
-        self.any
-            .as_ref()
-            .expect("a value is present until it is dropped")
+        self.any.as_ref().expect("a value is present until it is dropped")
     }
 
     /// The value, if it is a `T`.
@@ -69,20 +61,11 @@ impl Value {
     /// # Errors
     /// Gives the value back otherwise.
     pub fn try_into_inner<T: Data>(mut self) -> Result<T, Self> {
-        let any = self
-            .any
-            .take()
-            .expect("a value is present until it is dropped");
+        let any = self.any.take().expect("a value is present until it is dropped");
         match any.downcast::<T>().map(Arc::try_unwrap) {
             Ok(Ok(value)) => Ok(value),
-            Ok(Err(shared)) => Err(Self {
-                any: Some(shared),
-                kind: self.kind,
-            }),
-            Err(other) => Err(Self {
-                any: Some(other),
-                kind: self.kind,
-            }),
+            Ok(Err(shared)) => Err(Self { any: Some(shared), kind: self.kind }),
+            Err(other) => Err(Self { any: Some(other), kind: self.kind }),
         }
     }
 
@@ -110,10 +93,7 @@ impl Value {
 
 impl<T: Data> From<Arc<T>> for Value {
     fn from(value: Arc<T>) -> Self {
-        Self {
-            any: Some(value),
-            kind: kind::<T>(),
-        }
+        Self { any: Some(value), kind: kind::<T>() }
     }
 }
 
@@ -133,9 +113,7 @@ impl fmt::Debug for Value {
 }
 
 fn downcast_kind<T: Data>(any: &AnyArc) -> Arc<T> {
-    Arc::clone(any)
-        .downcast()
-        .expect("a value's kind is that of its type")
+    Arc::clone(any).downcast().expect("a value's kind is that of its type")
 }
 
 fn encode_any<T: Data>(any: &AnyArc) -> Result<Bytes, EncodeError> {
@@ -172,10 +150,7 @@ pub struct EncodedInput {
 impl EncodedInput {
     /// Takes bytes in the form that stands alone.
     pub fn new(bytes: Bytes) -> Self {
-        Self {
-            bytes,
-            decoded: OnceLock::new(),
-        }
+        Self { bytes, decoded: OnceLock::new() }
     }
 
     /// The bytes as they came.
@@ -195,9 +170,7 @@ impl EncodedInput {
     /// # Errors
     /// If the bytes are no `T`.
     pub fn decode<T: Data>(&self) -> Result<&Value, DecodeError> {
-        let decoded = self
-            .decoded
-            .get_or_init(|| codec::decode::<T>(&self.bytes).map(Value::new));
+        let decoded = self.decoded.get_or_init(|| codec::decode::<T>(&self.bytes).map(Value::new));
         decoded.as_ref().map_err(Clone::clone)
     }
 

@@ -132,10 +132,7 @@ impl Control {
         if self.events.send(Event::UnparkWanted(self.chunk)).is_ok() {
             let mut resumed = lock(&self.resumed);
             while !*resumed {
-                resumed = self
-                    .resume
-                    .wait(resumed)
-                    .unwrap_or_else(PoisonError::into_inner);
+                resumed = self.resume.wait(resumed).unwrap_or_else(PoisonError::into_inner);
             }
         }
         if let Some(since) = lock(&self.parked_since).take() {

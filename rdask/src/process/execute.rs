@@ -38,10 +38,7 @@ impl Job {
             Some(entry) => self.call(entry),
             None => self.refuse(),
         };
-        ChunkEnd {
-            ended,
-            busy: begun.elapsed().saturating_sub(self.control.parked_time()),
-        }
+        ChunkEnd { ended, busy: begun.elapsed().saturating_sub(self.control.parked_time()) }
     }
 
     fn call(&self, entry: &function::Entry) -> Vec<(Range, End)> {
@@ -59,9 +56,7 @@ impl Job {
         let mut ended = self.ends(out, name);
         if !well {
             // The loop around the function panicked itself: whatever it had started is over.
-            let from = ended
-                .last()
-                .map_or(self.start.range.start, |(range, _)| range.end);
+            let from = ended.last().map_or(self.start.range.start, |(range, _)| range.end);
             let to = self.control.current().map_or(from, |index| index + 1);
             for index in from..to {
                 let failure = function::Failure {
@@ -103,10 +98,7 @@ impl Job {
         let blob = Blob::new(ends, results.into()).expect("a chunk's ends fit its results");
         if special.is_empty() {
             let all = Range::new(start, start + count);
-            return (count > 0)
-                .then_some((all, End::Inline(blob)))
-                .into_iter()
-                .collect();
+            return (count > 0).then_some((all, End::Inline(blob))).into_iter().collect();
         }
         let mut all: Vec<(Range, End)> = Vec::new();
         let mut stored = Vec::new();
@@ -114,10 +106,7 @@ impl Job {
         for (position, what) in special {
             if next < position {
                 let part = blob.slice(Range::new(next, position));
-                all.push((
-                    Range::new(start + next, start + position),
-                    End::Inline(part),
-                ));
+                all.push((Range::new(start + next, start + position), End::Inline(part)));
             }
             next = position + 1;
             let index = start + position;
@@ -149,10 +138,7 @@ impl Job {
     }
 
     fn task(&self, index: u32) -> TaskId {
-        TaskId {
-            array: self.start.assign.array,
-            index,
-        }
+        TaskId { array: self.start.assign.array, index }
     }
 
     fn failure(&self, index: u32, failure: function::Failure, name: &str) -> Failure {
@@ -212,10 +198,7 @@ struct Tasks<'a> {
 impl<'a> Tasks<'a> {
     fn new(job: &'a Job) -> Self {
         let assign = &*job.start.assign;
-        let plain = assign
-            .params
-            .iter()
-            .all(|feed| matches!(feed, Feed::Inline));
+        let plain = assign.params.iter().all(|feed| matches!(feed, Feed::Inline));
         let resolved = if plain { Vec::new() } else { resolve(job) };
         Self {
             control: &job.control,
@@ -268,12 +251,7 @@ impl TaskSource for Tasks<'_> {
 
 /// Looks up what the chunk's tasks take, once for all of them.
 fn resolve(job: &Job) -> Vec<Resolved> {
-    let StartChunk {
-        assign,
-        range,
-        small,
-        ..
-    } = &job.start;
+    let StartChunk { assign, range, small, .. } = &job.start;
     let offset = |index: u32| (index - assign.range.start) as usize;
     let window = offset(range.start)..offset(range.end);
     job.store.look_up(|values| {

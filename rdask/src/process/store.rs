@@ -56,10 +56,7 @@ impl Store {
 
     /// Takes all parts of these tasks out. Dropping them is user code: not on a net thread.
     pub(super) fn remove(&self, array: ArrayId, range: Range) -> Vec<Input> {
-        let first = |index| ValueId {
-            task: TaskId { array, index },
-            part: 0,
-        };
+        let first = |index| ValueId { task: TaskId { array, index }, part: 0 };
         let mut values = lock(&self.values);
         let inside = values.range(first(range.start)..first(range.end));
         let inside: Vec<ValueId> = inside.map(|(id, _)| *id).collect();

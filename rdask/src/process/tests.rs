@@ -19,14 +19,7 @@ fn array(number: u32) -> ArrayId {
 }
 
 fn source(number: u32, index: u32, place: Place) -> Source {
-    Source {
-        task: TaskId {
-            array: array(number),
-            index,
-        },
-        part: 0,
-        place,
-    }
+    Source { task: TaskId { array: array(number), index }, part: 0, place }
 }
 
 /// Assignment `id` of tasks `start..` of array `id`, one for each of `tasks`.
@@ -79,12 +72,7 @@ impl Driver {
             from_scheduler,
             data,
         });
-        Self {
-            to,
-            from,
-            values: runtime.values(),
-            process: tokio::spawn(runtime.run()),
-        }
+        Self { to, from, values: runtime.values(), process: tokio::spawn(runtime.run()) }
     }
 
     async fn tell(&self, message: ToProcess) {
@@ -98,9 +86,7 @@ impl Driver {
     async fn hear(&mut self) -> FromProcess {
         let patience = Duration::from_secs(20);
         let heard = tokio::time::timeout(patience, self.from.recv()).await;
-        heard
-            .expect("the process says something")
-            .expect("it lives")
+        heard.expect("the process says something").expect("it lives")
     }
 
     /// Reports until `count` tasks have ended.
@@ -127,12 +113,8 @@ impl Driver {
 }
 
 fn inline<T: crate::Data>(finished: &Finished) -> Vec<T> {
-    let End::Inline(blob) = &finished.end else {
-        panic!("{finished:?}")
-    };
-    let decoded = blob
-        .iter()
-        .map(|bytes| crate::codec::decode(bytes).unwrap());
+    let End::Inline(blob) = &finished.end else { panic!("{finished:?}") };
+    let decoded = blob.iter().map(|bytes| crate::codec::decode(bytes).unwrap());
     decoded.collect()
 }
 
@@ -181,10 +163,7 @@ async fn large_results_stay_and_panics_are_reported_with_their_place() {
     }
     let held = source(1, 1, Place::Here).task;
     let bytes = driver.values.get(held, 0).unwrap().unwrap();
-    assert_eq!(
-        crate::codec::decode::<Vec<u8>>(&bytes).unwrap(),
-        vec![7; 5000]
-    );
+    assert_eq!(crate::codec::decode::<Vec<u8>>(&bytes).unwrap(), vec![7; 5000]);
     let ranges = vec![(array(1), Range::new(0, 4))];
     driver.tell(ToProcess::Drop { ranges }).await;
     while !driver.values.store.is_empty() {
@@ -213,9 +192,7 @@ async fn a_chain_hands_its_values_on() {
         driver.assign(next).await;
     }
     let ended = driver.ended(10).await;
-    let last = ended
-        .iter()
-        .find(|it| it.array == array(5) && it.range.contains(1));
+    let last = ended.iter().find(|it| it.array == array(5) && it.range.contains(1));
     assert_eq!(inline::<Vec<u8>>(last.unwrap()).pop().unwrap().len(), 8);
     let held = source(5, 0, Place::Here).task;
     let bytes = driver.values.get(held, 0).unwrap().unwrap();
@@ -246,12 +223,7 @@ async fn runs_that_wait_make_room_for_what_they_wait_for() {
     let mut driver = Driver::start(1);
     let tasks = map(waits, 0..3u32).unwrap();
     let runs = vec![(Range::one(2), 9)];
-    driver
-        .assign(Assign {
-            runs,
-            ..assignment(1, 0, &tasks)
-        })
-        .await;
+    driver.assign(Assign { runs, ..assignment(1, 0, &tasks) }).await;
     let mut heard = Vec::new();
     while PARKED.load(Ordering::SeqCst) < 3 {
         if let Ok(message) = driver.from.try_recv() {
@@ -259,19 +231,13 @@ async fn runs_that_wait_make_room_for_what_they_wait_for() {
         }
         tokio::task::yield_now().await;
     }
-    driver
-        .assign(assignment(2, 0, &map(nested, 0..1u32).unwrap()))
-        .await;
+    driver.assign(assignment(2, 0, &map(nested, 0..1u32).unwrap())).await;
     let ended = driver.ended(4).await;
     let of_parents = ended.iter().filter(|it| it.array == array(1));
     let mut runs: Vec<u32> = of_parents.flat_map(inline::<u32>).collect();
     runs.sort_unstable();
     assert_eq!(runs, [1, 1, 9]);
-    assert!(
-        heard
-            .iter()
-            .any(|it| matches!(it, FromProcess::Parked { runs: 1.., .. }))
-    );
+    assert!(heard.iter().any(|it| matches!(it, FromProcess::Parked { runs: 1.., .. })));
     driver.exit().await;
 }
 
@@ -289,17 +255,8 @@ async fn a_cancelled_run_sees_its_token_and_the_rest_does_not_start() {
     let tasks = map(until_cancelled, 0..5u32).unwrap();
     driver.assign(assignment(1, 0, &tasks)).await;
     let range = Range::new(0, 4);
-    driver
-        .tell(ToProcess::Cancel {
-            array: array(1),
-            range,
-        })
-        .await;
-    let steal = ToProcess::Steal {
-        steal: StealId(1),
-        assignment: AssignmentId(1),
-        count: 9,
-    };
+    driver.tell(ToProcess::Cancel { array: array(1), range }).await;
+    let steal = ToProcess::Steal { steal: StealId(1), assignment: AssignmentId(1), count: 9 };
     driver.tell(steal).await;
     let mut gave_up = Vec::new();
     let mut results = Vec::new();
@@ -316,9 +273,7 @@ async fn a_cancelled_run_sees_its_token_and_the_rest_does_not_start() {
         }
     }
     assert_eq!(gave_up, [Range::one(4)]);
-    let ran: Vec<String> = (0..results.len())
-        .map(|nth| format!("c1.1.{nth} w n"))
-        .collect();
+    let ran: Vec<String> = (0..results.len()).map(|nth| format!("c1.1.{nth} w n")).collect();
     assert_eq!(results, ran);
     assert!(try_context().is_none());
     driver.exit().await;
@@ -329,21 +284,11 @@ async fn an_unknown_function_is_an_error() {
     let mut driver = Driver::start(1);
     let tasks = map(double, 0..2u32).unwrap();
     let function = FunctionKey(42);
-    driver
-        .assign(Assign {
-            function,
-            ..assignment(1, 0, &tasks)
-        })
-        .await;
+    driver.assign(Assign { function, ..assignment(1, 0, &tasks) }).await;
     for finished in driver.ended(2).await {
-        let End::Failed(failure) = finished.end else {
-            panic!("{finished:?}")
-        };
+        let End::Failed(failure) = finished.end else { panic!("{finished:?}") };
         assert_eq!(failure.kind, FailureKind::Unrunnable);
-        assert_eq!(
-            failure.message,
-            "this program has no task function 000000000000002a"
-        );
+        assert_eq!(failure.message, "this program has no task function 000000000000002a");
     }
     driver.exit().await;
 }
@@ -352,10 +297,7 @@ async fn an_unknown_function_is_an_error() {
 async fn a_lost_link_ends_the_process() {
     let driver = Driver::start(1);
     drop(driver.to);
-    assert_eq!(
-        driver.process.await.unwrap(),
-        "the link to the scheduler was lost"
-    );
+    assert_eq!(driver.process.await.unwrap(), "the link to the scheduler was lost");
 }
 
 #[tokio::test]
@@ -371,10 +313,7 @@ async fn inputs_come_from_other_processes_and_what_nobody_has_is_missed() {
         Endpoint::bind(config).await.unwrap()
     };
     let (mine, theirs) = (bind(ME).await, bind(HOLDER).await);
-    let contact = Contact {
-        quic: theirs.addresses(),
-        tls: theirs.tls_addresses(),
-    };
+    let contact = Contact { quic: theirs.addresses(), tls: theirs.tls_addresses() };
     let mut holder = Driver::start_with(1, HOLDER, DataPlane::Network(theirs));
     let mut driver = Driver::start_with(1, ME, DataPlane::Network(mine));
 
@@ -418,9 +357,7 @@ async fn a_million_tiny_tasks_cost_little() {
     const CUT: u32 = 62_500;
     let mut driver = Driver::start(2);
     let tasks = map(noop, 0..CUT).unwrap();
-    let assigns: Vec<Assign> = (0..COUNT / CUT)
-        .map(|id| assignment(id, 0, &tasks))
-        .collect();
+    let assigns: Vec<Assign> = (0..COUNT / CUT).map(|id| assignment(id, 0, &tasks)).collect();
     let begun = Instant::now();
     let to = driver.to.clone();
     let assigning = tokio::spawn(async move {

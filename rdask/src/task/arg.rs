@@ -152,10 +152,7 @@ pub struct ArgSink {
 impl ArgSink {
     /// For an argument that many tasks share: it becomes a dependency, never inline.
     pub(crate) fn sharing() -> Self {
-        Self {
-            sharing: true,
-            ..Self::default()
-        }
+        Self { sharing: true, ..Self::default() }
     }
 
     /// Takes a value: inline if it is short.

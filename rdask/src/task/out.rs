@@ -133,12 +133,7 @@ impl<T: Data, E: Display> EndsTask for Result<T, E> {
 #[cold]
 fn returned<E: Display>(error: E) -> Box<Failure> {
     let message = format!("{error:#}");
-    Box::new(Failure {
-        kind: FailureKind::Returned,
-        message,
-        location: None,
-        backtrace: None,
-    })
+    Box::new(Failure { kind: FailureKind::Returned, message, location: None, backtrace: None })
 }
 
 /// How a call treats what its function returned: as [`Out`] or as [`TryOut`].

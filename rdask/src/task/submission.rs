@@ -185,22 +185,9 @@ where
     let function = register::<C>(function)?;
     let mut sink = ArgSink::default();
     args.feed(&mut sink);
-    let ArgSink {
-        inline,
-        params,
-        deps,
-        error,
-        encoded,
-        ..
-    } = sink;
+    let ArgSink { inline, params, deps, error, encoded, .. } = sink;
     codec::count_encodings(encoded);
-    Ok(OneTask {
-        function,
-        inline,
-        params,
-        deps,
-        error,
-    })
+    Ok(OneTask { function, inline, params, deps, error })
 }
 
 fn many<C, A, X>(
@@ -225,14 +212,7 @@ where
         ends.push(sink.inline.len() as u64);
     }
     codec::count_encodings(sink.encoded);
-    Ok(ManyTasks {
-        function,
-        inline: sink.inline,
-        ends,
-        deps,
-        errors,
-        shared: None,
-    })
+    Ok(ManyTasks { function, inline: sink.inline, ends, deps, errors, shared: None })
 }
 
 fn share<C: Data>(tasks: &mut ManyTasks, shared: impl Arg<C>) {

@@ -26,14 +26,7 @@ fn input_of(dep: Dep) -> Input {
 fn run_one(task: OneTask) -> Outcomes {
     assert_eq!(task.error, None);
     let inputs = task.deps.into_iter().map(input_of).collect();
-    run(
-        task.function,
-        vec![Task {
-            inline: task.inline,
-            params: task.params,
-            inputs,
-        }],
-    )
+    run(task.function, vec![Task { inline: task.inline, params: task.params, inputs }])
 }
 
 fn run_many(tasks: ManyTasks) -> Outcomes {
@@ -46,18 +39,10 @@ fn run_many(tasks: ManyTasks) -> Outcomes {
         let inline = tasks.inline[start..end as usize].to_vec();
         start = end as usize;
         let own = deps.remove(&index).map(input_of);
-        let mut params = vec![if own.is_some() {
-            ParamSource::Input
-        } else {
-            ParamSource::Inline
-        }];
+        let mut params = vec![if own.is_some() { ParamSource::Input } else { ParamSource::Inline }];
         params.extend(shared.as_ref().map(|_| ParamSource::Input));
         let inputs = own.into_iter().chain(shared.clone()).collect();
-        prepared.push(Task {
-            inline,
-            params,
-            inputs,
-        });
+        prepared.push(Task { inline, params, inputs });
     }
     run(tasks.function, prepared)
 }
@@ -79,10 +64,7 @@ fn only<T: Data + Clone>(outcomes: &Outcomes) -> Result<T, Failure> {
 }
 
 fn all<T: Data + Clone>(outcomes: &Outcomes) -> Vec<T> {
-    results(outcomes)
-        .into_iter()
-        .map(|result| result.expect("no task failed"))
-        .collect()
+    results(outcomes).into_iter().map(|result| result.expect("no task failed")).collect()
 }
 
 /// A type without a short way to copy it.
@@ -93,8 +75,5 @@ struct Table {
 }
 
 fn table() -> Table {
-    Table {
-        name: String::from("t"),
-        rows: vec![1.0, 2.0, 4.0],
-    }
+    Table { name: String::from("t"), rows: vec![1.0, 2.0, 4.0] }
 }

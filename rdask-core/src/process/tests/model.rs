@@ -18,48 +18,17 @@ enum Fate {
 /// One random step; the numbers choose among what is possible then.
 #[derive(Clone, Debug)]
 enum Step {
-    Assign {
-        len: u32,
-        inputs: u8,
-        kind: u8,
-        pick: u32,
-    },
-    EndChunk {
-        pick: u32,
-        stop_early: bool,
-        kind: u8,
-    },
-    Fetched {
-        pick: u32,
-        well: bool,
-    },
-    Steal {
-        pick: u32,
-        count: u32,
-    },
-    Cancel {
-        pick: u32,
-        from: u32,
-        len: u32,
-    },
-    Drop {
-        pick: u32,
-        from: u32,
-        len: u32,
-    },
-    SetSlots {
-        slots: u32,
-    },
-    Park {
-        pick: u32,
-    },
-    Unpark {
-        pick: u32,
-    },
+    Assign { len: u32, inputs: u8, kind: u8, pick: u32 },
+    EndChunk { pick: u32, stop_early: bool, kind: u8 },
+    Fetched { pick: u32, well: bool },
+    Steal { pick: u32, count: u32 },
+    Cancel { pick: u32, from: u32, len: u32 },
+    Drop { pick: u32, from: u32, len: u32 },
+    SetSlots { slots: u32 },
+    Park { pick: u32 },
+    Unpark { pick: u32 },
     Seen,
-    Pass {
-        micros: u64,
-    },
+    Pass { micros: u64 },
     Put,
 }
 
@@ -104,11 +73,7 @@ struct World {
 
 fn choose<T: Copy>(mut all: impl ExactSizeIterator<Item = T>, pick: u32) -> Option<T> {
     let len = all.len();
-    if len == 0 {
-        None
-    } else {
-        all.nth(pick as usize % len)
-    }
+    if len == 0 { None } else { all.nth(pick as usize % len) }
 }
 
 impl World {
@@ -139,26 +104,14 @@ impl World {
     }
 
     fn noise(&mut self) -> u32 {
-        self.noise = self
-            .noise
-            .wrapping_mul(1_664_525)
-            .wrapping_add(1_013_904_223);
+        self.noise = self.noise.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         self.noise >> 8
     }
 
     fn step(&mut self, step: Step) {
         match step {
-            Step::Assign {
-                len,
-                inputs,
-                kind,
-                pick,
-            } => self.assign(len, inputs, kind, pick),
-            Step::EndChunk {
-                pick,
-                stop_early,
-                kind,
-            } => {
+            Step::Assign { len, inputs, kind, pick } => self.assign(len, inputs, kind, pick),
+            Step::EndChunk { pick, stop_early, kind } => {
                 if let Some(chunk) = choose(self.chunks.keys().copied(), pick)
                     && !self.parked.contains(&chunk)
                 {
@@ -180,30 +133,20 @@ impl World {
             Step::Steal { pick, count } => {
                 if let Some((assignment, ..)) = choose(self.arrays.values().copied(), pick) {
                     let steal = StealId(1);
-                    self.tell(ToProcess::Steal {
-                        steal,
-                        assignment,
-                        count,
-                    });
+                    self.tell(ToProcess::Steal { steal, assignment, count });
                 }
             }
             Step::Cancel { pick, from, len } => {
                 if let Some(number) = choose(self.arrays.keys().copied(), pick) {
                     let range = Range::new(from, from + len);
-                    self.tell(ToProcess::Cancel {
-                        array: array(number),
-                        range,
-                    });
+                    self.tell(ToProcess::Cancel { array: array(number), range });
                 }
             }
             Step::Drop { pick, from, len } => {
                 if let Some(number) = choose(self.arrays.keys().copied(), pick) {
                     let range = Range::new(from, from + len);
-                    self.dropped
-                        .extend(range.iter().map(|index| task(number, index)));
-                    self.tell(ToProcess::Drop {
-                        ranges: vec![(array(number), range)],
-                    });
+                    self.dropped.extend(range.iter().map(|index| task(number, index)));
+                    self.tell(ToProcess::Drop { ranges: vec![(array(number), range)] });
                 }
             }
             Step::SetSlots { slots } => self.tell(ToProcess::SetSlots { slots }),
@@ -219,9 +162,7 @@ impl World {
                     self.process.handle_unpark_wanted(self.now, chunk);
                 }
             }
-            Step::Seen => self.tell(ToProcess::Seen {
-                report: self.reports,
-            }),
+            Step::Seen => self.tell(ToProcess::Seen { report: self.reports }),
             Step::Pass { micros } => {
                 self.now = self.now + Duration::from_micros(micros);
                 self.process.handle_timeout(self.now);
@@ -241,10 +182,7 @@ impl World {
 
     /// One source: of an earlier array here, or of an array elsewhere.
     fn source(&mut self, pick: u32) -> Source {
-        let earlier = choose(
-            self.arrays.iter().map(|(n, (_, range, _))| (*n, *range)),
-            pick,
-        );
+        let earlier = choose(self.arrays.iter().map(|(n, (_, range, _))| (*n, *range)), pick);
         let index = self.noise();
         match (earlier, index % 4) {
             (Some((number, range)), 0) => {
@@ -281,8 +219,7 @@ impl World {
         assign.nested_here = assign.depth > 0;
         assign.threads = 1 + u16::from(kind.is_multiple_of(7));
         assign.timeout = (kind.is_multiple_of(11)).then_some(Duration::from_millis(2));
-        self.arrays
-            .insert(number, (AssignmentId(id), range, assign.timeout.is_some()));
+        self.arrays.insert(number, (AssignmentId(id), range, assign.timeout.is_some()));
         for index in range {
             self.fates.insert((AssignmentId(id), index), Fate::Queued);
         }
@@ -292,11 +229,8 @@ impl World {
     fn end_chunk(&mut self, id: ChunkId, stop_early: bool, kind: u8) {
         let start = self.chunks.remove(&id).expect("it was chosen");
         let (number, range) = (start.assign.array.number, start.range);
-        let ran = if stop_early {
-            Range::new(range.start, range.start + range.len() / 2)
-        } else {
-            range
-        };
+        let ran =
+            if stop_early { Range::new(range.start, range.start + range.len() / 2) } else { range };
         for index in range {
             let key = (start.assign.assignment, index);
             if self.fates[&key] == Fate::Running(id) {
@@ -393,10 +327,7 @@ impl World {
             let key = (assignment, index);
             let before = self.fates.insert(key, Fate::Answered);
             let runs = matches!(before, Some(Fate::Running(_)));
-            assert!(
-                before == Some(Fate::Queued) || (may_run && runs),
-                "{key:?} was {before:?}"
-            );
+            assert!(before == Some(Fate::Queued) || (may_run && runs), "{key:?} was {before:?}");
         }
     }
 
@@ -410,9 +341,7 @@ impl World {
                     self.answer(entry.assignment, entry.range, may_run);
                 }
             }
-            FromProcess::GaveUp {
-                assignment, ranges, ..
-            } => {
+            FromProcess::GaveUp { assignment, ranges, .. } => {
                 for range in ranges {
                     self.answer(assignment, range, false);
                 }
@@ -441,25 +370,14 @@ impl World {
                 self.process.handle_unpark_wanted(self.now, chunk);
             }
             self.drain();
-            self.step(Step::Fetched {
-                pick: round,
-                well: round % 3 == 0,
-            });
-            self.step(Step::EndChunk {
-                pick: round,
-                stop_early: false,
-                kind: 5,
-            });
+            self.step(Step::Fetched { pick: round, well: round % 3 == 0 });
+            self.step(Step::EndChunk { pick: round, stop_early: false, kind: 5 });
             self.step(Step::Pass { micros: 100 });
         }
         self.step(Step::Pass { micros: 10_000 });
         assert!(self.process.is_idle(), "{:?}", self.process);
         assert_eq!(self.process.poll_timeout(), None);
-        assert!(
-            self.process.inputs.all.is_empty(),
-            "{:?}",
-            self.process.inputs
-        );
+        assert!(self.process.inputs.all.is_empty(), "{:?}", self.process.inputs);
         assert!(self.process.owed.is_empty());
         for (key, fate) in &self.fates {
             assert_eq!(*fate, Fate::Answered, "{key:?}");

@@ -7,9 +7,7 @@ use serde::{Deserializer, Serializer};
 use super::*;
 
 fn failure_of<T: Data + Clone + std::fmt::Debug>(outcomes: &Outcomes, position: usize) -> Failure {
-    results::<T>(outcomes)
-        .swap_remove(position)
-        .expect_err("this task fails")
+    results::<T>(outcomes).swap_remove(position).expect_err("this task fails")
 }
 
 #[test]
@@ -17,14 +15,8 @@ fn a_returned_error_fails_the_task() {
     let parsed = try_map(|s: String| s.parse::<f64>(), ["1.5", "one", "2.5"]).unwrap();
     let outcomes = run_many(parsed);
     let failure = failure_of::<f64>(&outcomes, 1);
-    assert_eq!(
-        (failure.kind, &*failure.message),
-        (FailureKind::Returned, "invalid float literal")
-    );
-    let fine: Vec<f64> = results(&outcomes)
-        .into_iter()
-        .filter_map(Result::ok)
-        .collect();
+    assert_eq!((failure.kind, &*failure.message), (FailureKind::Returned, "invalid float literal"));
+    let fine: Vec<f64> = results(&outcomes).into_iter().filter_map(Result::ok).collect();
     assert_eq!(fine, [1.5, 2.5]);
 }
 
@@ -34,10 +26,7 @@ fn a_returned_error_of_a_future_fails_the_task() {
         Err(format!("not {x}"))
     }
     let failure = only::<u8>(&run_one(try_submit(never, (3,)).unwrap())).unwrap_err();
-    assert_eq!(
-        (failure.kind, &*failure.message),
-        (FailureKind::Returned, "not 3")
-    );
+    assert_eq!((failure.kind, &*failure.message), (FailureKind::Returned, "not 3"));
 }
 
 #[test]
@@ -55,15 +44,9 @@ fn panics_have_message_place_and_backtrace() {
     let line = line!() - 3;
     let outcomes = run_many(map(picky, [1, 2, 3, 2]).unwrap());
     let failure = failure_of::<u32>(&outcomes, 1);
-    assert_eq!(
-        (failure.kind, &*failure.message),
-        (FailureKind::Panicked, "two is not welcome")
-    );
+    assert_eq!((failure.kind, &*failure.message), (FailureKind::Panicked, "two is not welcome"));
     let place = format!("{}:{line}:", file!());
-    assert!(
-        failure.location.as_ref().unwrap().starts_with(&place),
-        "{failure:?}"
-    );
+    assert!(failure.location.as_ref().unwrap().starts_with(&place), "{failure:?}");
     let backtrace = failure.backtrace.unwrap();
     assert!(backtrace.contains("picky"), "{backtrace}");
     assert!(
@@ -71,20 +54,14 @@ fn panics_have_message_place_and_backtrace() {
         "{backtrace}"
     );
     assert_eq!(results::<u32>(&outcomes)[2], Ok(3));
-    assert_eq!(
-        failure_of::<u32>(&outcomes, 3).message,
-        "two is not welcome"
-    );
+    assert_eq!(failure_of::<u32>(&outcomes, 3).message, "two is not welcome");
 }
 
 #[test]
 fn panics_of_the_language_and_without_text() {
     let index = run_one(submit(|v: Vec<u8>, i: usize| v[i], (vec![1], 5usize)).unwrap());
     let message = failure_of::<u8>(&index, 0).message;
-    assert_eq!(
-        message,
-        "index out of bounds: the len is 1 but the index is 5"
-    );
+    assert_eq!(message, "index out of bounds: the len is 1 but the index is 5");
     let any = run_one(submit(|x: u8| -> u8 { panic::panic_any(x) }, (17,)).unwrap());
     let failure = failure_of::<u8>(&any, 0);
     assert_eq!(failure.message, "a panic without text");
@@ -95,23 +72,10 @@ fn panics_of_the_language_and_without_text() {
 fn only_the_first_panics_of_a_chunk_have_backtraces() {
     let outcomes = run_many(map(|x: u8| -> u8 { panic!("{x}") }, 0..10).unwrap());
     let with_backtrace = |failure: &Failure| failure.backtrace.is_some();
-    let failures: Vec<_> = results::<u8>(&outcomes)
-        .into_iter()
-        .map(|result| result.unwrap_err())
-        .collect();
-    assert_eq!(
-        failures
-            .iter()
-            .filter(|failure| with_backtrace(failure))
-            .count(),
-        4
-    );
-    assert!(
-        failures
-            .iter()
-            .zip(0..)
-            .all(|(failure, x): (_, u8)| failure.message == x.to_string())
-    );
+    let failures: Vec<_> =
+        results::<u8>(&outcomes).into_iter().map(|result| result.unwrap_err()).collect();
+    assert_eq!(failures.iter().filter(|failure| with_backtrace(failure)).count(), 4);
+    assert!(failures.iter().zip(0..).all(|(failure, x): (_, u8)| failure.message == x.to_string()));
 }
 
 #[test]
@@ -128,10 +92,7 @@ fn a_resumed_panic_has_its_text_but_no_place() {
 fn a_panic_that_panics_when_dropped_is_only_one_failure() {
     let bomb = |x: u8| -> u8 { panic::panic_any(Bomb(x)) };
     let outcomes = run_many(map(bomb, [1, 1]).unwrap());
-    assert_eq!(
-        failure_of::<u8>(&outcomes, 1).message,
-        "a panic without text"
-    );
+    assert_eq!(failure_of::<u8>(&outcomes, 1).message, "a panic without text");
 }
 
 /// Panics when it is dropped, if it is not zero.
@@ -177,27 +138,17 @@ fn a_serialize_that_panics_or_refuses_fails_its_task_alone() {
     let outcomes = run_many(map(Moody, [0, 1, 0, 2, 0]).unwrap());
     let panicked = failure_of::<Moody>(&outcomes, 1);
     assert_eq!(panicked.kind, FailureKind::Panicked);
-    assert!(
-        panicked.message.contains("will not serialise"),
-        "{panicked:?}"
-    );
+    assert!(panicked.message.contains("will not serialise"), "{panicked:?}");
     let refused = failure_of::<Moody>(&outcomes, 3);
     assert_eq!(refused.kind, FailureKind::Result);
-    let fine: Vec<_> = results::<Moody>(&outcomes)
-        .into_iter()
-        .filter_map(Result::ok)
-        .collect();
+    let fine: Vec<_> = results::<Moody>(&outcomes).into_iter().filter_map(Result::ok).collect();
     assert_eq!(fine, [Moody(0), Moody(0), Moody(0)]);
 }
 
 #[test]
 fn a_deserialize_that_panics_fails_its_task_alone() {
     let outcomes = run_many(map(|moody: Moody| moody.0, [0, 3, 0].map(Moody)).unwrap());
-    assert!(
-        failure_of::<u8>(&outcomes, 1)
-            .message
-            .contains("will not deserialise")
-    );
+    assert!(failure_of::<u8>(&outcomes, 1).message.contains("will not deserialise"));
     assert_eq!(results::<u8>(&outcomes)[2], Ok(0));
 }
 
@@ -211,10 +162,7 @@ fn an_argument_or_result_that_panics_when_dropped_fails_its_task_alone() {
     assert_eq!(results::<u8>(&outcomes)[2], Ok(0));
 
     let outcomes = run_many(map(Bomb, [0, 6, 0]).unwrap());
-    let kinds: Vec<_> = outcomes
-        .iter()
-        .map(|out| matches!(out, Outcome::Failed(_)))
-        .collect();
+    let kinds: Vec<_> = outcomes.iter().map(|out| matches!(out, Outcome::Failed(_))).collect();
     assert_eq!(kinds, [false, true, false]);
 }
 
@@ -236,10 +184,7 @@ fn arguments_that_do_not_fit_are_failures() {
         inputs: vec![Input::Typed(Value::new(String::from("text")))],
         ..Task::default()
     };
-    let absent = Task {
-        params: vec![ParamSource::Input],
-        ..Task::default()
-    };
+    let absent = Task { params: vec![ParamSource::Input], ..Task::default() };
     let tasks = vec![
         inline(&[0x80], 1),
         inline(&[1, 1], 1),
@@ -251,26 +196,11 @@ fn arguments_that_do_not_fit_are_failures() {
     let outcomes = run(double, tasks);
     let messages: Vec<_> = results::<u64>(&outcomes)
         .into_iter()
-        .map(|result| {
-            result
-                .map_err(|failure| (failure.kind, failure.message))
-                .unwrap_err()
-        })
+        .map(|result| result.map_err(|failure| (failure.kind, failure.message)).unwrap_err())
         .collect();
-    assert!(
-        messages
-            .iter()
-            .all(|(kind, _)| *kind == FailureKind::Arguments),
-        "{messages:?}"
-    );
-    assert!(
-        messages[0].1.starts_with("argument 1: 1 bytes are no u64"),
-        "{messages:?}"
-    );
-    assert_eq!(
-        messages[4].1,
-        "argument 1: expected a u64, got a alloc::string::String"
-    );
+    assert!(messages.iter().all(|(kind, _)| *kind == FailureKind::Arguments), "{messages:?}");
+    assert!(messages[0].1.starts_with("argument 1: 1 bytes are no u64"), "{messages:?}");
+    assert_eq!(messages[4].1, "argument 1: expected a u64, got a alloc::string::String");
     assert_eq!(messages[5].1, "argument 1: the argument is missing");
 }
 

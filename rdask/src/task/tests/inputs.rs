@@ -11,9 +11,7 @@ use crate::function::{EncodedInput, Entry};
 /// binary encode at any time, so such a test runs its steps again when someone interfered.
 fn encodings_of(steps: impl Fn()) -> u64 {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-    let _one = ONE_AT_A_TIME
-        .lock()
-        .unwrap_or_else(|poisoned| poisoned.into_inner());
+    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     let count = || {
         let before = codec::encodings_completed();
         steps();
@@ -24,14 +22,7 @@ fn encodings_of(steps: impl Fn()) -> u64 {
 
 fn feed(function: &Entry, inputs: Vec<Input>) -> Outcomes {
     let params = vec![ParamSource::Input; inputs.len()];
-    run(
-        function,
-        vec![Task {
-            inline: Vec::new(),
-            params,
-            inputs,
-        }],
-    )
+    run(function, vec![Task { inline: Vec::new(), params, inputs }])
 }
 
 fn stored(outcomes: Outcomes) -> Value {
@@ -57,9 +48,7 @@ fn a_chain_in_one_process_encodes_nothing() {
     let first = stored(run_one(make));
     let by_reference = submit(|v: &Vec<u8>| v.clone(), (vec![],)).unwrap().function;
     let by_value = submit(|v: Vec<u8>| v, (vec![],)).unwrap().function;
-    let shared = submit(|v: Shared<Vec<u8>>| v.to_vec(), (vec![],))
-        .unwrap()
-        .function;
+    let shared = submit(|v: Shared<Vec<u8>>| v.to_vec(), (vec![],)).unwrap().function;
     let count = encodings_of(|| {
         let mut value = first.clone();
         for function in [by_reference, by_value, shared, by_value] {
@@ -91,10 +80,7 @@ fn a_shared_value_of_any_type_is_copied_for_its_owner() {
     let function = submit(rename, (table(), "")).unwrap().function;
     let value = Value::new(table());
     let name = Value::new(String::from("wo"));
-    let out = feed(
-        function,
-        vec![Input::Typed(value.clone()), Input::Typed(name)],
-    );
+    let out = feed(function, vec![Input::Typed(value.clone()), Input::Typed(name)]);
     assert_eq!(only::<Table>(&out).unwrap().name, "two");
     assert_eq!(value.downcast_ref(), Some(&table()));
 }
@@ -103,12 +89,8 @@ fn a_shared_value_of_any_type_is_copied_for_its_owner() {
 fn bytes_are_decoded_once_and_shared() {
     let address = |t: &Table| std::ptr::from_ref(t).addr();
     let borrows = submit(address, (table(),)).unwrap().function;
-    let shares = submit(
-        |t: Shared<Table>| std::ptr::from_ref(&*t).addr(),
-        (table(),),
-    )
-    .unwrap()
-    .function;
+    let shares =
+        submit(|t: Shared<Table>| std::ptr::from_ref(&*t).addr(), (table(),)).unwrap().function;
     let owns = submit(|t: Table| t, (table(),)).unwrap().function;
     let input = encoded(table());
     assert!(input.decoded().is_none());
@@ -122,9 +104,7 @@ fn bytes_are_decoded_once_and_shared() {
 
 #[test]
 fn bad_bytes_fail_the_task() {
-    let function = submit(|t: &Table| t.rows.len(), (table(),))
-        .unwrap()
-        .function;
+    let function = submit(|t: &Table| t.rows.len(), (table(),)).unwrap().function;
     let input = Arc::new(EncodedInput::new(Bytes::from_static(&[255; 20])));
     for _ in 0..2 {
         let failure =
@@ -145,19 +125,13 @@ fn numbers_are_served_without_a_copy() {
 
 #[test]
 fn long_arguments_do_not_travel_with_the_task() {
-    let sum = submit(
-        |v: &Vec<u8>, w: &Vec<u8>| v.len() + w.len(),
-        (vec![1; 10], vec![1; MIB]),
-    )
-    .unwrap();
+    let sum =
+        submit(|v: &Vec<u8>, w: &Vec<u8>| v.len() + w.len(), (vec![1; 10], vec![1; MIB])).unwrap();
     assert_eq!((sum.inline.len(), sum.deps.len()), (11, 1));
     assert_eq!(sum.params, [ParamSource::Inline, ParamSource::Input]);
     assert_eq!(only(&run_one(sum)), Ok(10 + MIB));
     let lengths = map(|v: Vec<u8>| v.len(), [vec![], vec![0; MIB], vec![0]]).unwrap();
-    assert_eq!(
-        (lengths.ends.as_slice(), lengths.deps.len()),
-        ([1, 1, 3].as_slice(), 1)
-    );
+    assert_eq!((lengths.ends.as_slice(), lengths.deps.len()), ([1, 1, 3].as_slice(), 1));
     assert_eq!(all::<usize>(&run_many(lengths)), [0, MIB, 1]);
 }
 
@@ -176,18 +150,6 @@ fn arguments_that_do_not_encode_are_reported_by_index() {
     }
     let tasks = map(|shy: Shy| shy.0, [false, true, false].map(Shy)).unwrap();
     assert_eq!(tasks.ends, [1, 1, 2]);
-    assert_eq!(
-        tasks
-            .errors
-            .iter()
-            .map(|(index, _)| *index)
-            .collect::<Vec<_>>(),
-        [1]
-    );
-    assert!(
-        submit(|shy: Shy| shy.0, (Shy(true),))
-            .unwrap()
-            .error
-            .is_some()
-    );
+    assert_eq!(tasks.errors.iter().map(|(index, _)| *index).collect::<Vec<_>>(), [1]);
+    assert!(submit(|shy: Shy| shy.0, (Shy(true),)).unwrap().error.is_some());
 }
