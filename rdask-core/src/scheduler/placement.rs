@@ -12,7 +12,7 @@ use bytes::Bytes;
 use crate::blob::Blob;
 use crate::failure::{Failure, FailureKind};
 use crate::id::{AssignmentId, ProcessId, ProgramHash};
-use crate::message::{Assign, Feed, Param, Place, Source, ToClient, ToProcess};
+use crate::message::{Assign, CHUNK_BYTES_MAX, Feed, Param, Place, Source, ToClient, ToProcess};
 use crate::range::{Range, RangeSet};
 
 use super::cluster::Stage;
@@ -25,11 +25,16 @@ use super::{Assignment, Scheduler};
 /// rest is for the time that a busy machine takes to schedule a thread.
 const WINDOW: Duration = Duration::from_millis(8);
 
-/// The most bytes of inputs that an assignment carries, so that its frame stays below 1 MiB.
-const FEED_BYTES_MAX: usize = 256 * 1024;
+/// The most bytes of inputs that an assignment carries beside its payload, which is at most six
+/// arguments of 64 KiB or a chunk: together they stay below a frame's 1 MiB.
+const FEED_BYTES_MAX: usize = 600 * 1024;
 
-/// What one input that is named and not carried costs in a frame, at most.
-const SOURCE_BYTES: usize = 40;
+/// What one input costs in a frame besides its value: three numbers of at most five bytes, the
+/// part, the place, a length.
+const SOURCE_BYTES: usize = 20;
+
+/// What naming one holder costs.
+const HOLDER_BYTES: usize = 5;
 
 /// The most tasks of one assignment.
 const ASSIGN_TASKS_MAX: u32 = 64 * 1024;
@@ -348,11 +353,11 @@ impl Scheduler {
         let payload = group.payload.slice(tasks)?;
         // The piece may be one large slice for all, or less than was asked for.
         let mut count = payload.count();
-        if payload.byte_len() > FEED_BYTES_MAX {
+        if payload.byte_len() > CHUNK_BYTES_MAX {
             let mut bytes = 0;
             let fits = payload.iter().take_while(|string| {
                 bytes += string.len();
-                bytes <= FEED_BYTES_MAX
+                bytes <= CHUNK_BYTES_MAX
             });
             count = (fits.count() as u32).max(1);
         }
@@ -468,6 +473,7 @@ impl Scheduler {
             Holding::Held(first, _) => {
                 let mut holders = vec![first];
                 holders.extend(group.copies.get(&input).into_iter().flatten());
+                *bytes += HOLDER_BYTES * holders.len();
                 Place::Held(holders)
             }
             Holding::Nowhere => return None,
