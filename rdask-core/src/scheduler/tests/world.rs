@@ -42,7 +42,7 @@ fn value_of(function: u64, payload: &[u8], inputs: &[u64]) -> u64 {
 
 /// Whether the model keeps a value inline or with the process.
 fn is_inline(value: u64) -> bool {
-    value % 3 != 0
+    !value.is_multiple_of(3)
 }
 
 pub(super) const POISON: u64 = 13;
@@ -606,10 +606,8 @@ impl World {
     pub(super) fn run(mut self) {
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.play()));
         if let Err(panic) = result {
-            for line in &self.trace {
-                eprintln!("{line}");
-            }
-            std::panic::resume_unwind(panic);
+            let why = panic.downcast_ref::<String>().map_or("see above", String::as_str);
+            panic!("{}\n{why}", self.trace.join("\n"));
         }
     }
 
