@@ -89,7 +89,9 @@ fn contact() -> Contact {
 impl World {
     pub(super) fn new(seed: u64) -> Self {
         let mut dice = Dice(seed);
-        let config = Config { epoch: 1, result_bytes_max: u64::MAX };
+        // In some runs the scheduler soon has no room for results.
+        let result_bytes_max = if dice.chance(20) { 40 } else { u64::MAX };
+        let config = Config { epoch: 1, result_bytes_max };
         let mut scheduler = Scheduler::new(config);
         let info = ClientInfo {
             program: ProgramInfo { hash: ProgramHash([7; 32]), size: 1, path: "p".into() },
@@ -503,7 +505,7 @@ impl World {
                     let failure = Failure::of_scheduler(FailureKind::Panicked, "poison", task);
                     finished.push(self.end(&assign, index, End::Failed(failure)));
                 }
-                Ok(value) if is_inline(value) => {
+                Ok(value) if assign.inline_max > 0 && is_inline(value) => {
                     let mut blob = BlobBuilder::new();
                     blob.push(&value.to_le_bytes());
                     finished.push(self.end(&assign, index, End::Inline(blob.build())));
@@ -703,6 +705,7 @@ fn put_as_assign(task: TaskId, assignment: AssignmentId) -> Assign {
         threads: 0,
         parts: 1,
         nested_here: false,
+        inline_max: 1024,
         timeout: None,
         payload: Blob::empty(1),
         params: Vec::new(),
