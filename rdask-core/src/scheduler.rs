@@ -9,9 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use crate::id::{
-    ArrayId, AssignmentId, ClientId, NannyId, Peer, ProcessId, ProgramHash, TaskId, WorkerId,
-};
+use crate::id::{ArrayId, AssignmentId, ClientId, NannyId, Peer, ProcessId, ProgramHash, WorkerId};
 use crate::message::{
     Contact, FromClient, FromNanny, FromProcess, ProgramInfo, Surroundings, ToClient, ToNanny,
     ToProcess, WorkerInfo,
@@ -129,8 +127,6 @@ pub struct Scheduler {
     next_assignment: u64,
     /// Scattered values that wait for a process to be put with.
     puts: BTreeMap<ProgramHash, BTreeSet<(Gid, u32)>>,
-    /// Groups that running tasks have submitted.
-    children: BTreeMap<TaskId, Vec<Gid>>,
     /// Clients that wait for their programs to be at work, and by which request.
     asking_ready: Vec<(ClientId, u32)>,
     /// Processes that may have room.
@@ -208,7 +204,6 @@ impl Scheduler {
             assignments: BTreeMap::new(),
             next_assignment: 1,
             puts: BTreeMap::new(),
-            children: BTreeMap::new(),
             asking_ready: Vec::new(),
             open: BTreeSet::new(),
             detached: BTreeMap::new(),

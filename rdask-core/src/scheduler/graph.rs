@@ -28,8 +28,6 @@ pub(crate) enum Work {
     Unwanted(Gid, Range),
     /// These are done, their values are gone, and somebody needs them.
     Needed(Gid, Range),
-    /// These tasks failed or were dropped: what they have submitted is nobody's.
-    Orphaned(Gid, Range),
     /// The group may be over and done with.
     Forget(Gid),
 }
@@ -110,7 +108,6 @@ impl Scheduler {
                 Work::Failed(gid, range, failure) => self.fail_waiting(gid, range, &failure),
                 Work::Unwanted(gid, range) => self.drop_unwanted(gid, range),
                 Work::Needed(gid, range) => self.recompute(gid, range),
-                Work::Orphaned(gid, range) => self.cancel_children(gid, range),
                 Work::Forget(gid) => self.forget(gid),
             }
         }
@@ -540,9 +537,6 @@ impl Scheduler {
             self.drop_interest(gid, part);
             self.tell_wanting(gid, part);
             self.drop_value_if_unwanted(gid, part);
-            if end != State::Done {
-                self.work.push_back(Work::Orphaned(gid, part));
-            }
         }
         if self.groups.get(gid).is_some_and(|group| group.unfinished == 0) {
             self.work.push_back(Work::Forget(gid));

@@ -193,23 +193,6 @@ impl Scheduler {
         }
     }
 
-    /// Cancels what these tasks have submitted: nobody is left to use it.
-    pub(crate) fn cancel_children(&mut self, gid: Gid, range: Range) {
-        let Some(group) = self.groups.get(gid) else { return };
-        if self.children.is_empty() || range.is_empty() {
-            return;
-        }
-        let (first, last) = (group.task(range.start), group.task(range.end - 1));
-        let children: Vec<Gid> =
-            self.children.range(first..=last).flat_map(|(_, children)| children).copied().collect();
-        for child in children {
-            if let Some(group) = self.groups.get(child) {
-                let (array, all) = (group.id, group.all());
-                self.cancel(array, all);
-            }
-        }
-    }
-
     /// Forgets the group if nobody can ask for anything of it again.
     pub(crate) fn forget(&mut self, gid: Gid) {
         let Some(group) = self.groups.get(gid) else {
@@ -234,14 +217,6 @@ impl Scheduler {
         }
         if let Some(client) = self.clients.get_mut(&group.id.client) {
             client.groups.remove(&gid);
-        }
-        if let Some(parent) = group.parent
-            && let Some(children) = self.children.get_mut(&parent.task)
-        {
-            children.retain(|child| *child != gid);
-            if children.is_empty() {
-                self.children.remove(&parent.task);
-            }
         }
         if let Some(share) = self.shares.get_mut(&group.share) {
             share.groups -= 1;

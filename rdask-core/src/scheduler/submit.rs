@@ -64,9 +64,6 @@ impl Scheduler {
             share.groups += 1;
         }
         let gid = self.groups.insert(group);
-        if let Some(parent) = parent {
-            self.children.entry(parent.task).or_default().push(gid);
-        }
         if let Some(client) = self.clients.get_mut(&from) {
             client.groups.insert(gid);
         }
