@@ -121,6 +121,8 @@ pub struct Scheduler {
     programs: Programs,
     groups: Groups,
     shares: BTreeMap<ShareNo, Share>,
+    /// Where whoever begins to work starts; see [`Scheduler::level`].
+    level_ns: u64,
     classes: Classes,
     stats: Stats,
     assignments: BTreeMap<AssignmentId, Assignment>,
@@ -199,6 +201,7 @@ impl Scheduler {
             programs: Programs::default(),
             groups: Groups::default(),
             shares: BTreeMap::new(),
+            level_ns: 0,
             classes: Classes::default(),
             stats: Stats::default(),
             assignments: BTreeMap::new(),

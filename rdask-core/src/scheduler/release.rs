@@ -218,6 +218,9 @@ impl Scheduler {
         if let Some(client) = self.clients.get_mut(&group.id.client) {
             client.groups.remove(&gid);
         }
+        if self.shares.get(&group.share).is_some_and(|share| share.groups == 1) {
+            self.level();
+        }
         if let Some(share) = self.shares.get_mut(&group.share) {
             share.groups -= 1;
             if share.groups == 0 && !share.connected {

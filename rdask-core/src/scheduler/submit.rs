@@ -60,6 +60,12 @@ impl Scheduler {
         {
             group.nested_in = nested_in;
         }
+        if self.shares.get(&group.share).is_some_and(|share| share.groups == 0) {
+            let level = self.level();
+            if let Some(share) = self.shares.get_mut(&group.share) {
+                share.used_ns = share.used_ns.max(level);
+            }
+        }
         if let Some(share) = self.shares.get_mut(&group.share) {
             share.groups += 1;
         }
