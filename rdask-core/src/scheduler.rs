@@ -9,7 +9,9 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use crate::id::{ArrayId, AssignmentId, ClientId, NannyId, Peer, ProcessId, ProgramHash, WorkerId};
+use crate::id::{
+    ArrayId, AssignmentId, ClientId, NannyId, Peer, ProcessId, ProgramHash, TaskId, WorkerId,
+};
 use crate::message::{
     Contact, FromClient, FromNanny, FromProcess, ProgramInfo, Surroundings, ToClient, ToNanny,
     ToProcess, WorkerInfo,
@@ -121,6 +123,8 @@ pub struct Scheduler {
     programs: Programs,
     groups: Groups,
     shares: BTreeMap<ShareNo, Share>,
+    /// Where whoever begins to work starts; see [`Scheduler::level`].
+    level_ns: u64,
     classes: Classes,
     stats: Stats,
     assignments: BTreeMap<AssignmentId, Assignment>,
@@ -151,6 +155,8 @@ pub struct Scheduler {
 struct Groups {
     by_gid: BTreeMap<Gid, Group>,
     by_id: BTreeMap<ArrayId, Gid>,
+    /// What runs have submitted, by the task that ran.
+    by_parent: BTreeSet<(TaskId, Gid)>,
     next: u32,
 }
 
@@ -171,6 +177,9 @@ impl Groups {
         let gid = Gid(self.next);
         self.next += 1;
         self.by_id.insert(group.id, gid);
+        if let Some(parent) = group.parent {
+            self.by_parent.insert((parent.task, gid));
+        }
         self.by_gid.insert(gid, group);
         gid
     }
@@ -178,7 +187,17 @@ impl Groups {
     fn remove(&mut self, gid: Gid) -> Option<Group> {
         let group = self.by_gid.remove(&gid)?;
         self.by_id.remove(&group.id);
+        if let Some(parent) = group.parent {
+            self.by_parent.remove(&(parent.task, gid));
+        }
         Some(group)
+    }
+
+    /// What runs of these tasks have submitted.
+    fn nested_in(&self, array: ArrayId, range: Range) -> Vec<Gid> {
+        let at = |index| (TaskId { array, index }, Gid(0));
+        let nested = self.by_parent.range(at(range.start)..at(range.end));
+        nested.map(|(_, gid)| *gid).collect()
     }
 }
 
@@ -199,6 +218,7 @@ impl Scheduler {
             programs: Programs::default(),
             groups: Groups::default(),
             shares: BTreeMap::new(),
+            level_ns: 0,
             classes: Classes::default(),
             stats: Stats::default(),
             assignments: BTreeMap::new(),
