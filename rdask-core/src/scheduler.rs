@@ -33,6 +33,7 @@ mod grants;
 mod graph;
 mod group;
 mod invariants;
+mod leave;
 mod placement;
 mod programs;
 mod ready;
@@ -129,6 +130,7 @@ pub struct Scheduler {
     stats: Stats,
     assignments: BTreeMap<AssignmentId, Assignment>,
     next_assignment: u64,
+    next_steal: u64,
     /// Scattered values that wait for a process to be put with.
     puts: BTreeMap<ProgramHash, BTreeSet<(Gid, u32)>>,
     /// Clients that wait for their programs to be at work, and by which request.
@@ -223,6 +225,7 @@ impl Scheduler {
             stats: Stats::default(),
             assignments: BTreeMap::new(),
             next_assignment: 1,
+            next_steal: 1,
             puts: BTreeMap::new(),
             asking_ready: Vec::new(),
             open: BTreeSet::new(),
@@ -288,6 +291,7 @@ impl Scheduler {
             contact: info.contact,
             workers: ids.clone(),
             leaving: false,
+            may_go: false,
         };
         self.cluster.nannies.insert(nanny, record);
         (nanny, ids)
@@ -426,6 +430,7 @@ impl Scheduler {
         self.share_slots();
         self.place_puts();
         self.place();
+        self.let_go();
         self.answer_ready();
         self.note_idleness();
     }
@@ -450,6 +455,12 @@ impl Scheduler {
             (false, None) => self.idle_since = Some(self.now),
             (false, Some(_)) => {}
         }
+    }
+
+    /// Whether a process is known: launched or at work.
+    #[must_use]
+    pub fn knows(&self, process: ProcessId) -> bool {
+        self.cluster.processes.contains_key(&process)
     }
 
     /// How many messages came too late to matter.
