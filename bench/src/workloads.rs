@@ -21,6 +21,8 @@ pub(crate) enum Workload {
     Chain,
     /// A random graph of n tasks, by single submits.
     Graph,
+    /// n sleeps of very different lengths, 20 s together.
+    Uneven,
     /// n times: submit one task and wait for its result.
     Latency,
 }
@@ -66,6 +68,7 @@ impl Workload {
             Self::Tree => 1 << 13,
             Self::Merge | Self::Graph => 10_000,
             Self::Chain | Self::Latency => 1000,
+            Self::Uneven => 2000,
         }
     }
 
@@ -78,6 +81,7 @@ impl Workload {
             Self::Merge => merge(client, n, start),
             Self::Chain => chain(client, n, start),
             Self::Graph => graph(client, n, start),
+            Self::Uneven => uneven(client, n, start),
             Self::Latency => latency(client, n),
         }
     }
@@ -164,6 +168,31 @@ fn graph(client: &Client, n: u32, start: Instant) -> rdask::Result<Outcome> {
     }
     let values = client.gather(remotes)?;
     Ok(Outcome::new(values == expected, n, start.elapsed()))
+}
+
+/// Sleep lengths from a heavy-tailed distribution, cut at 200 times the least, scaled to 20 s.
+fn lengths(n: u32) -> Vec<f64> {
+    fn splitmix64(x: u64) -> u64 {
+        let z = x.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+    const TOTAL: f64 = 20.0;
+    let uniform = |i: u32| (splitmix64(42 + u64::from(i)) >> 11) as f64 / (1u64 << 53) as f64;
+    let raw: Vec<f64> = (0..n).map(|i| (1.0 - uniform(i)).powf(-1.0 / 1.2).min(200.0)).collect();
+    let sum: f64 = raw.iter().sum();
+    raw.iter().map(|r| TOTAL * r / sum).collect()
+}
+
+fn uneven(client: &Client, n: u32, start: Instant) -> rdask::Result<Outcome> {
+    let nap = |(i, seconds): (u32, f64)| {
+        std::thread::sleep(Duration::from_secs_f64(seconds));
+        i
+    };
+    let values = client.gather(client.map(nap, (0..n).zip(lengths(n))))?;
+    let elapsed = start.elapsed();
+    Ok(Outcome::new(values.iter().copied().eq(0..n), n, elapsed))
 }
 
 fn latency(client: &Client, n: u32) -> rdask::Result<Outcome> {

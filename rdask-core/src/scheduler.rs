@@ -3,7 +3,8 @@
 //! In reading order: [`group`] is what it knows of tasks, [`cluster`] what it knows of machines;
 //! [`submit`] brings tasks in, [`graph`] moves them from waiting to ready, [`placement`] hands them
 //! to processes, [`finish`] takes reports, [`wants`] tells clients, [`release`] forgets, and
-//! [`recovery`] starts anew what a lost process had. [`programs`] gets programs to nodes and
+//! [`recovery`] starts anew what a lost process had, [`stealing`] moves work to the idle, [`leave`] lets
+//! workers go in good order. [`programs`] gets programs to nodes and
 //! [`grants`] shares a worker's slots among them.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -41,6 +42,7 @@ mod recovery;
 mod release;
 mod stats;
 mod status;
+mod stealing;
 mod submit;
 mod table;
 mod wants;
@@ -354,7 +356,8 @@ impl Scheduler {
             FromProcess::Report { number, finished } => self.take_report(from, number, finished),
             FromProcess::SlotsFree { slots } => self.slots_freed(from, slots),
             FromProcess::Parked { runs, slots } => self.parked(from, runs, slots),
-            FromProcess::GaveUp { assignment, ranges, .. } => {
+            FromProcess::GaveUp { steal, assignment, ranges } => {
+                self.steal_answered(from, steal, !ranges.is_empty());
                 for range in ranges {
                     self.give_back(from, assignment, range);
                 }
@@ -430,6 +433,7 @@ impl Scheduler {
         self.share_slots();
         self.place_puts();
         self.place();
+        self.steal();
         self.let_go();
         self.answer_ready();
         self.note_idleness();

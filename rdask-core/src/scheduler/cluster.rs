@@ -8,6 +8,7 @@ use crate::range::RangeSet;
 
 use super::group::Gid;
 use super::ready::{ReadyKey, Requirement};
+use super::stealing::Asked;
 
 /// One `rdask worker` command.
 #[derive(Debug)]
@@ -113,6 +114,8 @@ pub(crate) struct Process {
     pub(crate) local_ready: BTreeMap<ReadyKey, RangeSet>,
     /// Processes whose contact it has been told.
     pub(crate) knows: BTreeSet<ProcessId>,
+    /// Whether it was asked to give up work.
+    pub(crate) asked: Asked,
 }
 
 impl Process {
@@ -134,6 +137,7 @@ impl Process {
             copies: BTreeMap::new(),
             local_ready: BTreeMap::new(),
             knows: BTreeSet::new(),
+            asked: Asked::default(),
         }
     }
 

@@ -12,6 +12,7 @@ use crate::range::{Range, RangeSet};
 use super::Scheduler;
 use super::graph::Work;
 use super::group::{Gid, Holding, Inputs, State};
+use super::stealing::Asked;
 
 /// The least number of bits that `bytes` fits in.
 fn log2(bytes: u64) -> u8 {
@@ -86,6 +87,9 @@ impl Scheduler {
             self.assignments.remove(&id);
         }
         if let Some(process) = self.cluster.processes.get_mut(&from) {
+            if process.asked == Asked::InVain {
+                process.asked = Asked::Not;
+            }
             process.demand = process.demand.saturating_sub(slots);
             process.queued_ns = process.queued_ns.saturating_sub(estimate);
             if is_empty {

@@ -67,6 +67,7 @@ impl Scheduler {
             return;
         };
         let slots = worker.info.slots;
+        let mut idle: Vec<Claim> = Vec::new();
         let mut running: Vec<Claim> = Vec::with_capacity(worker.processes.len());
         for (program, process) in &worker.processes {
             let Some(record) = self.cluster.processes.get(process) else {
@@ -77,7 +78,12 @@ impl Scheduler {
                 let has_work = record.demand > 0 || demand.has_ready;
                 let weight = if has_work { demand.clients.max(1) } else { 0 };
                 running.push(Claim { process: *process, weight, turns: demand.turns });
+                idle.push(Claim { weight: demand.clients, ..running[running.len() - 1] });
             }
+        }
+        // Where nobody has work, those at work elsewhere get the slots: they may steal it.
+        if running.iter().all(|claim| claim.weight == 0) {
+            running = idle;
         }
         let targets = divide(slots, &running);
         for (process, target) in &targets {

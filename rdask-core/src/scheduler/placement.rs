@@ -22,11 +22,15 @@ use super::cluster::Stage;
 use super::graph::taken;
 use super::group::{Gid, Group, Holding, Inputs, State};
 use super::ready::{ClassNo, ReadyKey, ShareNo};
+use super::stealing::Asked;
 use super::{Assignment, Scheduler};
 
 /// How much work a process should have ahead, per slot. Two round trips take well below 1 ms; the
 /// rest is for the time that a busy machine takes to schedule a thread.
 const WINDOW: Duration = Duration::from_millis(8);
+
+/// A round trip is less than a hundredth of a task that takes longer.
+const LONG_TASK_NS: u64 = 100_000_000;
 
 /// The most bytes of inputs that an assignment carries beside its payload, which is at most six
 /// arguments of 64 KiB or a chunk: together they stay below a frame's 1 MiB.
@@ -82,7 +86,8 @@ impl Scheduler {
         // Those that could take more stay open; nothing that they could take is left.
         for (_, id) in order {
             let is_full = self.cluster.processes.get(&id).is_none_or(|process| {
-                process.idle_slots() == 0 && process.queued_ns >= window_ns(process.granted)
+                process.idle_slots() == 0
+                    && process.queued_ns >= window_ns(process.granted, LONG_TASK_NS)
             });
             if is_full {
                 self.open.remove(&id);
@@ -237,7 +242,7 @@ impl Scheduler {
         else {
             return 0;
         };
-        let room_ns = window_ns(process.granted).saturating_sub(process.queued_ns);
+        let room_ns = window_ns(process.granted, mean).saturating_sub(process.queued_ns);
         // As in slow start: no more ahead than have proved short so far.
         let room = (room_ns / mean.max(1)).min(runs).min(u64::from(ASSIGN_TASKS_MAX));
         // What is left is shared out, so that no process sits idle beside a full one.
@@ -301,6 +306,9 @@ impl Scheduler {
         }
         if let Some(process) = self.cluster.processes.get_mut(&id) {
             process.assignments.insert(assignment);
+            if process.asked == Asked::InVain {
+                process.asked = Asked::Not;
+            }
             process.demand += u32::from(options.threads) * tasks.len();
             process.queued_ns = process.queued_ns.saturating_add(estimate);
             if let Some(worker) = self.cluster.workers.get_mut(&process.worker) {
@@ -610,8 +618,11 @@ impl Scheduler {
 /// Past so many runs that wait for nested tasks, a process starts only tasks nested in it.
 pub(crate) const PARKED_RUNS_MAX: u32 = 256;
 
-fn window_ns(slots: u32) -> u64 {
-    u64::from(slots) * WINDOW.as_nanos() as u64
+/// How much work a process should have, running or ahead: the window, or one run ahead per slot of
+/// tasks for which a round trip counts. Long tasks are not given ahead at all.
+fn window_ns(slots: u32, mean_ns: u64) -> u64 {
+    let ahead = if mean_ns <= LONG_TASK_NS { mean_ns.saturating_mul(2) } else { 0 };
+    u64::from(slots).saturating_mul(ahead.max(WINDOW.as_nanos() as u64))
 }
 
 fn part_of(param: &Param) -> u16 {

@@ -222,3 +222,50 @@ fn without_room_for_results_they_stay_with_the_process() {
     let given = assigned(&stage.array(0, 1, vec![Param::Inline]));
     assert_eq!(given[0].inline_max, 0);
 }
+
+#[test]
+fn a_late_worker_steals_the_far_end_of_what_another_has_ahead() {
+    let mut stage = Stage::new(1);
+    let mut ahead = assigned(&stage.array(0, 2000, vec![Param::Inline]));
+    // 100 us each: the process gets a window of them.
+    while ahead.iter().map(|assign| assign.range.len()).sum::<u32>() < 40 {
+        let first = ahead.remove(0);
+        let count = first.range.len();
+        let busy = Duration::from_micros(100) * count;
+        let end = End::Inline(payload(count));
+        ahead.extend(assigned(&stage.finish(&first, first.range, end, busy)));
+    }
+    let latest = ahead.pop().expect("the window has opened");
+    // All that is left is with the first process; then another one comes.
+    let array = latest.array;
+    stage.say(FromClient::Cancel { array, range: Range::new(latest.range.end, 2000) });
+    let worker = WorkerInfo { name: "late".into(), slots: 1, memory_limit: 0, resources: vec![] };
+    let info =
+        NannyInfo { node: "n".into(), pool: "p".into(), workers: vec![worker], contact: contact() };
+    stage.scheduler.connect_nanny(stage.now, info);
+    let late = stage.actions().into_iter().find_map(|action| match action {
+        Action::ToNanny(_, ToNanny::Launch(launch)) => Some(launch.process),
+        _ => None,
+    });
+    stage.scheduler.connect_process(stage.now, late.unwrap(), contact()).unwrap();
+    let steals = |actions: Vec<Action>| -> Vec<(ProcessId, StealId, AssignmentId)> {
+        let steals = actions.iter().filter_map(|action| match action {
+            Action::ToProcess(victim, ToProcess::Steal { steal, assignment, .. }) => {
+                Some((*victim, *steal, *assignment))
+            }
+            _ => None,
+        });
+        steals.collect()
+    };
+    let asked = steals(stage.actions());
+    let [(victim, steal, assignment)] = asked[..] else { panic!("one steal: {asked:?}") };
+    assert_eq!((victim, assignment), (stage.process, latest.assignment));
+    // It has nothing to give: it isn't asked again until something changes.
+    let gave_up = FromProcess::GaveUp { steal, assignment, ranges: Vec::new() };
+    stage.scheduler.handle_process(stage.now, victim, gave_up);
+    assert_eq!(steals(stage.actions()), []);
+    let first = ahead.remove(0);
+    let end = End::Inline(payload(first.range.len()));
+    let next = steals(stage.finish(&first, first.range, end, Duration::from_micros(100)));
+    assert_eq!(next.len(), 1, "it has reported: {next:?}");
+}
