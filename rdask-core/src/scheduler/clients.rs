@@ -58,7 +58,7 @@ impl Scheduler {
     }
 
     /// A claim of its own for a client program. What a nested client submits is charged to the
-    /// shares, so its own is only a fallback.
+    /// parents' shares, so its own is only a fallback.
     fn share_for(&mut self, program: ProgramHash, _nested: bool) -> ShareNo {
         let level = self.level();
         let number = ShareNo(self.fresh_id());
