@@ -140,6 +140,19 @@ impl Default for TaskOptions {
     }
 }
 
+impl TaskOptions {
+    /// Whether tasks with these and with the other options may be of one batch: its tasks stand in
+    /// one queue, so they have one priority and need the same of a worker.
+    #[must_use]
+    pub fn fit_a_batch_with(&self, other: &Self) -> bool {
+        let what = |options: &Self| (options.priority, options.threads);
+        what(self) == what(other)
+            && self.resources == other.resources
+            && self.workers == other.workers
+            && self.pools == other.pools
+    }
+}
+
 /// An edge of a batch: whose result a task takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Edge {
@@ -152,7 +165,7 @@ pub struct Edge {
 /// A piece of graph: one record per task, edges packed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Batch {
-    /// The shapes that its tasks have.
+    /// The shapes that its tasks have. Their options [fit](TaskOptions::fit_a_batch_with).
     pub shapes: Vec<Shape>,
     /// Which shape each task has.
     pub shape_of: Vec<u16>,

@@ -160,6 +160,19 @@ pub enum ReadError {
     },
 }
 
+impl ReadError {
+    /// Whether waiting may help: a file server shows a new file late, a folder may be mounted
+    /// late. What is there and wrong stays wrong until somebody does something about it.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Missing { .. } | Self::Io { .. } => true,
+            Self::Garbage { what, .. } => *what == Garbage::HalfWritten,
+            Self::Permissions { .. } | Self::Owner { .. } | Self::Version { .. } => false,
+        }
+    }
+}
+
 /// What a file that can't be parsed seems to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]

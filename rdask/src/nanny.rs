@@ -20,7 +20,7 @@ use nix::sys::signal::Signal;
 use rdask_core::hello::Role;
 use rdask_core::message::{FromNanny, ToNanny};
 use rdask_net::{
-    BindError, Endpoint, FileMode, Garbage, InterfaceError, ReadError, SchedulerFile, address_of,
+    BindError, Endpoint, FileMode, InterfaceError, ReadError, SchedulerFile, address_of,
 };
 use thiserror::Error;
 use tokio::signal::unix::{SignalKind, signal};
@@ -216,12 +216,9 @@ enum NotJoined {
 
 async fn try_join(options: &NannyOptions) -> Result<Joined, NotJoined> {
     let file = SchedulerFile::read(&options.scheduler_file, options.file_mode);
-    let file = file.map_err(|error| match error {
-        // A file server shows a new file late, and a folder may be mounted late.
-        ReadError::Missing { .. }
-        | ReadError::Io { .. }
-        | ReadError::Garbage { what: Garbage::HalfWritten, .. } => NotJoined::ForNow(error.into()),
-        error => NotJoined::ForGood(NannyError::File(Box::new(error))),
+    let file = file.map_err(|error| match error.may_pass() {
+        true => NotJoined::ForNow(error.into()),
+        false => NotJoined::ForGood(NannyError::File(Box::new(error))),
     })?;
     let for_good = |error: ConnectError| NotJoined::ForGood(NannyError::Refused(Box::new(error)));
     let mut config = joining(&file).map_err(|error| for_good(error.into()))?;

@@ -1,1 +1,132 @@
-//! End-to-end tests.
+//! End-to-end tests: schedulers, workers and clients as processes of their own, over real QUIC.
+//!
+//! This very program is everything there is: the tests, the clients in them, what workers start,
+//! and, told so by a variable, schedulers, nannies and second client programs ([`role`]). That is
+//! why its `main` begins with [`rdask::init`] and the harness is a library.
+//!
+//! Tests run one after the other unless `--test-threads` says otherwise: some of them measure.
+
+#![expect(clippy::unwrap_used, reason = "a test that can not go on ends")]
+
+mod api;
+mod cluster;
+mod data;
+mod failures;
+mod fairness;
+mod intruders;
+mod nesting;
+mod options;
+mod proc;
+mod program;
+mod programs;
+mod release;
+mod role;
+mod scheduler_file;
+mod values;
+mod wiretap;
+
+use std::time::{Duration, Instant};
+
+use libtest_mimic::{Arguments, Conclusion, Trial};
+
+/// No test takes so long on a busy machine: one that does hangs, and ends the program.
+const TEST_TIME_MAX: Duration = Duration::from_secs(180);
+
+/// Names tests after their functions.
+macro_rules! trials {
+    ($($area:ident :: $test:ident),+ $(,)?) => {
+        vec![$(Trial::test(concat!(stringify!($area), "::", stringify!($test)), || {
+            timed(concat!(stringify!($area), "::", stringify!($test)), $area::$test);
+            Ok(())
+        })),+]
+    };
+}
+
+fn main() {
+    rdask::init();
+    role::play();
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads.get_or_insert(1);
+    let conclusion: Conclusion = libtest_mimic::run(&arguments, trials());
+    conclusion.exit();
+}
+
+fn trials() -> Vec<Trial> {
+    trials![
+        data::many_tiny_tasks_are_mapped_and_gathered_in_seconds,
+        data::a_random_graph_of_ten_thousand_tasks_has_the_right_values,
+        data::a_tiny_task_costs_the_scheduler_its_values_and_sixteen_bytes,
+        nesting::ten_thousand_parents_wait_for_children_on_two_threads,
+        nesting::ten_thousand_parents_wait_for_children_on_processes_with_two_slots,
+        nesting::ten_thousand_parents_wait_for_children_in_two_processes,
+        nesting::nesting_may_be_deep,
+        nesting::what_a_cancelled_task_has_submitted_is_cancelled,
+        values::chains_of_large_values_in_one_process_are_not_encoded,
+        values::a_huge_argument_arrives_while_others_are_served,
+        values::vectors_of_numbers_come_back_as_they_were,
+        values::large_results_go_from_process_to_process_and_to_the_client,
+        fairness::a_second_client_of_a_program_gets_its_half,
+        fairness::a_client_of_a_second_program_gets_its_half,
+        fairness::a_client_that_was_idle_gets_its_half_and_no_more,
+        programs::two_programs_at_a_time_run_their_own_code,
+        programs::a_program_that_is_built_anew_at_the_same_place_runs_its_new_code,
+        programs::a_program_that_is_deleted_while_it_runs_still_works,
+        programs::no_process_outlives_its_nanny,
+        programs::a_name_brings_results_from_one_program_to_the_next,
+        failures::a_panic_is_told_and_ends_nothing_else,
+        failures::an_err_fails_its_task_and_what_depends_on_it_once,
+        failures::panics_in_serialize_and_drop_are_told_and_end_nothing_else,
+        failures::the_tasks_of_a_killed_process_run_again,
+        failures::results_that_only_a_killed_process_had_are_made_again,
+        release::what_nobody_has_a_handle_of_does_not_start,
+        release::inputs_stay_while_a_dependent_needs_them,
+        release::a_part_of_a_map_keeps_only_itself,
+        release::a_client_that_leaves_takes_its_tasks_along,
+        api::results_come_in_the_order_of_what_they_were_made_from,
+        api::as_completed_gives_every_result_once_and_early_ones_first,
+        api::waiting_may_end_before_the_tasks_do,
+        api::cancelling_ends_what_depends_on_a_task_and_nothing_else,
+        api::scattered_values_feed_many_tasks,
+        api::trees_fold_in_order,
+        api::async_functions_may_use_the_timers_of_tokio,
+        api::the_async_client_waits_without_blocking,
+        api::names_keep_results_until_they_are_attached,
+        options::higher_priorities_go_first,
+        options::failed_tasks_run_again_as_often_as_they_may,
+        options::a_run_may_time_out,
+        options::wide_tasks_take_as_many_slots_as_they_say,
+        options::resources_limit_what_runs_at_a_time,
+        options::tasks_run_where_they_may,
+        intruders::a_stranger_without_the_file_is_turned_away,
+        intruders::the_file_of_another_run_is_told_to_be_so,
+        intruders::a_scheduler_tells_a_client_of_another_version_both_versions,
+        intruders::clients_and_workers_of_another_version_than_the_scheduler_say_both_versions,
+        intruders::a_program_of_another_version_than_the_nanny_says_both_versions,
+        intruders::a_nanny_tells_the_client_of_a_program_of_another_version_both_versions,
+        intruders::garbage_harms_neither_scheduler_nor_workers,
+        wiretap::the_wire_shows_neither_values_nor_keys,
+        wiretap::no_secret_is_in_an_argument_list_an_environment_or_a_log,
+        scheduler_file::the_file_of_a_dead_scheduler_is_told_to_be_stale,
+        scheduler_file::a_file_that_is_not_there_raises_the_right_questions,
+        scheduler_file::a_file_that_others_can_read_is_refused_with_the_command_to_run,
+        scheduler_file::garbage_is_told_from_half_a_file,
+        scheduler_file::a_file_of_a_later_version_names_both_versions,
+        scheduler_file::a_client_that_is_too_early_waits_for_the_file,
+    ]
+}
+
+/// Runs a test, says how long it took, and ends the program if it hangs.
+#[expect(clippy::print_stderr, reason = "for whoever watches the tests")]
+fn timed(name: &'static str, test: fn()) {
+    let started = Instant::now();
+    let (end, ended) = std::sync::mpsc::channel::<()>();
+    std::thread::spawn(move || {
+        if ended.recv_timeout(TEST_TIME_MAX) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+            eprintln!("{name} hangs: not over after {TEST_TIME_MAX:?}");
+            std::process::exit(101);
+        }
+    });
+    test();
+    drop(end);
+    eprintln!("{name}: {:.2} s", started.elapsed().as_secs_f64());
+}

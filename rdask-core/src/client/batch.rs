@@ -1,7 +1,7 @@
 //! The batch that consecutive submits gather in.
 
 use crate::blob::BlobBuilder;
-use crate::message::{BATCH_TASKS_MAX, Batch, CHUNK_BYTES_MAX, Edge, Parent, Shape};
+use crate::message::{BATCH_TASKS_MAX, Batch, CHUNK_BYTES_MAX, Edge, Parent, Shape, TaskOptions};
 
 /// How many of the latest shapes are compared before a task brings a shape of its own. Loops
 /// submit few functions in turn; a longer search would cost more than a repeated shape.
@@ -33,6 +33,12 @@ impl OpenBatch {
             edge_ends: Vec::new(),
             edges: Vec::new(),
         }
+    }
+
+    /// Whether a task that is submitted by this run, with these options, may be of this batch.
+    pub(super) fn takes(&self, parent: Option<Parent>, options: &TaskOptions) -> bool {
+        let fits = |shape: &Shape| shape.options.fit_a_batch_with(options);
+        self.parent == parent && self.shapes.first().is_none_or(fits)
     }
 
     /// Appends a task and returns its index.

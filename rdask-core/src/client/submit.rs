@@ -32,7 +32,7 @@ impl Client {
         edges: &[Edge],
         parent: Option<Parent>,
     ) -> TaskId {
-        if self.open.as_ref().is_some_and(|open| open.parent != parent) {
+        if self.open.as_ref().is_some_and(|open| !open.takes(parent, &shape.options)) {
             self.flush_batch();
         }
         let open = match &mut self.open {

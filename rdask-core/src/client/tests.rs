@@ -100,6 +100,26 @@ fn consecutive_submits_leave_as_one_batch_after_a_millisecond() {
 }
 
 #[test]
+fn a_task_that_stands_in_another_queue_begins_another_batch() {
+    let urgent = || {
+        let options = TaskOptions { priority: 1, ..TaskOptions::default() };
+        Shape { options, ..shape(vec![]) }
+    };
+    let named = || {
+        let options = TaskOptions { name: Some("b".into()), ..TaskOptions::default() };
+        Shape { options, ..shape(vec![]) }
+    };
+    let mut client = Client::new(ID);
+    let shapes = [shape(vec![]), named(), urgent(), urgent(), shape(vec![])];
+    let tasks = shapes.map(|shape| client.submit(Time(0), shape, b"", &[], None));
+    assert_eq!(tasks, [task(0, 0), task(0, 1), task(1, 0), task(1, 1), task(2, 0)]);
+    let at = client.poll_timeout().unwrap();
+    client.handle_timeout(at);
+    assert_eq!(sent(&mut client).len(), 3);
+    assert_eq!(client.poll_timeout(), None);
+}
+
+#[test]
 fn a_full_batch_leaves_at_once() {
     let mut client = Client::new(ID);
     for _ in 0..BATCH_TASKS_MAX + 1 {

@@ -58,7 +58,7 @@ impl Scheduler {
     }
 
     /// A claim of its own for a client program. What a nested client submits is charged to the
-    /// shares, so its own is only a fallback.
+    /// parents' shares, so its own is only a fallback.
     fn share_for(&mut self, program: ProgramHash, _nested: bool) -> ShareNo {
         let level = self.level();
         let number = ShareNo(self.fresh_id());
@@ -168,14 +168,37 @@ impl Scheduler {
     /// The name's references become the client's handles.
     fn attach(&mut self, from: ClientId, request: u32, name: &str) {
         let ranges = self.detached.remove(name);
-        if let Some(client) = self.clients.get_mut(&from) {
-            for (array, range) in ranges.iter().flatten() {
-                if let Some(gid) = self.groups.find(*array) {
-                    client.attached.entry(gid).or_default().insert(*range);
-                }
+        for (array, range) in ranges.iter().flatten() {
+            if let Some(gid) = self.groups.find(*array) {
+                self.give_handles(from, gid, *range);
             }
         }
         self.send_client(from, ToClient::Attached { request, ranges });
+    }
+
+    /// References to these tasks become handles of the client's, which has one of each at most:
+    /// those to tasks that it has a handle of are dropped.
+    fn give_handles(&mut self, to: ClientId, gid: Gid, range: Range) {
+        let (Some(group), Some(client)) = (self.groups.get_mut(gid), self.clients.get_mut(&to))
+        else {
+            return self.drop_refs(gid, range);
+        };
+        let mut surplus = Vec::new();
+        if group.id.client == to {
+            for (part, has_handle) in group.handles.runs_vec(range) {
+                if has_handle {
+                    surplus.push(part);
+                }
+            }
+            group.handles.set(range, true);
+        } else {
+            let attached = client.attached.entry(gid).or_default();
+            surplus.extend(attached.within(range));
+            attached.insert(range);
+        }
+        for part in surplus {
+            self.drop_refs(gid, part);
+        }
     }
 
     /// The client has no handle of these tasks any more.

@@ -10,7 +10,7 @@ use super::Scheduler;
 use super::clients::ClientKind;
 use super::graph::Work;
 use super::group::{BatchInputs, EdgeTo, Gid, Group, Holding, Inputs, ShapeInfo, State};
-use super::ready::{Requirement, ShareNo};
+use super::ready::ShareNo;
 
 /// The most parameters of a function.
 const PARAMS_MAX: usize = 16;
@@ -225,11 +225,10 @@ impl Scheduler {
         }
         let len = len as u32;
         let first = batch.shapes.first().ok_or(BadSubmit::Batch)?;
-        let (requirement, priority) = (Requirement::from(&first.options), first.options.priority);
+        let options = first.options.clone();
         let mut shapes = Vec::with_capacity(batch.shapes.len());
         for shape in batch.shapes {
-            let options = &shape.options;
-            if Requirement::from(options) != requirement || options.priority != priority {
+            if !shape.options.fit_a_batch_with(&options) {
                 return Err(BadSubmit::Batch);
             }
             let last = shape.params.len().saturating_sub(1);

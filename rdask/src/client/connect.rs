@@ -133,7 +133,8 @@ async fn try_join(door: &Door, role: Role) -> Result<Joined, NoEntry> {
         |error: &dyn std::error::Error| NoEntry { last: false, error: not_connected(chain(error)) };
     let file = match door {
         Door::Path(path) => {
-            SchedulerFile::read(path, FileMode::default()).map_err(|error| again(&error))?
+            let file = SchedulerFile::read(path, FileMode::default());
+            file.map_err(|error| NoEntry { last: !error.may_pass(), ..again(&error) })?
         }
         Door::File(file) => (**file).clone(),
     };

@@ -1,0 +1,185 @@
+//! A scheduler and workers as OS processes of their own, in a folder of their own.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use rdask::{Client, ClusterStatus, LocalCluster};
+use rdask_net::SchedulerFile;
+use tempfile::TempDir;
+
+use crate::proc::{children, kill_9, wait_for, wait_until};
+use crate::role::ROLE;
+
+/// A scheduler and workers. Dropping it ends them.
+#[derive(Debug)]
+pub(crate) struct Cluster {
+    // Workers end before the scheduler, and all before their folder is removed.
+    pub(crate) nannies: Vec<Running>,
+    pub(crate) scheduler: Running,
+    folder: TempDir,
+}
+
+impl Cluster {
+    /// A scheduler and so many workers of so many slots, each with a nanny of its own: `w0`, `w1`.
+    pub(crate) fn new(workers: u32, slots: u32) -> Self {
+        let mut cluster = Self::empty();
+        for nth in 0..workers {
+            cluster.add("pool", &[&format!("w{nth}:{slots}")]);
+        }
+        cluster
+    }
+
+    /// A scheduler alone.
+    pub(crate) fn empty() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("scheduler.json");
+        let program = std::env::current_exe().unwrap();
+        let role = format!("scheduler,{}", file.display());
+        let scheduler = Running::start(&program, &role, folder.path(), "scheduler");
+        wait_until("the scheduler file", || file.exists());
+        Self { nannies: Vec::new(), scheduler, folder }
+    }
+
+    /// Adds a nanny with workers: `name:slots`, or `name:slots:GPU=1`.
+    pub(crate) fn add(&mut self, pool: &str, workers: &[&str]) {
+        let file = self.file();
+        self.add_with_file(&file, pool, workers);
+    }
+
+    /// Adds a nanny that finds the scheduler by this file.
+    pub(crate) fn add_with_file(&mut self, file: &Path, pool: &str, workers: &[&str]) {
+        let role = format!("worker,{},{pool},{}", file.display(), workers.join(","));
+        let name = format!("nanny-{}", self.nannies.len());
+        let program = std::env::current_exe().unwrap();
+        self.nannies.push(Running::start(&program, &role, self.folder.path(), &name));
+    }
+
+    /// Where the scheduler says how to join.
+    pub(crate) fn file(&self) -> PathBuf {
+        self.folder.path().join("scheduler.json")
+    }
+
+    /// What it says there.
+    pub(crate) fn read_file(&self) -> SchedulerFile {
+        SchedulerFile::read(self.file(), rdask_net::FileMode::Private).unwrap()
+    }
+
+    /// A folder for what a test needs; it goes with the cluster.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// A client, once this program is at work in all workers.
+    pub(crate) fn client(&self) -> Client {
+        let client = Client::connect(self.file()).unwrap();
+        let expected = self.nannies.len();
+        wait_until("all workers at work", || {
+            let workers = client.status().unwrap().workers;
+            workers.len() >= expected && workers.iter().all(|worker| worker.processes > 0)
+        });
+        client
+    }
+
+    /// The processes of all programs in all workers.
+    pub(crate) fn processes(&self) -> Vec<u32> {
+        self.nannies.iter().flat_map(|nanny| children(nanny.pid())).collect()
+    }
+
+    /// Starts a copy of this program as a client that plays a scene.
+    pub(crate) fn program(&self, program: &Path, scene: &str, arguments: &[&str]) -> Running {
+        let mut role = format!("client,{scene},{}", self.file().display());
+        for argument in arguments {
+            role = format!("{role},{argument}");
+        }
+        let count = fs::read_dir(self.folder.path()).unwrap().count();
+        Running::start(program, &role, self.folder.path(), &format!("{scene}-{count}"))
+    }
+
+    /// What all processes have written so far.
+    pub(crate) fn logs(&self) -> String {
+        let files = fs::read_dir(self.folder.path()).unwrap().map(|entry| entry.unwrap().path());
+        let logs = files.filter(|path| path.extension() == Some(OsStr::new("log")));
+        logs.map(|log| String::from_utf8_lossy(&fs::read(log).unwrap()).into_owned()).collect()
+    }
+}
+
+/// This program in another role. It is killed when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Running {
+    child: Child,
+    log: PathBuf,
+    name: String,
+}
+
+impl Running {
+    fn start(program: &Path, role: &str, folder: &Path, name: &str) -> Self {
+        let log = folder.join(format!("{name}.log"));
+        let output = File::create(&log).unwrap();
+        let child = Command::new(program)
+            .env(ROLE, role)
+            .env("RDASK_CACHE", folder.join("cache"))
+            .env_remove("RDASK_SCHEDULER_FILE")
+            .current_dir(folder)
+            .stdin(Stdio::null())
+            .stdout(output.try_clone().unwrap())
+            .stderr(output)
+            .spawn()
+            .unwrap();
+        Self { child, log, name: name.to_owned() }
+    }
+
+    /// Its process number.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it has written.
+    pub(crate) fn log(&self) -> String {
+        String::from_utf8_lossy(&fs::read(&self.log).unwrap()).into_owned()
+    }
+
+    /// Waits for its end.
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        wait_for(&format!("the end of {}", self.name), || self.child.try_wait().unwrap())
+    }
+
+    /// Waits for its good end; what it has written.
+    pub(crate) fn output(mut self) -> String {
+        let status = self.wait();
+        assert!(status.success(), "{}: {status}\n{}", self.name, self.log());
+        self.log()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if self.child.try_wait().unwrap().is_none() {
+            kill_9(self.child.id());
+            self.child.wait().unwrap();
+        }
+    }
+}
+
+/// Runs a test twice: on threads of this program, and on processes, one slot in each of `slots`.
+pub(crate) fn on_both(slots: u32, test: impl Fn(&Client)) {
+    let threads = LocalCluster::new().threads(slots).start().unwrap();
+    test(&threads.client().unwrap());
+    drop(threads);
+    let processes = Cluster::new(slots, 1);
+    test(&processes.client());
+}
+
+/// Waits until the scheduler remembers nothing of any task.
+pub(crate) fn wait_until_forgotten(client: &Client) {
+    let mut last = ClusterStatus::default();
+    let is_empty = |status: &ClusterStatus| {
+        status.waiting + status.ready + status.assigned + status.done + status.failed == 0
+            && status.result_bytes == 0
+    };
+    wait_until("no tasks and no bytes are left", || {
+        last = client.status().unwrap();
+        is_empty(&last)
+    });
+}

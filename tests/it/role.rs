@@ -1,0 +1,85 @@
+//! What this program is besides a set of tests: a scheduler, a nanny, or a second client program.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use rdask::nanny::{NannyOptions, WorkerInfo};
+use rdask::scheduler::{SchedulerOptions, Server};
+
+use crate::program;
+
+/// The variable that says what to be: words separated by commas.
+pub(crate) const ROLE: &str = "RDASK_TESTS_ROLE";
+
+/// A scheduler that has no nannies left, or a nanny without scheduler, ends well after any test.
+const DEATH_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Plays the role in the environment, if there is one, and never returns then.
+pub(crate) fn play() {
+    let Ok(role) = std::env::var(ROLE) else { return };
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::new("info"))
+        .with_ansi(false)
+        .with_writer(io::stderr)
+        .init();
+    let words: Vec<&str> = role.split(',').collect();
+    match words[..] {
+        ["scheduler", file] => {
+            let mut options = SchedulerOptions::new(file);
+            options.host = Some(std::net::Ipv4Addr::LOCALHOST.into());
+            options.handle_signals = true;
+            Server::start(options).expect("the scheduler starts").wait();
+        }
+        ["worker", file, pool, ref workers @ ..] => {
+            let workers = workers.iter().map(|worker| worker_of(worker)).collect();
+            if let Err(error) = rdask::nanny::run(nanny_options(file.into(), pool, workers)) {
+                give_up(&error);
+            }
+        }
+        ["client", scene, file, ref arguments @ ..] => program::play(scene, file, arguments),
+        _ => panic!("{ROLE} says nothing that makes sense: {role:?}"),
+    }
+    std::process::exit(0);
+}
+
+#[expect(clippy::print_stderr, reason = "what a nanny says last")]
+fn give_up(error: &rdask::nanny::NannyError) -> ! {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    eprintln!("error: {text}");
+    std::process::exit(if error.is_version() { 5 } else { 3 })
+}
+
+/// `name:slots`, and `:resource=amount` as often as there are resources.
+fn worker_of(words: &str) -> WorkerInfo {
+    let mut words = words.split(':');
+    let name = words.next().unwrap().to_owned();
+    let slots = words.next().unwrap().parse().unwrap();
+    let resources = words.map(|resource| {
+        let (name, amount) = resource.split_once('=').unwrap();
+        (name.to_owned(), amount.parse::<u64>().unwrap() * 10_000)
+    });
+    WorkerInfo { name, slots, memory_limit: 0, resources: resources.collect() }
+}
+
+fn nanny_options(file: PathBuf, pool: &str, workers: Vec<WorkerInfo>) -> NannyOptions {
+    NannyOptions {
+        scheduler_file: file,
+        file_mode: rdask::connection::FileMode::Private,
+        workers,
+        pool: pool.to_owned(),
+        node: "here".to_owned(),
+        host: Some(std::net::Ipv4Addr::LOCALHOST.into()),
+        interface: None,
+        ports: 0..=0,
+        local_directory: None,
+        death_timeout: DEATH_TIMEOUT,
+        pid_file: None,
+        handle_signals: true,
+    }
+}
