@@ -105,7 +105,14 @@ impl Visit {
             tracing::info!(%peer, "joined: {who}");
         }
         let writer = tokio::spawn(write_messages(self.sender, queue));
-        let end = listen(core, peer, MessageReader::new(self.receiver), input_of).await;
+        let reader = MessageReader::new(self.receiver);
+        let end = tokio::select! {
+            end = listen(core, peer, reader, input_of) => end,
+            // When the scheduler ends, the nanny kills it: it would answer no goodbye.
+            () = core.closed(), if matches!(peer, Peer::Process(_)) => {
+                return writer.abort();
+            }
+        };
         if end == ConnectionEnd::Garbled {
             // It may have gone already.
             let _ = outbox.close("you sent a message that does not decode; versions may differ");
