@@ -122,6 +122,9 @@ impl Visit {
             // The core knows more of it, and says so.
             Peer::Process(_) => tracing::debug!(%peer, why = %end, "left: {who}"),
             _ if quiet => {}
+            Peer::Nanny(_) if matches!(end, ConnectionEnd::Lost(_)) => {
+                tracing::warn!(%peer, why = %end, "lost without notice: {who}");
+            }
             _ => tracing::info!(%peer, why = %end, "left: {who}"),
         }
         tell(core, Input::LinkLost(peer)).await;
