@@ -112,7 +112,7 @@ pub(crate) fn status_json(file: &SchedulerFile, status: &ClusterStatus) -> Strin
         version: 1,
         run: &file.run_id,
         host: &file.host,
-        addresses: file.addresses.iter().map(ToString::to_string).collect(),
+        addresses: all_addresses(file),
         epoch: status.epoch,
         clients: status.clients,
         workers: status.workers.iter().map(worker_document).collect(),
@@ -145,7 +145,7 @@ fn worker_document(worker: &WorkerStatus) -> WorkerDocument<'_> {
 /// The status for people: one line per pool, the workers of each below.
 pub(crate) fn status_text(file: &SchedulerFile, status: &ClusterStatus) -> String {
     let mut text = String::new();
-    let addresses: Vec<_> = file.addresses.iter().map(ToString::to_string).collect();
+    let addresses = all_addresses(file);
     // Writing to a string never fails.
     let _ = writeln!(
         text,
@@ -196,6 +196,14 @@ pub(crate) fn status_text(file: &SchedulerFile, status: &ClusterStatus) -> Strin
         }
     }
     text
+}
+
+/// Where the scheduler listens; by TLS if by nothing else.
+fn all_addresses(file: &SchedulerFile) -> Vec<String> {
+    if file.addresses.is_empty() {
+        return file.tls_addresses.iter().map(|at| format!("{at} (TLS)")).collect();
+    }
+    file.addresses.iter().map(ToString::to_string).collect()
 }
 
 #[cfg(test)]

@@ -535,6 +535,9 @@ pub struct Assign {
     pub nested_here: bool,
     /// A run that takes longer fails.
     pub timeout: Option<Duration>,
+    /// Results of more bytes than this stay with the process: [`INLINE_RESULT_BYTES_MAX`], or 0
+    /// when the scheduler has no room for more.
+    pub inline_max: u32,
     /// The inline arguments, one string per task.
     pub payload: Blob,
     /// Where each parameter comes from, in order.

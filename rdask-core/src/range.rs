@@ -371,7 +371,7 @@ mod tests {
                 range.iter().for_each(|index| model[index as usize] = value);
                 check(&map, &model);
             }
-            let mut seen = vec![None; SPAN];
+            let mut seen = [None; SPAN];
             for (part, value) in map.within(window) {
                 prop_assert!(window.covers(part) && !part.is_empty());
                 part.iter().for_each(|index| seen[index as usize] = Some(*value));
@@ -395,8 +395,8 @@ mod tests {
                 if present { set.insert(range) } else { set.remove(range) }
                 range.iter().for_each(|index| model[index as usize] = present);
                 prop_assert_eq!(set.len(), model.iter().filter(|in_it| **in_it).count() as u64);
-                for index in 0..SPAN {
-                    prop_assert_eq!(set.contains(index as u32), model[index]);
+                for (index, expected) in model.iter().enumerate() {
+                    prop_assert_eq!(set.contains(index as u32), *expected);
                 }
             }
             let before = set.len();

@@ -9,7 +9,9 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use crate::id::{ArrayId, AssignmentId, ClientId, NannyId, Peer, ProcessId, ProgramHash, WorkerId};
+use crate::id::{
+    ArrayId, AssignmentId, ClientId, NannyId, Peer, ProcessId, ProgramHash, TaskId, WorkerId,
+};
 use crate::message::{
     Contact, FromClient, FromNanny, FromProcess, ProgramInfo, Surroundings, ToClient, ToNanny,
     ToProcess, WorkerInfo,
@@ -31,6 +33,7 @@ mod grants;
 mod graph;
 mod group;
 mod invariants;
+mod leave;
 mod placement;
 mod programs;
 mod ready;
@@ -121,10 +124,13 @@ pub struct Scheduler {
     programs: Programs,
     groups: Groups,
     shares: BTreeMap<ShareNo, Share>,
+    /// Where whoever begins to work starts; see [`Scheduler::level`].
+    level_ns: u64,
     classes: Classes,
     stats: Stats,
     assignments: BTreeMap<AssignmentId, Assignment>,
     next_assignment: u64,
+    next_steal: u64,
     /// Scattered values that wait for a process to be put with.
     puts: BTreeMap<ProgramHash, BTreeSet<(Gid, u32)>>,
     /// Clients that wait for their programs to be at work, and by which request.
@@ -151,6 +157,8 @@ pub struct Scheduler {
 struct Groups {
     by_gid: BTreeMap<Gid, Group>,
     by_id: BTreeMap<ArrayId, Gid>,
+    /// What runs have submitted, by the task that ran.
+    by_parent: BTreeSet<(TaskId, Gid)>,
     next: u32,
 }
 
@@ -171,6 +179,9 @@ impl Groups {
         let gid = Gid(self.next);
         self.next += 1;
         self.by_id.insert(group.id, gid);
+        if let Some(parent) = group.parent {
+            self.by_parent.insert((parent.task, gid));
+        }
         self.by_gid.insert(gid, group);
         gid
     }
@@ -178,7 +189,17 @@ impl Groups {
     fn remove(&mut self, gid: Gid) -> Option<Group> {
         let group = self.by_gid.remove(&gid)?;
         self.by_id.remove(&group.id);
+        if let Some(parent) = group.parent {
+            self.by_parent.remove(&(parent.task, gid));
+        }
         Some(group)
+    }
+
+    /// What runs of these tasks have submitted.
+    fn nested_in(&self, array: ArrayId, range: Range) -> Vec<Gid> {
+        let at = |index| (TaskId { array, index }, Gid(0));
+        let nested = self.by_parent.range(at(range.start)..at(range.end));
+        nested.map(|(_, gid)| *gid).collect()
     }
 }
 
@@ -199,10 +220,12 @@ impl Scheduler {
             programs: Programs::default(),
             groups: Groups::default(),
             shares: BTreeMap::new(),
+            level_ns: 0,
             classes: Classes::default(),
             stats: Stats::default(),
             assignments: BTreeMap::new(),
             next_assignment: 1,
+            next_steal: 1,
             puts: BTreeMap::new(),
             asking_ready: Vec::new(),
             open: BTreeSet::new(),
@@ -268,6 +291,7 @@ impl Scheduler {
             contact: info.contact,
             workers: ids.clone(),
             leaving: false,
+            may_go: false,
         };
         self.cluster.nannies.insert(nanny, record);
         (nanny, ids)
@@ -406,6 +430,7 @@ impl Scheduler {
         self.share_slots();
         self.place_puts();
         self.place();
+        self.let_go();
         self.answer_ready();
         self.note_idleness();
     }
@@ -430,6 +455,12 @@ impl Scheduler {
             (false, None) => self.idle_since = Some(self.now),
             (false, Some(_)) => {}
         }
+    }
+
+    /// Whether a process is known: launched or at work.
+    #[must_use]
+    pub fn knows(&self, process: ProcessId) -> bool {
+        self.cluster.processes.contains_key(&process)
     }
 
     /// How many messages came too late to matter.

@@ -32,7 +32,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// }
 /// # }
 /// ```
-#[derive(Clone, Debug, thiserror::Error)]
+#[derive(Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// A task has no result.
@@ -68,6 +68,13 @@ pub enum Error {
     /// The process of this task has no way to submit further tasks.
     #[error("tasks of this process cannot submit tasks")]
     NoNesting,
+}
+
+/// As it displays: it is what a program ends with whose `main` returns it.
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 impl Error {

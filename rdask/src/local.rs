@@ -115,7 +115,7 @@ impl LocalClusterBuilder {
     /// Inside an async runtime.
     pub fn start(self) -> Result<LocalCluster> {
         let running = if self.processes == 0 {
-            Running::Threads(Arc::new(Threads::start(self.slots())?))
+            Running::Threads(Threads::start(self.slots())?)
         } else {
             Running::Processes(Processes::start(self.processes, self.slots())?)
         };
@@ -135,7 +135,7 @@ impl LocalClusterBuilder {
 /// What runs.
 #[derive(Debug)]
 enum Running {
-    Threads(Arc<Threads>),
+    Threads(Threads),
     Processes(Processes),
 }
 

@@ -46,6 +46,7 @@ fn assign(id: u64, number: u32, range: Range, params: Vec<Feed>) -> Assign {
         threads: options.threads,
         parts: options.parts,
         nested_here: false,
+        inline_max: 1024,
         timeout: None,
         payload: Blob::empty(range.len()),
         params,

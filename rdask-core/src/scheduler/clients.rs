@@ -48,17 +48,19 @@ impl Scheduler {
         id
     }
 
-    /// A claim of its own for a client program. It starts level with those who are at work, since
-    /// slot time that was not used is gone. What a nested client submits is charged to the parents'
+    /// What the one at work who has used least has used; it never falls. Whoever begins to work
+    /// starts level with it, since slot time that was not used is gone.
+    pub(super) fn level(&mut self) -> u64 {
+        let at_work = self.shares.values().filter(|share| share.groups > 0);
+        let least = at_work.map(|share| share.used_ns).min().unwrap_or(0);
+        self.level_ns = self.level_ns.max(least);
+        self.level_ns
+    }
+
+    /// A claim of its own for a client program. What a nested client submits is charged to the
     /// shares, so its own is only a fallback.
     fn share_for(&mut self, program: ProgramHash, _nested: bool) -> ShareNo {
-        let level = self
-            .shares
-            .values()
-            .filter(|share| share.groups > 0)
-            .map(|share| share.used_ns)
-            .min()
-            .unwrap_or(0);
+        let level = self.level();
         let number = ShareNo(self.fresh_id());
         self.shares.insert(number, Share::new(program, level));
         number

@@ -18,6 +18,8 @@ pub(crate) struct Nanny {
     pub(crate) workers: Vec<WorkerId>,
     /// It has given notice: nothing new for its workers.
     pub(crate) leaving: bool,
+    /// It was told that nothing is left to do.
+    pub(crate) may_go: bool,
 }
 
 /// Slots and a memory limit on a node.

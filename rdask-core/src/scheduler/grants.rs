@@ -17,7 +17,21 @@ use super::cluster::Stage;
 struct Demand {
     clients: u32,
     has_ready: bool,
+    /// What the one of its clients that has used least has used, in turns.
+    turns: u64,
 }
+
+/// What a process of a worker may claim of its slots.
+#[derive(Clone, Copy, Debug)]
+struct Claim {
+    process: ProcessId,
+    weight: u32,
+    turns: u64,
+}
+
+/// Slots that can't be divided go to whoever has had least of them, counted in turns of this
+/// length, so that they don't change hands all the time.
+const TURN_NS: u64 = 100_000_000;
 
 impl Scheduler {
     /// Grants each worker's slots anew where the demand has changed.
@@ -34,6 +48,8 @@ impl Scheduler {
         let mut demand: BTreeMap<ProgramHash, Demand> = BTreeMap::new();
         for share in self.shares.values().filter(|share| share.groups > 0) {
             let entry = demand.entry(share.program).or_default();
+            let turns = share.used_ns / TURN_NS;
+            entry.turns = if entry.clients == 0 { turns } else { entry.turns.min(turns) };
             entry.clients += 1;
             entry.has_ready |= share.has_ready();
         }
@@ -51,7 +67,7 @@ impl Scheduler {
             return;
         };
         let slots = worker.info.slots;
-        let mut running: Vec<(ProcessId, u32)> = Vec::with_capacity(worker.processes.len());
+        let mut running: Vec<Claim> = Vec::with_capacity(worker.processes.len());
         for (program, process) in &worker.processes {
             let Some(record) = self.cluster.processes.get(process) else {
                 continue;
@@ -59,7 +75,8 @@ impl Scheduler {
             if record.stage == Stage::Running {
                 let demand = demand.get(program).copied().unwrap_or_default();
                 let has_work = record.demand > 0 || demand.has_ready;
-                running.push((*process, if has_work { demand.clients.max(1) } else { 0 }));
+                let weight = if has_work { demand.clients.max(1) } else { 0 };
+                running.push(Claim { process: *process, weight, turns: demand.turns });
             }
         }
         let targets = divide(slots, &running);
@@ -108,24 +125,23 @@ impl Scheduler {
     }
 }
 
-/// Divides `slots` by weight. Without any weight the first one has all: it may need them soon.
-fn divide(slots: u32, weights: &[(ProcessId, u32)]) -> Vec<(ProcessId, u32)> {
-    let total: u64 = weights.iter().map(|(_, weight)| u64::from(*weight)).sum();
+/// Divides `slots` by weight. Without any weight everything stays as it is.
+fn divide(slots: u32, claims: &[Claim]) -> Vec<(ProcessId, u32)> {
+    let total: u64 = claims.iter().map(|claim| u64::from(claim.weight)).sum();
     if total == 0 {
         return Vec::new();
     }
     let mut left = slots;
-    let mut targets: Vec<(ProcessId, u32)> = weights
+    let mut targets: Vec<(ProcessId, u32)> = claims
         .iter()
-        .map(|(process, weight)| {
-            let part = (u64::from(slots) * u64::from(*weight) / total) as u32;
+        .map(|claim| {
+            let part = (u64::from(slots) * u64::from(claim.weight) / total) as u32;
             left -= part;
-            (*process, part)
+            (claim.process, part)
         })
         .collect();
-    // What division leaves over goes to those with work, those with least first.
-    let mut order: Vec<usize> = (0..targets.len()).filter(|nth| weights[*nth].1 > 0).collect();
-    order.sort_by_key(|nth| (targets[*nth].1, targets[*nth].0));
+    let mut order: Vec<usize> = (0..claims.len()).filter(|nth| claims[*nth].weight > 0).collect();
+    order.sort_by_key(|nth| (targets[*nth].1, claims[*nth].turns, targets[*nth].0));
     for nth in order.into_iter().cycle().take(left as usize) {
         targets[nth].1 += 1;
     }
@@ -136,20 +152,34 @@ fn divide(slots: u32, weights: &[(ProcessId, u32)]) -> Vec<(ProcessId, u32)> {
 mod tests {
     use super::*;
 
-    fn check(slots: u32, weights: &[u32], expected: &[u32]) {
-        let weights: Vec<_> = weights.iter().zip(0..).map(|(w, id)| (ProcessId(id), *w)).collect();
-        let targets: Vec<u32> = divide(slots, &weights).into_iter().map(|(_, part)| part).collect();
+    fn check(slots: u32, claims: &[(u32, u64)], expected: &[u32]) {
+        let claims: Vec<Claim> = claims
+            .iter()
+            .zip(0..)
+            .map(|((weight, turns), id)| Claim {
+                process: ProcessId(id),
+                weight: *weight,
+                turns: *turns,
+            })
+            .collect();
+        let targets: Vec<u32> = divide(slots, &claims).into_iter().map(|(_, part)| part).collect();
         assert_eq!(targets, expected);
     }
 
     #[test]
     fn slots_follow_weights() {
-        check(4, &[1], &[4]);
-        check(4, &[1, 1], &[2, 2]);
-        check(4, &[0, 1], &[0, 4]);
-        check(5, &[1, 1], &[3, 2]);
-        check(8, &[3, 1], &[6, 2]);
-        check(2, &[1, 1, 1], &[1, 1, 0]);
-        check(4, &[0, 0], &[]);
+        check(4, &[(1, 0)], &[4]);
+        check(4, &[(1, 0), (1, 0)], &[2, 2]);
+        check(4, &[(0, 0), (1, 0)], &[0, 4]);
+        check(5, &[(1, 0), (1, 0)], &[3, 2]);
+        check(8, &[(3, 0), (1, 0)], &[6, 2]);
+        check(4, &[(0, 0), (0, 0)], &[]);
+    }
+
+    #[test]
+    fn more_programs_than_slots_take_turns() {
+        check(2, &[(1, 0), (1, 0), (1, 0)], &[1, 1, 0]);
+        check(2, &[(1, 1), (1, 0), (1, 0)], &[0, 1, 1]);
+        check(2, &[(1, 1), (1, 1), (1, 0)], &[1, 0, 1]);
     }
 }

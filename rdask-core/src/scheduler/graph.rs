@@ -28,6 +28,8 @@ pub(crate) enum Work {
     Unwanted(Gid, Range),
     /// These are done, their values are gone, and somebody needs them.
     Needed(Gid, Range),
+    /// The run that submitted these is called back.
+    Orphaned(Gid),
     /// The group may be over and done with.
     Forget(Gid),
 }
@@ -108,6 +110,7 @@ impl Scheduler {
                 Work::Failed(gid, range, failure) => self.fail_waiting(gid, range, &failure),
                 Work::Unwanted(gid, range) => self.drop_unwanted(gid, range),
                 Work::Needed(gid, range) => self.recompute(gid, range),
+                Work::Orphaned(gid) => self.cancel_group(gid),
                 Work::Forget(gid) => self.forget(gid),
             }
         }

@@ -12,7 +12,10 @@ use bytes::Bytes;
 use crate::blob::Blob;
 use crate::failure::{Failure, FailureKind};
 use crate::id::{AssignmentId, ProcessId, ProgramHash};
-use crate::message::{Assign, CHUNK_BYTES_MAX, Feed, Param, Place, Source, ToClient, ToProcess};
+use crate::message::{
+    Assign, CHUNK_BYTES_MAX, Feed, INLINE_RESULT_BYTES_MAX, Param, Place, Source, ToClient,
+    ToProcess,
+};
 use crate::range::{Range, RangeSet};
 
 use super::cluster::Stage;
@@ -317,12 +320,19 @@ impl Scheduler {
             parts: options.parts,
             nested_here: nested_in == Some(id),
             timeout: options.timeout,
+            inline_max: self.inline_max(),
             payload,
             params,
             runs,
         };
         self.send_process(id, ToProcess::Assign(message));
         true
+    }
+
+    /// Results of more bytes stay with processes: all of them when there is no room here.
+    fn inline_max(&self) -> u32 {
+        let has_room = self.result_bytes < self.config.result_bytes_max;
+        if has_room { INLINE_RESULT_BYTES_MAX as u32 } else { 0 }
     }
 
     fn mark_assigned(&mut self, id: ProcessId, gid: Gid, tasks: Range, assignment: AssignmentId) {

@@ -342,18 +342,4 @@ impl Scheduler {
             }
         }
     }
-
-    /// A nanny gives notice.
-    pub(crate) fn nanny_leaving(&mut self, id: NannyId, reason: &str) {
-        let Some(nanny) = self.cluster.nannies.get_mut(&id) else {
-            return;
-        };
-        nanny.leaving = true;
-        tracing::info!(nanny = %id, node = %nanny.node, pool = %nanny.pool, reason, "a nanny is leaving");
-        for worker in nanny.workers.clone() {
-            if let Some(worker) = self.cluster.workers.get_mut(&worker) {
-                worker.leaving = true;
-            }
-        }
-    }
 }

@@ -70,7 +70,8 @@ impl Scheduler {
         self.work.push_back(Work::Forget(gid));
     }
 
-    /// Tells the processes that have these tasks not to start them.
+    /// Tells the processes that have these tasks not to start them. What runs of them have
+    /// submitted is cancelled.
     fn call_back(&mut self, gid: Gid, range: Range) {
         let Some(group) = self.groups.get(gid) else {
             return;
@@ -82,6 +83,9 @@ impl Scheduler {
             {
                 let process = assignment.process;
                 self.send_process(process, ToProcess::Cancel { array, range: part });
+                // Noted, not done at once: nesting may be deep.
+                let nested = self.groups.nested_in(array, part);
+                self.work.extend(nested.into_iter().map(Work::Orphaned));
             }
         }
     }
@@ -173,9 +177,18 @@ impl Scheduler {
 
     /// A client says that these tasks need not run.
     pub(crate) fn cancel(&mut self, array: ArrayId, range: Range) {
-        let Some(gid) = self.groups.find(array) else {
-            return;
-        };
+        if let Some(gid) = self.groups.find(array) {
+            self.cancel_tasks(gid, range);
+        }
+    }
+
+    pub(crate) fn cancel_group(&mut self, gid: Gid) {
+        if let Some(all) = self.groups.get(gid).map(super::Group::all) {
+            self.cancel_tasks(gid, all);
+        }
+    }
+
+    fn cancel_tasks(&mut self, gid: Gid, range: Range) {
         let Some(group) = self.groups.get(gid) else {
             return;
         };
@@ -217,6 +230,9 @@ impl Scheduler {
         }
         if let Some(client) = self.clients.get_mut(&group.id.client) {
             client.groups.remove(&gid);
+        }
+        if self.shares.get(&group.share).is_some_and(|share| share.groups == 1) {
+            self.level();
         }
         if let Some(share) = self.shares.get_mut(&group.share) {
             share.groups -= 1;

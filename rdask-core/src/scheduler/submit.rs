@@ -55,19 +55,38 @@ impl Scheduler {
             group.depth = above.depth.saturating_add(1);
         }
         group.parent = parent;
+        let is_orphan = parent.is_some_and(|parent| self.is_called_back(parent));
         if let Some(client) = self.clients.get(&from)
             && let ClientKind::Program { nested_in, .. } = client.kind
         {
             group.nested_in = nested_in;
         }
+        if self.shares.get(&group.share).is_some_and(|share| share.groups == 0) {
+            let level = self.level();
+            if let Some(share) = self.shares.get_mut(&group.share) {
+                share.used_ns = share.used_ns.max(level);
+            }
+        }
         if let Some(share) = self.shares.get_mut(&group.share) {
             share.groups += 1;
         }
         let gid = self.groups.insert(group);
+        if is_orphan {
+            self.work.push_back(Work::Orphaned(gid));
+        }
         if let Some(client) = self.clients.get_mut(&from) {
             client.groups.insert(gid);
         }
         gid
+    }
+
+    /// Whether a run that still submits was cancelled, or nobody wants its result any more.
+    fn is_called_back(&self, parent: Parent) -> bool {
+        let group = self.groups.find(parent.task.array).and_then(|gid| self.groups.get(gid));
+        group.is_none_or(|group| {
+            let index = parent.task.index;
+            index >= group.len || matches!(group.state.get(index), State::Failed | State::Dropped)
+        })
     }
 
     fn shape_info(&mut self, share: ShareNo, shape: Shape) -> Result<ShapeInfo, BadSubmit> {

@@ -7,7 +7,7 @@ use crate::codec::{self, Data, EncodeError, Encoded};
 
 /// Results of at most this many bytes ride along with the report that the task is done; longer ones
 /// stay typed.
-pub const INLINE_RESULT_BYTES_MAX: usize = 1024;
+pub const INLINE_RESULT_BYTES_MAX: usize = rdask_core::message::INLINE_RESULT_BYTES_MAX;
 
 /// Tasks of one function, to be run one after the other on this thread.
 #[non_exhaustive]
@@ -73,6 +73,8 @@ pub struct Outcomes {
     special: Vec<(u32, Special)>,
     /// Encodings that are not counted yet.
     encoded: u64,
+    /// Results of more bytes stay typed.
+    inline_max: usize,
 }
 
 /// The outcome of a task, if it is not a small result.
@@ -124,7 +126,12 @@ pub enum FailureKind {
 impl Outcomes {
     /// No outcomes, with room for those of a chunk.
     pub fn new() -> Self {
-        Self::default()
+        Self::with_inline_max(INLINE_RESULT_BYTES_MAX)
+    }
+
+    /// No outcomes; only results of at most so many bytes are encoded.
+    pub fn with_inline_max(inline_max: usize) -> Self {
+        Self { inline_max, ..Self::default() }
     }
 
     /// How many tasks have ended.
@@ -172,7 +179,7 @@ impl Outcomes {
     /// Records that the next task resulted in this value.
     #[inline]
     pub(super) fn push_value<T: Data>(&mut self, value: T) {
-        match codec::encode_limited(&value, INLINE_RESULT_BYTES_MAX, &mut self.results) {
+        match codec::encode_limited(&value, self.inline_max, &mut self.results) {
             Ok(Encoded::Done) => {
                 // Before the outcome is recorded: a panic in here fails the task.
                 drop(value);

@@ -18,8 +18,13 @@ use crate::memory;
 use crate::program::cache::Cache;
 use crate::program::exchange::{self, SERVED_AT_ONCE};
 
-/// How long the scheduler has to answer a nanny that says it is leaving.
-const LEAVE_TIME_MAX: Duration = Duration::from_secs(2);
+/// How long a nanny that has given notice lets its tasks end. Slurm's KillWait is 30 s unless the
+/// site says otherwise; what is left after that is made again elsewhere.
+const LEAVE_TIME_MAX: Duration = Duration::from_secs(25);
+
+/// A second signal ends a nanny at once, unless it comes with the first: Slurm sends SIGTERM twice
+/// at a time limit.
+const ONE_SIGNAL: Duration = Duration::from_secs(1);
 
 /// How often the memory of processes is looked at.
 const MEMORY_LOOK: Duration = Duration::from_millis(500);
@@ -226,10 +231,11 @@ impl Membership {
         }
     }
 
-    /// Gives notice, and a moment to the scheduler to take things over.
+    /// Gives notice, and its tasks time to end. The scheduler says when none is left.
     async fn leave(&mut self, name: &'static str, signals: &mut Signals) -> Gone {
         tracing::info!("got {name}: leaving");
         self.context.tell(FromNanny::Leaving { reason: format!("its nanny got {name}") });
+        let begun = tokio::time::Instant::now();
         let deadline = tokio::time::sleep(LEAVE_TIME_MAX);
         tokio::pin!(deadline);
         loop {
@@ -243,7 +249,9 @@ impl Membership {
                     Ok(message) => self.handle(message),
                 },
                 Some(ended) = self.launches.join_next() => self.forget(ended),
-                _ = signals.next() => return Gone::Signal(name),
+                _ = signals.next() => if begun.elapsed() > ONE_SIGNAL {
+                    return Gone::Signal(name);
+                },
                 () = &mut deadline => return Gone::Signal(name),
             }
         }

@@ -47,7 +47,7 @@ impl Job {
             Arc::clone(&self.control),
             Arc::clone(&self.home),
         );
-        let mut out = Outcomes::new();
+        let mut out = Outcomes::with_inline_max(self.start.assign.inline_max as usize);
         let mut source = Tasks::new(self);
         let mut chunk = Chunk::new(&mut source, &mut out);
         let well = catch_unwind(AssertUnwindSafe(|| (entry.call)(&mut chunk))).is_ok();

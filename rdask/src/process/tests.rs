@@ -37,6 +37,7 @@ fn assignment(id: u32, start: u32, tasks: &ManyTasks) -> Assign {
         threads: 1,
         parts: 1,
         nested_here: false,
+        inline_max: 1024,
         timeout: None,
         payload,
         params: vec![Feed::Inline],

@@ -1,1 +1,224 @@
 //! Given these facts, exactly these decisions.
+
+use std::time::Duration;
+
+use crate::blob::{Blob, BlobBuilder};
+use crate::failure::FailureKind;
+use crate::id::*;
+use crate::message::*;
+use crate::range::Range;
+use crate::scheduler::{Action, ClientInfo, Config, NannyInfo, PROGRAM_IDLE, Scheduler};
+use crate::time::Time;
+
+/// A scheduler, a client, and one worker in which the client's program is at work.
+struct Stage {
+    scheduler: Scheduler,
+    now: Time,
+    client: ClientId,
+    process: ProcessId,
+}
+
+fn contact() -> Contact {
+    Contact { quic: Vec::new(), tls: Vec::new() }
+}
+
+fn program(byte: u8) -> ClientInfo {
+    ClientInfo {
+        program: ProgramInfo { hash: ProgramHash([byte; 32]), size: 1, path: "p".into() },
+        surroundings: Surroundings::default(),
+        name: "scenario".into(),
+        nested_in: None,
+    }
+}
+
+fn shape(params: Vec<Param>) -> Shape {
+    let options = TaskOptions::default();
+    Shape { function: FunctionKey(1), name: "f".into(), params, options }
+}
+
+fn payload(count: u32) -> Blob {
+    let mut blob = BlobBuilder::new();
+    (0..count).for_each(|_| blob.push(b"x"));
+    blob.build()
+}
+
+impl Stage {
+    fn new(slots: u32) -> Self {
+        let mut scheduler = Scheduler::new(Config { epoch: 1, result_bytes_max: 1 << 30 });
+        let worker = WorkerInfo { name: "w".into(), slots, memory_limit: 0, resources: Vec::new() };
+        let workers = vec![worker];
+        let info = NannyInfo { node: "n".into(), pool: "p".into(), workers, contact: contact() };
+        scheduler.connect_nanny(Time(0), info);
+        let client = scheduler.connect_client(Time(0), program(1));
+        let mut stage = Self { scheduler, now: Time(0), client, process: ProcessId(0) };
+        let launched = stage.actions().into_iter().find_map(|action| match action {
+            Action::ToNanny(_, ToNanny::Launch(launch)) => Some(launch.process),
+            _ => None,
+        });
+        stage.process = launched.expect("a process is launched for a client's program");
+        stage.scheduler.connect_process(Time(0), stage.process, contact()).unwrap();
+        stage.actions();
+        stage
+    }
+
+    fn actions(&mut self) -> Vec<Action> {
+        let actions = std::iter::from_fn(|| self.scheduler.poll_action()).collect();
+        self.scheduler.check();
+        actions
+    }
+
+    fn say(&mut self, message: FromClient) -> Vec<Action> {
+        self.scheduler.handle_client(self.now, self.client, message);
+        self.actions()
+    }
+
+    fn array(&mut self, number: u32, len: u32, params: Vec<Param>) -> Vec<Action> {
+        let has_payload = params.contains(&Param::Inline);
+        let shape = shape(params);
+        let mut actions = self.say(FromClient::SubmitArray { number, len, shape, parent: None });
+        if has_payload {
+            actions.extend(self.say(FromClient::Payload { number, payload: payload(len) }));
+        }
+        actions
+    }
+
+    fn finish(&mut self, assign: &Assign, range: Range, end: End, busy: Duration) -> Vec<Action> {
+        self.now.0 += 1_000_000;
+        let busy_ns = busy.as_nanos() as u64;
+        let (assignment, array) = (assign.assignment, assign.array);
+        let finished = vec![Finished { assignment, array, range, busy_ns, end }];
+        let report = FromProcess::Report { number: 1, finished };
+        self.scheduler.handle_process(self.now, self.process, report);
+        self.actions()
+    }
+}
+
+fn assigned(actions: &[Action]) -> Vec<Assign> {
+    let assigns = actions.iter().filter_map(|action| match action {
+        Action::ToProcess(_, ToProcess::Assign(assign)) => Some(assign.clone()),
+        _ => None,
+    });
+    assigns.collect()
+}
+
+fn ids(client: ClientId, number: u32) -> ArrayId {
+    ArrayId { client, number }
+}
+
+#[test]
+fn tasks_of_unknown_duration_are_given_one_per_slot() {
+    let mut stage = Stage::new(4);
+    let given = assigned(&stage.array(0, 100, vec![Param::Inline]));
+    let ranges: Vec<Range> = given.iter().map(|assign| assign.range).collect();
+    assert_eq!(ranges, [Range::new(0, 4)]);
+}
+
+#[test]
+fn short_tasks_are_given_ahead_and_long_ones_are_not() {
+    for (busy, most) in [(Duration::from_micros(10), 1000), (Duration::from_secs(1), 0)] {
+        let mut stage = Stage::new(2);
+        let given = assigned(&stage.array(0, 1000, vec![Param::Inline]));
+        let end = End::Inline(payload(2));
+        let next = assigned(&stage.finish(&given[0], given[0].range, end, busy * 2));
+        let count: u32 = next.iter().map(|assign| assign.range.len()).sum();
+        assert!(count >= 2, "idle slots get work: {count}");
+        assert!(count <= 2 + most, "{busy:?}: {count} ahead");
+        assert!(most == 0 || count > 2, "{busy:?}: none ahead");
+    }
+}
+
+#[test]
+fn a_late_report_of_a_lost_process_changes_nothing() {
+    let mut stage = Stage::new(2);
+    let given = assigned(&stage.array(0, 2, vec![Param::Inline]));
+    stage.scheduler.handle_link_lost(stage.now, Peer::Process(stage.process));
+    stage.actions();
+    let before = stage.scheduler.stale_count();
+    let range = given[0].range;
+    stage.finish(&given[0], range, End::Inline(payload(2)), Duration::ZERO);
+    assert_eq!(stage.scheduler.stale_count(), before + 1);
+    assert_eq!(stage.scheduler.status().done, 0);
+}
+
+#[test]
+fn a_failed_task_fails_its_dependents_once_and_names_the_origin() {
+    let mut stage = Stage::new(1);
+    let given = assigned(&stage.array(0, 1, vec![Param::Inline]));
+    let array = ids(stage.client, 0);
+    stage.array(1, 1, vec![Param::Each { array, start: 0, part: 0 }]);
+    let dependent = ids(stage.client, 1);
+    stage.say(FromClient::Want { array: dependent, range: Range::one(0), values: true });
+    let origin = TaskId { array, index: 0 };
+    let failure = crate::failure::Failure::of_scheduler(FailureKind::Panicked, "boom", origin);
+    let told = stage.finish(&given[0], Range::one(0), End::Failed(failure), Duration::ZERO);
+    let failures: Vec<_> = told
+        .iter()
+        .filter_map(|action| match action {
+            Action::ToClient(_, ToClient::Ended { array, outcome: Outcome::Failed(f), .. }) => {
+                Some((*array, f.origin, f.message.clone()))
+            }
+            _ => None,
+        })
+        .collect();
+    assert_eq!(failures, [(dependent, origin, "boom".to_owned())]);
+}
+
+#[test]
+fn nested_tasks_of_a_cancelled_parent_are_cancelled() {
+    let mut stage = Stage::new(1);
+    let given = assigned(&stage.array(0, 1, vec![Param::Inline]));
+    let parent = TaskId { array: ids(stage.client, 0), index: 0 };
+    let info = ClientInfo { nested_in: Some(stage.process), ..program(1) };
+    let nested = stage.scheduler.connect_client(stage.now, info);
+    let submit = FromClient::SubmitArray {
+        number: 0,
+        len: 3,
+        shape: shape(Vec::new()),
+        parent: Some(Parent { task: parent, run: 1 }),
+    };
+    stage.scheduler.handle_client(stage.now, nested, submit);
+    stage.actions();
+    assert_eq!(stage.scheduler.status().ready, 3);
+    stage.say(FromClient::Cancel { array: parent.array, range: Range::one(0) });
+    assert_eq!(stage.scheduler.status().ready, 0);
+    assert_eq!(given.len(), 1);
+}
+
+#[test]
+fn a_program_without_client_ends_its_processes_after_a_while() {
+    for nth in 2..12 {
+        let mut stage = Stage::new(2);
+        let other = stage.scheduler.connect_client(stage.now, program(nth));
+        stage.actions();
+        stage.scheduler.handle_link_lost(stage.now, Peer::Client(other));
+        stage.scheduler.handle_link_lost(stage.now, Peer::Client(stage.client));
+        stage.actions();
+        let due = stage.scheduler.poll_timeout().expect("a timer runs");
+        assert!(due <= stage.now + PROGRAM_IDLE);
+        stage.scheduler.handle_timeout(due);
+        let ended = stage
+            .actions()
+            .iter()
+            .filter(|action| matches!(action, Action::ToProcess(_, ToProcess::Exit { .. })))
+            .count();
+        assert_eq!(ended, 2, "both programs' processes end");
+    }
+}
+
+#[test]
+fn without_room_for_results_they_stay_with_the_process() {
+    let mut stage = Stage::new(1);
+    stage.scheduler = Scheduler::new(Config { epoch: 1, result_bytes_max: 0 });
+    let worker = WorkerInfo { name: "w".into(), slots: 1, memory_limit: 0, resources: Vec::new() };
+    let info =
+        NannyInfo { node: "n".into(), pool: "p".into(), workers: vec![worker], contact: contact() };
+    stage.scheduler.connect_nanny(Time(0), info);
+    stage.client = stage.scheduler.connect_client(Time(0), program(1));
+    let launched = stage.actions().into_iter().find_map(|action| match action {
+        Action::ToNanny(_, ToNanny::Launch(launch)) => Some(launch.process),
+        _ => None,
+    });
+    stage.scheduler.connect_process(Time(0), launched.unwrap(), contact()).unwrap();
+    let given = assigned(&stage.array(0, 1, vec![Param::Inline]));
+    assert_eq!(given[0].inline_max, 0);
+}

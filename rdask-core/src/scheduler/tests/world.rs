@@ -42,7 +42,7 @@ fn value_of(function: u64, payload: &[u8], inputs: &[u64]) -> u64 {
 
 /// Whether the model keeps a value inline or with the process.
 fn is_inline(value: u64) -> bool {
-    value % 3 != 0
+    !value.is_multiple_of(3)
 }
 
 pub(super) const POISON: u64 = 13;
@@ -53,6 +53,7 @@ struct FakeProcess {
     values: BTreeMap<TaskId, u64>,
     reports: u64,
     slots: u32,
+    steals: Vec<(StealId, AssignmentId, u32)>,
 }
 
 /// What the client knows should be.
@@ -69,6 +70,7 @@ pub(super) struct World {
     processes: BTreeMap<ProcessId, FakeProcess>,
     launching: Vec<(NannyId, ProcessId)>,
     nannies: Vec<NannyId>,
+    gone: Vec<NannyId>,
     client: ClientId,
     expected: BTreeMap<TaskId, Expected>,
     arrays: Vec<(ArrayId, u32)>,
@@ -89,7 +91,9 @@ fn contact() -> Contact {
 impl World {
     pub(super) fn new(seed: u64) -> Self {
         let mut dice = Dice(seed);
-        let config = Config { epoch: 1, result_bytes_max: u64::MAX };
+        // In some runs the scheduler soon has no room for results.
+        let result_bytes_max = if dice.chance(20) { 40 } else { u64::MAX };
+        let config = Config { epoch: 1, result_bytes_max };
         let mut scheduler = Scheduler::new(config);
         let info = ClientInfo {
             program: ProgramInfo { hash: ProgramHash([7; 32]), size: 1, path: "p".into() },
@@ -106,6 +110,7 @@ impl World {
             processes: BTreeMap::new(),
             launching: Vec::new(),
             nannies: Vec::new(),
+            gone: Vec::new(),
             client,
             expected: BTreeMap::new(),
             arrays: Vec::new(),
@@ -136,6 +141,7 @@ impl World {
         self.note(format!("{from}: {message:?}"));
         self.scheduler.handle_process(self.now, from, message);
         self.react();
+        self.lose_gone();
     }
 
     fn add_nanny(&mut self) {
@@ -170,6 +176,11 @@ impl World {
                 Action::ToProcess(id, message) => self.order(id, message),
                 Action::ToClient(_, message) => self.tell(message),
                 Action::Close(..) => panic!("a link was closed for a breach of protocol"),
+                Action::ToNanny(nanny, ToNanny::Exit { .. }) => {
+                    self.launching.retain(|(launching, _)| *launching != nanny);
+                    self.nannies.retain(|other| *other != nanny);
+                    self.gone.push(nanny);
+                }
                 Action::ToNanny(..) | Action::ForgetProgram(_) => {}
             }
         }
@@ -193,11 +204,13 @@ impl World {
                 }
             }
             ToProcess::SetSlots { slots } => process.slots = slots,
+            ToProcess::Steal { steal, assignment, count } => {
+                process.steals.push((steal, assignment, count));
+            }
             // Answered when the model gets to it: the task is run all the same.
             ToProcess::Cancel { .. }
             | ToProcess::Peer { .. }
             | ToProcess::Seen { .. }
-            | ToProcess::Steal { .. }
             | ToProcess::Exit { .. } => {}
         }
     }
@@ -423,11 +436,71 @@ impl World {
             1 if self.losses && self.dice.chance(20) => self.kill(),
             2 if self.dice.chance(10) => self.add_nanny(),
             3 => self.fetch_results(),
+            5 if self.losses && self.dice.chance(15) => self.leave(),
+            6 => self.answer_steals(),
             4 => {
                 self.scheduler.handle_timeout(self.now);
                 self.react();
             }
             _ => self.work(),
+        }
+    }
+
+    /// A nanny gives notice.
+    fn leave(&mut self) {
+        if self.nannies.is_empty() {
+            return;
+        }
+        let nanny = self.nannies[self.dice.below(self.nannies.len() as u64) as usize];
+        self.note(format!("{nanny} gives notice"));
+        let message = FromNanny::Leaving { reason: "notice".into() };
+        self.scheduler.handle_nanny(self.now, nanny, message);
+        self.react();
+        self.lose_gone();
+    }
+
+    /// Nannies that were told to go are gone, and their processes with them.
+    fn lose_gone(&mut self) {
+        while let Some(nanny) = self.gone.pop() {
+            self.note(format!("{nanny} goes"));
+            self.scheduler.handle_link_lost(self.now, Peer::Nanny(nanny));
+            self.react();
+            let known: Vec<ProcessId> = self.processes.keys().copied().collect();
+            for id in known {
+                if !self.scheduler.knows(id) {
+                    self.processes.remove(&id);
+                }
+            }
+        }
+    }
+
+    /// Processes answer what they were asked back: all or some of what they have left.
+    fn answer_steals(&mut self) {
+        let ids: Vec<ProcessId> = self.processes.keys().copied().collect();
+        for id in ids {
+            let steals = self.processes.get_mut(&id).map(|one| std::mem::take(&mut one.steals));
+            for (steal, assignment, count) in steals.unwrap_or_default() {
+                let keep = self.dice.below(2) as u32;
+                let Some(process) = self.processes.get_mut(&id) else { return };
+                let mut ranges = Vec::new();
+                for (assign, remaining) in &mut process.assigned {
+                    if assign.assignment == assignment && assign.threads > 0 {
+                        let all: Vec<Range> = remaining.iter().collect();
+                        for range in all {
+                            let start = (range.start + keep).min(range.end);
+                            let given =
+                                Range::new(start, range.end.min(start.saturating_add(count)));
+                            if !given.is_empty() {
+                                remaining.remove(given);
+                                ranges.push(given);
+                            }
+                        }
+                    }
+                }
+                process.assigned.retain(|(_, remaining)| !remaining.is_empty());
+                self.hear(id, FromProcess::GaveUp { steal, assignment, ranges });
+                self.lose_gone();
+            }
         }
     }
 
@@ -503,7 +576,7 @@ impl World {
                     let failure = Failure::of_scheduler(FailureKind::Panicked, "poison", task);
                     finished.push(self.end(&assign, index, End::Failed(failure)));
                 }
-                Ok(value) if is_inline(value) => {
+                Ok(value) if assign.inline_max > 0 && is_inline(value) => {
                     let mut blob = BlobBuilder::new();
                     blob.push(&value.to_le_bytes());
                     finished.push(self.end(&assign, index, End::Inline(blob.build())));
@@ -540,7 +613,7 @@ impl World {
     }
 
     fn report(&mut self, id: ProcessId, finished: Vec<Finished>) {
-        let process = self.processes.get_mut(&id).unwrap();
+        let Some(process) = self.processes.get_mut(&id) else { return };
         process.reports += 1;
         let number = process.reports;
         let slots = process.slots;
@@ -606,10 +679,8 @@ impl World {
     pub(super) fn run(mut self) {
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.play()));
         if let Err(panic) = result {
-            for line in &self.trace {
-                eprintln!("{line}");
-            }
-            std::panic::resume_unwind(panic);
+            let why = panic.downcast_ref::<String>().map_or("see above", String::as_str);
+            panic!("{}\n{why}", self.trace.join("\n"));
         }
     }
 
@@ -705,6 +776,7 @@ fn put_as_assign(task: TaskId, assignment: AssignmentId) -> Assign {
         threads: 0,
         parts: 1,
         nested_here: false,
+        inline_max: 1024,
         timeout: None,
         payload: Blob::empty(1),
         params: Vec::new(),

@@ -1,10 +1,7 @@
-#[path = "../client.rs"]
-mod client;
-
 fn length(text: &str) -> usize {
     text.len()
 }
 
 fn main() {
-    let _ = client::Client.submit(length, ("text",));
+    let _ = rdask::Client::local().unwrap().submit(length, ("text",));
 }

@@ -1,7 +1,4 @@
-#[path = "../client.rs"]
-mod client;
-
 fn main() {
     let k = 3.0;
-    let _ = client::Client.map(|x: f64| k * x, [1.0, 2.0]);
+    let _ = rdask::Client::local().unwrap().map(|x: f64| k * x, [1.0, 2.0]);
 }

@@ -1,6 +1,3 @@
-#[path = "../client.rs"]
-mod client;
-
 struct Point {
     x: f64,
 }
@@ -10,5 +7,5 @@ fn x_of(p: Point) -> f64 {
 }
 
 fn main() {
-    let _ = client::Client.submit(x_of, (Point { x: 1.0 },));
+    let _ = rdask::Client::local().unwrap().submit(x_of, (Point { x: 1.0 },));
 }

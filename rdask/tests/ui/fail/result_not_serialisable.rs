@@ -1,10 +1,7 @@
-#[path = "../client.rs"]
-mod client;
-
 struct Point {
     x: f64,
 }
 
 fn main() {
-    let _ = client::Client.map(|x: f64| Point { x }, [1.0]);
+    let _ = rdask::Client::local().unwrap().map(|x: f64| Point { x }, [1.0]);
 }

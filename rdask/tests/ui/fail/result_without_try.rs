@@ -1,6 +1,3 @@
-#[path = "../client.rs"]
-mod client;
-
 fn main() {
-    let _ = client::Client.map(|s: String| s.parse::<f64>(), ["1.5"]);
+    let _ = rdask::Client::local().unwrap().map(|s: String| s.parse::<f64>(), ["1.5"]);
 }

@@ -1,6 +1,3 @@
-#[path = "../client.rs"]
-mod client;
-
 struct Quiet;
 
 fn fails(x: f64) -> Result<f64, Quiet> {
@@ -8,5 +5,5 @@ fn fails(x: f64) -> Result<f64, Quiet> {
 }
 
 fn main() {
-    let _ = client::Client.try_submit(fails, (1.0,));
+    let _ = rdask::Client::local().unwrap().try_submit(fails, (1.0,));
 }
