@@ -1,6 +1,7 @@
 //! Sixteen squares, each of which takes a second: two seconds on eight slots.
 //!
-//! With a scheduler's file as argument it runs on that cluster, without one in this process.
+//! With a scheduler's file as argument it runs on that cluster, without one in this process. A
+//! second argument says how many squares: `square scheduler.json 32`.
 
 #![allow(clippy::print_stdout, reason = "a program that prints its results")]
 
@@ -14,23 +15,26 @@ fn square(x: f64) -> f64 {
     x * x
 }
 
-fn compute(client: &Client) -> rdask::Result<()> {
+fn compute(client: &Client, count: u32) -> rdask::Result<()> {
     let start = Instant::now();
-    let squares = client.gather(client.map(square, (0..16).map(f64::from)))?;
+    let squares = client.gather(client.map(square, (0..count).map(f64::from)))?;
     let seconds = start.elapsed().as_secs_f64();
     println!("{squares:?}");
     println!("Computation time: {seconds:.3} s");
-    assert_eq!(squares[15], 225.0);
+    assert!(squares.into_iter().eq((0..count).map(|x| f64::from(x * x))));
     Ok(())
 }
 
 #[rdask::main]
 fn main() -> rdask::Result<()> {
-    match std::env::args().nth(1) {
-        Some(scheduler_file) => compute(&Client::connect(scheduler_file)?),
+    let mut arguments = std::env::args().skip(1);
+    let scheduler_file = arguments.next();
+    let count = arguments.next().map_or(16, |count| count.parse().expect("how many squares"));
+    match scheduler_file {
+        Some(scheduler_file) => compute(&Client::connect(scheduler_file)?, count),
         None => {
             let cluster = LocalCluster::new().threads(8).start()?;
-            compute(&cluster.client()?)
+            compute(&cluster.client()?, count)
         }
     }
 }

@@ -450,6 +450,14 @@ fn end_of(error: LinkError) -> ConnectionEnd {
     match error {
         LinkError::Closed { reason, .. } => ConnectionEnd::Closed(reason),
         LinkError::ClosedHere { .. } => ConnectionEnd::Here,
+        // Who the peer is, those who report this end know better than its certificate: it may have
+        // dialled before it had one in its own name.
+        LinkError::Silent { .. } => ConnectionEnd::Lost(
+            "silent for too long; its process or node is gone or frozen".to_owned(),
+        ),
+        LinkError::Gone { .. } => {
+            ConnectionEnd::Lost("its node says that its process is gone".to_owned())
+        }
         other => ConnectionEnd::Lost(other.to_string()),
     }
 }

@@ -1,5 +1,6 @@
 # The steps of the tutorial. Sourced by run-tutorial, which calls step_NAME for each in turn. A step
-# fails if something went wrong; else it sets `took` (s), and may set `bound` (s) and `detail`.
+# fails if something went wrong; else it sets `took` (s), and may set `bound` (s) and `detail`. Steps
+# that run a client set `took` to the time that the client measured, from `map` to the last result.
 # shellcheck shell=bash
 # `rdask` and `square` come from run-tutorial, `took`, `bound` and `detail` go there; helpers of poll
 # look unused.
@@ -22,16 +23,24 @@ declare -A needs=(
     [shut-down]='pool'
 )
 
+# The steps that leave things as they were before.
+repeatable=(compute compute-wider private-client all-in-one)
+
 # 16 tasks of 1 s take two rounds on one pool's 8 threads, one round on two pools' 16. The rest is
 # what rdask may add; Dask adds 30 to 60 ms here.
 COMPUTE_MOST=2.03
 COMPUTE_WIDER_MOST=1.03
+# 32 tasks take one pool four rounds. It takes three of them if another pool is there before the
+# third begins; if Slurm is late, that pool's round begins late too.
+SCALE_UP_TASKS=32
+SCALE_UP_MOST=3.5
+# When the second pool is asked for, in seconds after the client's start.
+SCALE_UP_AFTER=0.3
 # One round, of which half is lost, and another for what the lost pool had.
 LOSE_POOL_MOST=3.1
-# When the pool is killed, in seconds after the client's start: in the middle of the first round.
+# When the pool is killed, in seconds after all tasks have been handed out: in the middle of the
+# first round.
 LOSE_POOL_AFTER=0.5
-
-SQUARES='[0.0, 1.0, 4.0, 9.0, 16.0, 25.0, 36.0, 49.0, 64.0, 81.0, 100.0, 121.0, 144.0, 169.0, 196.0, 225.0]'
 
 SCRIPTS=$(realpath "$LAB/..")
 work=$RDASK_LAB_DIR/tutorial # the user's folder on the shared file system
@@ -85,12 +94,19 @@ wait_for_workers() { # NUMBER
         wrong "no $1 workers: $(tail -n 1 "$work/status.log")"
 }
 
-# The workers of a pool, as the scheduler sees them.
+status() {
+    timeout 10 "$rdask" status --json --scheduler-file "$RDASK_SCHEDULER_FILE" </dev/null 2>/dev/null
+}
+
+# Whether no worker of a pool is left, as the scheduler sees it.
 pool_left() { # JOB
     local view
-    view=$(timeout 10 "$rdask" status --json --scheduler-file "$RDASK_SCHEDULER_FILE" 2>/dev/null) ||
-        return
-    ! grep -qE "\"pool\": ?\"?$1\"?[,} ]*" <<<"$view"
+    view=$(status) && ! grep -qF "\"pool\": \"$1\"" <<<"$view"
+}
+
+tasks_assigned() { # NUMBER
+    local view
+    view=$(status) && grep -qxE " *\"assigned\": $1,?" <<<"$view"
 }
 
 # A client program as if just compiled: the same code, other bytes, which no worker has seen.
@@ -99,16 +115,25 @@ compile_client() { # NAME
     printf 'rdask tutorial %s %s' "$1" "$EPOCHREALTIME" >>"$work/$1"
 }
 
+# As Rust prints a vector: [0.0, 1.0, 4.0, ...]
+squares() { # COUNT
+    seq 0 $(($1 - 1)) | awk '{ printf "%s%d.0", sep, $1 * $1; sep = ", " }' | sed 's/.*/[&]/'
+}
+
 # What a client printed: sets `took` to the time of its computation.
-read_client() { # LOG
-    grep -qxF "$SQUARES" "$1" || wrong "not the right squares, see $1" || return
+read_client() { # LOG [COUNT]
+    grep -qxF "$(squares "${2-16}")" "$1" || wrong "not the right squares, see $1" || return
     took=$(sed -n 's/^Computation time: \([0-9.]*\) s$/\1/p' "$1")
     [ -n "$took" ] || wrong "no time printed, see $1"
 }
 
+# Sets `whole` to the time from the client's start to its end.
 run_client() { # NAME
+    local begin
+    begin=$(now)
     timeout 60 "$work/$1" "$RDASK_SCHEDULER_FILE" </dev/null >"$work/$1.log" 2>&1 ||
         wrong "the client exited with $?, see $work/$1.log" || return
+    whole=$(since "$begin")
     read_client "$work/$1.log"
 }
 
@@ -116,7 +141,7 @@ run_client() { # NAME
 # per worker: COUNT TASK. srun puts the task's number in front of each line of the log.
 programs_received() { # SIZE
     tail -c "+$(($1 + 1))" "$work/rdask-workers-$first_pool.log" |
-        sed -n 's/^ *\([0-9]*\): .*program received.*/\1/p' | sort | uniq -c
+        sed -n 's/^ *\([0-9]*\): .* program [0-9a-f]* received from .*/\1/p' | sort | uniq -c
 }
 
 show_logs() {
@@ -175,24 +200,33 @@ step_compute() {
     compile_client compiled-later
     run_client compiled-later || return
     bound=$COMPUTE_MOST
-    detail="2 workers, a program they have never seen"
+    detail="2 workers, a program they have never seen; the client ran for $whole s"
 }
 
 step_scale_up() {
-    local begin
+    local client begin joined
+    compile_client longer
+    timeout 60 "$work/longer" "$RDASK_SCHEDULER_FILE" "$SCALE_UP_TASKS" </dev/null \
+        >"$work/longer.log" 2>&1 &
+    client=$!
+    # Not a wait for something to be ready: in the middle is what is tested.
+    sleep "$SCALE_UP_AFTER"
     begin=$(now)
     submit "$SCRIPTS/more_workers.sh" || wrong "sbatch failed" || return
     second_pool=$job
     wait_for_workers 4 || return
-    took=$(since "$begin")
-    detail="sbatch to 4 workers"
+    joined=$(since "$begin")
+    wait "$client" || wrong "the client exited with $?, see $work/longer.log" || return
+    read_client "$work/longer.log" "$SCALE_UP_TASKS" || return
+    bound=$SCALE_UP_MOST
+    detail="$SCALE_UP_TASKS tasks, 2 workers join in the middle, $joined s after sbatch"
 }
 
 step_compute_wider() {
     compile_client wider
     run_client wider || return
     bound=$COMPUTE_WIDER_MOST
-    detail="4 workers"
+    detail="4 workers; the client ran for $whole s"
 }
 
 step_lose_pool() {
@@ -200,6 +234,8 @@ step_lose_pool() {
     compile_client bereft
     timeout 60 "$work/bereft" "$RDASK_SCHEDULER_FILE" </dev/null >"$work/bereft.log" 2>&1 &
     client=$!
+    all_assigned() { tasks_assigned 16; }
+    poll 20 all_assigned || wrong "the tasks were not handed out, see $work/bereft.log" || return
     # Not a wait for something to be ready: the moment is what is tested.
     sleep "$LOSE_POOL_AFTER"
     kill -0 "$client" 2>/dev/null || wrong "the client had ended before the pool was lost" || return
@@ -211,7 +247,7 @@ step_lose_pool() {
     left=$(since "$begin")
     poll 20 job_ended "$second_pool" || wrong "job $second_pool does not end" || return
     bound=$LOSE_POOL_MOST
-    detail="scancel after $LOSE_POOL_AFTER s; pool off the list within $left s"
+    detail="scancel $LOSE_POOL_AFTER s into the first round; pool off the list within $left s"
 }
 
 step_private_client() {
@@ -219,7 +255,7 @@ step_private_client() {
     log=$work/rdask-workers-$first_pool.log
     size=$(stat --format=%s "$log")
     compile_client private
-    mkdir "$work/home"
+    mkdir -p "$work/home"
     # The client's folder is in a mount namespace of its own: for everybody else it is empty.
     # shellcheck disable=SC2016 # expanded by the inner shell
     timeout 60 unshare --mount sh -c '

@@ -306,6 +306,7 @@ impl Scheduler {
     fn end_process(&mut self, id: ProcessId, reason: &str) {
         if let Some(process) = self.cluster.processes.get_mut(&id) {
             process.stage = Stage::Ending;
+            tracing::info!(process = %id, program = %process.program, reason, "ending a process");
             let message = ToProcess::Exit { reason: reason.to_owned() };
             self.send_process(id, message);
             self.lose_process(id, reason);

@@ -46,7 +46,12 @@ impl Scheduler {
         let program = process.program;
         self.programs.remove_process(program, id);
         if process.stage == Stage::Running {
-            tracing::warn!(process = %id, program = %program, why, "lost a process");
+            let nanny = self.cluster.nannies.get(&process.nanny);
+            if nanny.is_some_and(|nanny| nanny.leaving) {
+                tracing::info!(process = %id, program = %program, why, "a process left with its worker");
+            } else {
+                tracing::warn!(process = %id, program = %program, why, "lost a process");
+            }
         }
         if self.cluster.nannies.contains_key(&process.nanny) {
             // Fenced: whatever is left of it has no right to go on.

@@ -7,7 +7,7 @@ use std::error::Error;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdask_core::id::ProgramHash;
 use rdask_core::message::{Exit, FromNanny, Launch, ProgramInfo};
@@ -32,6 +32,7 @@ const SIGKILL: i32 = 9;
 /// resolves, whichever way, and what comes is reported as its end.
 pub(super) async fn run(context: &Context, launch: Launch, mut kill: oneshot::Receiver<Exit>) {
     let (process, worker) = (launch.process, launch.worker);
+    let (program, name) = (launch.program.hash, file_name(&launch.program));
     let started = tokio::select! {
         started = start(context, launch) => started,
         _ = &mut kill => {
@@ -50,7 +51,7 @@ pub(super) async fn run(context: &Context, launch: Launch, mut kill: oneshot::Re
         }
     };
     let pid = started.pid;
-    tracing::info!(%process, pid, "started a process");
+    tracing::info!(%process, pid, %program, "started {name}");
     let killed = async { kill.await.unwrap_or(Exit::Signal(SIGKILL)) };
     lock(&context.running).insert(process, (worker, pid));
     let ended = started.watch(killed).await;
@@ -101,15 +102,19 @@ async fn start(context: &Context, launch: Launch) -> Result<Started, Failure> {
         interface: context.interface.clone(),
         host: context.host.clone(),
     };
-    let name = Path::new(&program.path).file_name().unwrap_or_default();
     let start = Start {
         path,
-        name: name.to_string_lossy().into_owned(),
+        name: file_name(&program),
         handover,
         folder: folder_or(&surroundings.folder, Path::new(&context.scratch)),
         environment: surroundings.environment,
     };
     Ok(start.start().await?)
+}
+
+/// What the user calls a program.
+fn file_name(program: &ProgramInfo) -> String {
+    Path::new(&program.path).file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 /// The path of a program on this node, with all its bytes.
@@ -164,10 +169,14 @@ async fn fetch_as_told(context: &Context, hash: ProgramHash) -> Result<PathBuf, 
     loop {
         let offer = offers.recv().await.ok_or("the scheduler is gone")?;
         let (target, who) = target_of(context, &offer)?;
+        let begin = Instant::now();
         match fetch(&context.endpoint, &target, hash, &context.cache).await {
             Ok((path, size)) => {
                 lock(&context.offers).remove(&hash);
-                tracing::info!("program {hash} received from {who} ({:.1} MB)", size as f64 / 1e6);
+                let (megabytes, seconds) = (size as f64 / 1e6, begin.elapsed().as_secs_f64());
+                tracing::info!(
+                    "program {hash} received from {who} ({megabytes:.1} MB, {seconds:.2} s)"
+                );
                 return Ok(path);
             }
             Err(error) => {

@@ -290,15 +290,11 @@ impl Shell {
         }
     }
 
-    /// Workers leave with their nanny; clients hear why.
+    /// Nannies end their processes and leave; clients hear why.
     fn say_goodbye(&mut self, reason: &str) {
         // Connections that have ended by themselves need no goodbye.
         for outbox in self.nannies.values() {
             let _ = outbox.send(ToNanny::Exit { reason: reason.to_owned() });
-            let _ = outbox.close(reason);
-        }
-        for outbox in self.processes.values() {
-            let _ = outbox.send(ToProcess::Exit { reason: reason.to_owned() });
             let _ = outbox.close(reason);
         }
         for outbox in self.clients.values() {

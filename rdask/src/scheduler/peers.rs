@@ -44,7 +44,8 @@ pub(crate) async fn serve(link: Link, hall: Arc<Hall>) {
         }
         Role::Process { process, pid, contact } => {
             let newcomer = |outbox| Newcomer::Process(process, contact, outbox);
-            visit(format!("process, pid {pid}")).run(newcomer, input_of_process).await;
+            let who = format!("process, pid {pid} at {}", address.ip());
+            visit(who).run(newcomer, input_of_process).await;
         }
         Role::Client { program, surroundings, name, nested_in } => {
             let who = format!("client {name}, program {}", program.hash);
@@ -105,13 +106,26 @@ impl Visit {
             tracing::info!(%peer, "joined: {who}");
         }
         let writer = tokio::spawn(write_messages(self.sender, queue));
-        let end = listen(core, peer, MessageReader::new(self.receiver), input_of).await;
+        let reader = MessageReader::new(self.receiver);
+        let end = tokio::select! {
+            end = listen(core, peer, reader, input_of) => end,
+            // When the scheduler ends, the nanny kills it: it would answer no goodbye.
+            () = core.closed(), if matches!(peer, Peer::Process(_)) => {
+                return writer.abort();
+            }
+        };
         if end == ConnectionEnd::Garbled {
             // It may have gone already.
             let _ = outbox.close("you sent a message that does not decode; versions may differ");
         }
-        if !quiet {
-            tracing::info!(%peer, why = %end, "left: {who}");
+        match peer {
+            // The core knows more of it, and says so.
+            Peer::Process(_) => tracing::debug!(%peer, why = %end, "left: {who}"),
+            _ if quiet => {}
+            Peer::Nanny(_) if matches!(end, ConnectionEnd::Lost(_)) => {
+                tracing::warn!(%peer, why = %end, "lost without notice: {who}");
+            }
+            _ => tracing::info!(%peer, why = %end, "left: {who}"),
         }
         tell(core, Input::LinkLost(peer)).await;
         // The core has dropped its end of the queue by then, so that the writer ends too.
