@@ -129,6 +129,9 @@ pub struct Client {
     arrays: BTreeMap<ArrayId, Array>,
     /// What there were handles of, until the next flush.
     released: BTreeMap<ArrayId, RangeSet>,
+    /// Questions for detached tasks that have no answer yet. Releases wait for it: the tasks may
+    /// be among those that are released, and then there is a handle of them again.
+    attaching: u32,
     waits: Waits,
     fetches: Fetches,
     /// Scattered values that no process has yet.
@@ -165,6 +168,7 @@ impl Client {
             open: None,
             arrays: BTreeMap::new(),
             released: BTreeMap::new(),
+            attaching: 0,
             waits: Waits::default(),
             fetches: Fetches::default(),
             scattered: BTreeMap::new(),
@@ -228,6 +232,9 @@ impl Client {
     pub fn flush(&mut self) {
         self.flush_at = None;
         self.flush_batch();
+        if self.attaching > 0 {
+            return;
+        }
         let mut ranges = Vec::new();
         for (array, set) in std::mem::take(&mut self.released) {
             for range in set.iter() {
@@ -262,6 +269,7 @@ impl Client {
     /// Asks for the tasks that were detached under a name. The answer is [`Action::Attached`].
     pub fn attach(&mut self, name: String) -> u32 {
         self.flush_batch();
+        self.attaching += 1;
         let request = self.number_request();
         self.send(FromClient::Attach { request, name });
         request
@@ -287,7 +295,12 @@ impl Client {
     fn handle_attached(&mut self, request: u32, ranges: Option<Vec<(ArrayId, Range)>>) {
         for &(array, range) in ranges.iter().flatten() {
             self.retain(array, range);
+            if let Some(released) = self.released.get_mut(&array) {
+                released.remove(range);
+            }
         }
+        self.attaching = self.attaching.saturating_sub(1);
+        self.flush();
         self.outbox.push_back(Action::Attached { request, ranges });
     }
 

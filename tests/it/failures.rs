@@ -146,9 +146,10 @@ fn first_run_hangs(ledger: String, task: u32) -> u32 {
     let run = rdask::context().run();
     let mut file = OpenOptions::new().append(true).create(true).open(ledger).unwrap();
     writeln!(file, "task {task} run {run} pid {}", std::process::id()).unwrap();
-    #[expect(clippy::while_immutable_condition, reason = "the first run never ends by itself")]
-    while run == 1 {
-        std::thread::park();
+    if run == 1 {
+        loop {
+            std::thread::park();
+        }
     }
     task
 }

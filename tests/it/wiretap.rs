@@ -136,7 +136,7 @@ pub(crate) fn no_secret_is_in_an_argument_list_an_environment_or_a_log() {
     }
     assert_eq!(looked_at, 2 * 2, "the cluster's own processes");
     let logs = cluster.logs();
-    assert!(logs.contains("started a process"), "{logs}");
+    assert!(logs.contains("rdask::nanny::launch: started"), "{logs}");
     assert!(!has_secret(logs.as_bytes()), "a log has a key");
     assert!(!logs.contains("PRIVATE KEY"));
 }

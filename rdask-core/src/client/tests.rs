@@ -376,6 +376,26 @@ fn payload_is_cut_into_frames() {
 }
 
 #[test]
+fn what_is_dropped_and_attached_again_is_not_released() {
+    let (mut client, array) = with_array(10);
+    client.release(Time(0), array, Range::new(0, 10));
+    let request = client.attach("some".into());
+    client.release(Time(1), array, Range::new(0, 10));
+    client.flush();
+    assert!(matches!(sent(&mut client)[..], [FromClient::Attach { .. }]));
+    let ranges = Some(vec![(array, Range::new(2, 4))]);
+    client.handle_message(Time(2), ToClient::Attached { request, ranges: ranges.clone() });
+    let expected = vec![(array, Range::new(0, 2)), (array, Range::new(4, 10))];
+    assert_eq!(
+        actions(&mut client),
+        [
+            Action::Send(FromClient::Release { ranges: expected }),
+            Action::Attached { request, ranges },
+        ]
+    );
+}
+
+#[test]
 fn what_was_detached_comes_back_with_handles() {
     let (mut client, array) = with_array(2);
     let request = client.attach("table".into());

@@ -7,7 +7,7 @@ use crate::failure::FailureKind;
 use crate::id::*;
 use crate::message::*;
 use crate::range::Range;
-use crate::scheduler::{Action, ClientInfo, Config, NannyInfo, PROGRAM_IDLE, Scheduler};
+use crate::scheduler::{Action, ClientInfo, Config, NannyInfo, Scheduler};
 use crate::time::Time;
 
 /// A scheduler, a client, and one worker in which the client's program is at work.
@@ -161,48 +161,6 @@ fn a_failed_task_fails_its_dependents_once_and_names_the_origin() {
         })
         .collect();
     assert_eq!(failures, [(dependent, origin, "boom".to_owned())]);
-}
-
-#[test]
-fn nested_tasks_of_a_cancelled_parent_are_cancelled() {
-    let mut stage = Stage::new(1);
-    let given = assigned(&stage.array(0, 1, vec![Param::Inline]));
-    let parent = TaskId { array: ids(stage.client, 0), index: 0 };
-    let info = ClientInfo { nested_in: Some(stage.process), ..program(1) };
-    let nested = stage.scheduler.connect_client(stage.now, info);
-    let submit = FromClient::SubmitArray {
-        number: 0,
-        len: 3,
-        shape: shape(Vec::new()),
-        parent: Some(Parent { task: parent, run: 1 }),
-    };
-    stage.scheduler.handle_client(stage.now, nested, submit);
-    stage.actions();
-    assert_eq!(stage.scheduler.status().ready, 3);
-    stage.say(FromClient::Cancel { array: parent.array, range: Range::one(0) });
-    assert_eq!(stage.scheduler.status().ready, 0);
-    assert_eq!(given.len(), 1);
-}
-
-#[test]
-fn a_program_without_client_ends_its_processes_after_a_while() {
-    for nth in 2..12 {
-        let mut stage = Stage::new(2);
-        let other = stage.scheduler.connect_client(stage.now, program(nth));
-        stage.actions();
-        stage.scheduler.handle_link_lost(stage.now, Peer::Client(other));
-        stage.scheduler.handle_link_lost(stage.now, Peer::Client(stage.client));
-        stage.actions();
-        let due = stage.scheduler.poll_timeout().expect("a timer runs");
-        assert!(due <= stage.now + PROGRAM_IDLE);
-        stage.scheduler.handle_timeout(due);
-        let ended = stage
-            .actions()
-            .iter()
-            .filter(|action| matches!(action, Action::ToProcess(_, ToProcess::Exit { .. })))
-            .count();
-        assert_eq!(ended, 2, "both programs' processes end");
-    }
 }
 
 #[test]
