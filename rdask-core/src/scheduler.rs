@@ -14,7 +14,7 @@ use crate::message::{
     Contact, FromClient, FromNanny, FromProcess, ProgramInfo, Surroundings, ToClient, ToNanny,
     ToProcess, WorkerInfo,
 };
-use crate::range::{Range, RangeSet};
+use crate::range::RangeSet;
 use crate::time::Time;
 
 use self::cluster::{Cluster, Nanny, Stage, Worker};
@@ -132,7 +132,7 @@ pub struct Scheduler {
     /// Processes that may have room.
     open: BTreeSet<ProcessId>,
     /// Results under a name.
-    detached: BTreeMap<String, Vec<(ArrayId, Range)>>,
+    detached: BTreeMap<String, Vec<clients::Detached>>,
     /// What to do at a time: tasks whose retry delay ends.
     delayed: BTreeSet<(Time, Gid, u32)>,
     /// The bytes of inline results that are kept.
