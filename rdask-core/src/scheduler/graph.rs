@@ -129,8 +129,19 @@ impl Scheduler {
             }
             return;
         };
+        if is_shared(&param) && taken(&param, 0).is_empty() {
+            // Nothing of something is there, too.
+            self.work.push_back(Work::Satisfied(gid, all));
+            return;
+        }
         let reach = self.groups.get(upstream).map_or(0, |group| group.len);
         if len > 0 && taken(&param, len - 1).end > reach {
+            // It gets no reference to what there is, so that it will not drop one either.
+            if let Some(Inputs::Patterns(info)) =
+                self.groups.get_mut(gid).map(|group| &mut group.inputs)
+            {
+                info.param_groups[nth] = None;
+            }
             self.fail_unknown_input(gid, all);
             return;
         }
