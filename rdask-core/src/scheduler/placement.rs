@@ -583,12 +583,12 @@ impl Scheduler {
         };
         group.state.set(Range::one(index), State::Assigned(assignment));
         let (task, client) = (group.task(index), group.id.client);
-        let class = group.class(index);
         let record = Assignment {
             process,
             group: gid,
             remaining: RangeSet::from(Range::one(index)),
-            class,
+            // Nothing is taken of the worker for a value, so nothing is to be given back.
+            class: ClassNo::ANY,
             threads: 0,
             mean_ns: 0,
         };
