@@ -263,6 +263,7 @@ impl Scheduler {
         }
         let gid = self.enter(from, group, parent);
         self.tie_edges(gid);
+        self.work.push_back(Work::Forget(gid));
         Ok(())
     }
 
@@ -290,6 +291,7 @@ impl Scheduler {
             group.holding.set(all, Holding::Inline);
             self.end_tasks(gid, all, State::Done);
         }
+        self.work.push_back(Work::Forget(gid));
         Ok(())
     }
 
@@ -309,6 +311,7 @@ impl Scheduler {
         let gid = self.enter(from, group, None);
         self.set_waiting(gid, 1);
         self.work.push_back(Work::Satisfied(gid, Range::new(0, len)));
+        self.work.push_back(Work::Forget(gid));
         Ok(())
     }
 
