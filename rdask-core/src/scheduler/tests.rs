@@ -1,5 +1,6 @@
 //! The scheduler against a naive model: random graphs, random orders, processes that come and go.
 
+mod hostile;
 mod scenarios;
 mod world;
 
