@@ -32,7 +32,9 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// }
 /// # }
 /// ```
-#[derive(Clone, Debug, thiserror::Error)]
+///
+/// It displays the same with `{:?}`: that is how `main` and `unwrap` print it.
+#[derive(Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// A task has no result.
@@ -68,6 +70,12 @@ pub enum Error {
     /// The process of this task has no way to submit further tasks.
     #[error("tasks of this process cannot submit tasks")]
     NoNesting,
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 impl Error {
@@ -281,5 +289,16 @@ pub enum ConnectionError {
 impl From<ConnectionError> for Error {
     fn from(error: ConnectionError) -> Self {
         Self::Connection(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn main_and_unwrap_say_what_to_do() {
+        let error = Error::from(ConnectionError::NotNamed);
+        assert!(format!("{error:?}").contains("set RDASK_SCHEDULER_FILE"));
     }
 }
