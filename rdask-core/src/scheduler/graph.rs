@@ -147,7 +147,7 @@ impl Scheduler {
         }
         self.pin(gid, upstream);
         if let Some(group) = self.groups.get_mut(upstream) {
-            group.pattern_dependents.push((gid, nth as u8));
+            group.pattern_dependents.insert((gid, nth as u8));
         }
         if is_shared(&param) {
             if let Some(group) = self.groups.get_mut(gid) {
@@ -239,10 +239,9 @@ impl Scheduler {
         let Some(group) = self.groups.get_mut(gid) else {
             return;
         };
-        if group.pinned.contains(&upstream) {
+        if !group.pinned.insert(upstream) {
             return;
         }
-        group.pinned.push(upstream);
         if let Some(group) = self.groups.get_mut(upstream) {
             group.pins += 1;
         }
