@@ -14,6 +14,9 @@ pub(crate) enum Memory {
     Bytes(u64),
 }
 
+/// Less is a part above 1, a percentage or a forgotten unit.
+const MEMORY_BYTES_MIN: u64 = 1 << 20;
+
 const SIZE_UNITS: &[(&str, u64)] = &[
     ("", 1),
     ("b", 1),
@@ -64,7 +67,13 @@ pub(crate) fn memory(text: &str) -> Result<Memory, String> {
     if let Some(part) = text.parse::<f64>().ok().filter(|part| *part > 0.0 && *part <= 1.0) {
         return Ok(Memory::Fraction(part));
     }
-    size(text).map(Memory::Bytes)
+    match size(text)? {
+        bytes @ 1..MEMORY_BYTES_MIN => Err(format!(
+            "{bytes} bytes are too little for any program: write a unit such as 4GiB, or a part of \
+             at most 1 such as 0.5"
+        )),
+        bytes => Ok(Memory::Bytes(bytes)),
+    }
 }
 
 /// A number of bytes: `1000`, `5GB` (of ten), `4GiB` (of two), `1e9`.
@@ -232,7 +241,9 @@ mod tests {
         assert_eq!(memory("0"), Ok(Memory::Bytes(0)));
         assert_eq!(memory("0.5"), Ok(Memory::Fraction(0.5)));
         assert_eq!(memory("1"), Ok(Memory::Fraction(1.0)));
-        assert_eq!(memory("2"), Ok(Memory::Bytes(2)));
+        assert_eq!(memory("2MB"), Ok(Memory::Bytes(2_000_000)));
+        assert!(memory("1.5").is_err_and(|error| error.contains("at most 1")));
+        assert!(memory("50").is_err());
         assert_eq!(memory("4GiB"), Ok(Memory::Bytes(4 << 30)));
         assert!(memory("half").is_err());
     }

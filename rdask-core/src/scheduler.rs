@@ -17,7 +17,8 @@ use crate::message::{
     Contact, FromClient, FromNanny, FromProcess, ProgramInfo, Surroundings, ToClient, ToNanny,
     ToProcess, WorkerInfo,
 };
-use crate::range::{Range, RangeSet};
+use crate::range::Range;
+use crate::range::RangeSet;
 use crate::time::Time;
 
 use self::cluster::{Cluster, Nanny, Stage, Worker};
@@ -140,7 +141,7 @@ pub struct Scheduler {
     /// Processes that may have room.
     open: BTreeSet<ProcessId>,
     /// Results under a name.
-    detached: BTreeMap<String, Vec<(ArrayId, Range)>>,
+    detached: BTreeMap<String, Vec<clients::Detached>>,
     /// What to do at a time: tasks whose retry delay ends.
     delayed: BTreeSet<(Time, Gid, u32)>,
     /// The bytes of inline results that are kept.

@@ -32,6 +32,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// }
 /// # }
 /// ```
+///
+/// It displays the same with `{:?}`: that is how `main` and `unwrap` print it.
 #[derive(Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -70,7 +72,6 @@ pub enum Error {
     NoNesting,
 }
 
-/// As it displays: it is what a program ends with whose `main` returns it.
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
@@ -288,5 +289,16 @@ pub enum ConnectionError {
 impl From<ConnectionError> for Error {
     fn from(error: ConnectionError) -> Self {
         Self::Connection(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn main_and_unwrap_say_what_to_do() {
+        let error = Error::from(ConnectionError::NotNamed);
+        assert!(format!("{error:?}").contains("set RDASK_SCHEDULER_FILE"));
     }
 }

@@ -29,6 +29,15 @@ pub(crate) struct Client {
     pub(crate) backlog: BTreeSet<Gid>,
 }
 
+/// Tasks under a name.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Detached {
+    pub(crate) array: ArrayId,
+    pub(crate) range: Range,
+    /// The group that has a reference for it: what a later array of this name gets is not ours.
+    pub(crate) group: Option<Gid>,
+}
+
 /// What a client may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ClientKind {
@@ -147,32 +156,33 @@ impl Scheduler {
     }
 
     fn detach(&mut self, name: String, ranges: Vec<(ArrayId, Range)>) {
-        for (array, range) in &ranges {
-            if let Some(gid) = self.groups.find(*array) {
-                self.add_refs(gid, *range);
+        let found: Vec<Detached> = ranges
+            .into_iter()
+            .map(|(array, range)| Detached { array, range, group: self.groups.find(array) })
+            .collect();
+        for Detached { range, group, .. } in &found {
+            if let Some(gid) = group {
+                self.add_refs(*gid, *range);
             }
         }
-        if let Some(old) = self.detached.insert(name, ranges) {
-            self.drop_refs_of(&old);
+        for Detached { range, group, .. } in self.detached.insert(name, found).unwrap_or_default() {
+            if let Some(gid) = group {
+                self.drop_refs(gid, range);
+            }
         }
     }
 
-    fn drop_refs_of(&mut self, ranges: &[(ArrayId, Range)]) {
-        for (array, range) in ranges {
-            if let Some(gid) = self.groups.find(*array) {
-                self.drop_refs(gid, *range);
-            }
-        }
-    }
-
-    /// The name's references become the client's handles.
+    /// The name's references become the client's handles, one for each task.
     fn attach(&mut self, from: ClientId, request: u32, name: &str) {
-        let ranges = self.detached.remove(name);
-        for (array, range) in ranges.iter().flatten() {
-            if let Some(gid) = self.groups.find(*array) {
-                self.give_handles(from, gid, *range);
+        let found = self.detached.remove(name);
+        for Detached { range, group, .. } in found.iter().flatten() {
+            if let Some(gid) = *group
+                && let Some(all) = self.groups.get(gid).map(super::Group::all)
+            {
+                self.give_handles(from, gid, range.intersection(all));
             }
         }
+        let ranges = found.map(|found| found.iter().map(|one| (one.array, one.range)).collect());
         self.send_client(from, ToClient::Attached { request, ranges });
     }
 

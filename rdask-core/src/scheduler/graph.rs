@@ -132,14 +132,25 @@ impl Scheduler {
             }
             return;
         };
+        if is_shared(&param) && taken(&param, 0).is_empty() {
+            // Nothing of something is there, too.
+            self.work.push_back(Work::Satisfied(gid, all));
+            return;
+        }
         let reach = self.groups.get(upstream).map_or(0, |group| group.len);
         if len > 0 && taken(&param, len - 1).end > reach {
+            // It gets no reference to what there is, so that it will not drop one either.
+            if let Some(Inputs::Patterns(info)) =
+                self.groups.get_mut(gid).map(|group| &mut group.inputs)
+            {
+                info.param_groups[nth] = None;
+            }
             self.fail_unknown_input(gid, all);
             return;
         }
         self.pin(gid, upstream);
         if let Some(group) = self.groups.get_mut(upstream) {
-            group.pattern_dependents.push((gid, nth as u8));
+            group.pattern_dependents.insert((gid, nth as u8));
         }
         if is_shared(&param) {
             if let Some(group) = self.groups.get_mut(gid) {
@@ -231,10 +242,9 @@ impl Scheduler {
         let Some(group) = self.groups.get_mut(gid) else {
             return;
         };
-        if group.pinned.contains(&upstream) {
+        if !group.pinned.insert(upstream) {
             return;
         }
-        group.pinned.push(upstream);
         if let Some(group) = self.groups.get_mut(upstream) {
             group.pins += 1;
         }

@@ -6,7 +6,7 @@
 //! is `Done` and its value is somewhere; `refs` counts the client's handle, names that it was
 //! detached under and every unfinished dependent.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::blob::Blob;
@@ -251,10 +251,10 @@ pub(crate) struct Group {
 
     pub(crate) wants: Vec<Want>,
     /// Arrays that depend on this group by a pattern: which, and by which parameter.
-    pub(crate) pattern_dependents: Vec<(Gid, u8)>,
+    pub(crate) pattern_dependents: BTreeSet<(Gid, u8)>,
     pub(crate) edge_dependents: EdgeLists,
     /// Groups that this one was built from; each is pinned while this one may run again.
-    pub(crate) pinned: Vec<Gid>,
+    pub(crate) pinned: BTreeSet<Gid>,
     /// How many groups pin this one.
     pub(crate) pins: u32,
     /// Whether the groups that all tasks share as inputs count this one as a dependent now.
@@ -291,9 +291,9 @@ impl Group {
             copies: BTreeMap::new(),
             sizes: Vec::new(),
             wants: Vec::new(),
-            pattern_dependents: Vec::new(),
+            pattern_dependents: BTreeSet::new(),
             edge_dependents: EdgeLists::default(),
-            pinned: Vec::new(),
+            pinned: BTreeSet::new(),
             pins: 0,
             shared_interest: false,
         }

@@ -89,7 +89,8 @@ impl Scheduler {
     fn check_refs(&self) {
         let mut expected: BTreeMap<(Gid, u32), u32> = BTreeMap::new();
         let mut count = |gid: Gid, range: Range| {
-            for index in range {
+            let all = self.groups.get(gid).map_or(Range::new(0, 0), Group::all);
+            for index in range.intersection(all) {
                 *expected.entry((gid, index)).or_insert(0) += 1;
             }
         };
@@ -115,9 +116,9 @@ impl Scheduler {
             }
         }
         for ranges in self.detached.values() {
-            for (array, range) in ranges {
-                if let Some(gid) = self.groups.find(*array) {
-                    count(gid, *range);
+            for one in ranges {
+                if let Some(gid) = one.group {
+                    count(gid, one.range);
                 }
             }
         }

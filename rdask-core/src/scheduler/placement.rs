@@ -273,9 +273,12 @@ impl Scheduler {
         };
         let options = shape.shape.options.clone();
         let (class, stat, function) = (shape.class, shape.stat, shape.shape.function);
-        let Some((tasks, params)) = self.feeds(id, gid, tasks) else {
-            self.refuse_oversized(gid, tasks.start);
-            return true;
+        let (tasks, params) = match self.feeds(id, gid, tasks) {
+            Ok(fed) => fed,
+            Err(refused) => {
+                self.refuse_oversized(gid, refused);
+                return true;
+            }
         };
         let payload = payload.slice(Range::new(0, tasks.len()));
         let assignment = AssignmentId(self.next_assignment);
@@ -383,41 +386,25 @@ impl Scheduler {
         Some((tasks, payload.slice(Range::new(0, count))))
     }
 
-    /// Where each parameter comes from, for as many of `tasks` as one frame can say; `None` if not
-    /// even one task's inputs fit.
-    fn feeds(&self, id: ProcessId, gid: Gid, tasks: Range) -> Option<(Range, Vec<Feed>)> {
-        let group = self.groups.get(gid)?;
-        let shape = group.shape(tasks.start)?;
-        let mut feeds: Vec<Feed> = Vec::with_capacity(shape.shape.params.len());
+    /// Where each parameter comes from, for as many of `tasks` as one frame can say.
+    ///
+    /// # Errors
+    /// With those of `tasks` whose inputs don't fit a frame: all of them if it is what they share,
+    /// else the first.
+    fn feeds(&self, id: ProcessId, gid: Gid, tasks: Range) -> Result<(Range, Vec<Feed>), Range> {
         let mut bytes = 0;
-        for (param, upstream) in shape.shape.params.iter().zip(&shape.param_groups) {
-            let shared = |range: Range, bytes: &mut usize| -> Option<Vec<Source>> {
-                let group = upstream.and_then(|gid| self.groups.get(gid));
-                range
-                    .iter()
-                    .map(|input| self.source(id, group?, input, part_of(param), bytes))
-                    .collect()
-            };
-            feeds.push(match param {
-                Param::Inline => Feed::Inline,
-                Param::One { task, .. } => {
-                    Feed::One(shared(Range::one(task.index), &mut bytes)?.pop()?)
-                }
-                Param::All { range, .. } => Feed::List(shared(*range, &mut bytes)?),
-                Param::Each { .. } | Param::Edge => Feed::Each(Vec::new()),
-                Param::Block { .. } | Param::Edges => Feed::Lists(Vec::new()),
-            });
-        }
-        if bytes > FEED_BYTES_MAX {
-            return None;
-        }
+        let mut feeds = self
+            .shared_feeds(id, gid, tasks.start, &mut bytes)
+            .filter(|_| bytes <= FEED_BYTES_MAX)
+            .ok_or(tasks)?;
         let is_per_task = |feed: &Feed| matches!(feed, Feed::Each(_) | Feed::Lists(_));
         if !feeds.iter().any(is_per_task) {
-            return Some((tasks, feeds));
+            return Ok((tasks, feeds));
         }
+        let first = Range::one(tasks.start);
         let mut done = tasks.start;
         for index in tasks {
-            let own = self.own_sources(id, gid, index, &mut bytes)?;
+            let own = self.own_sources(id, gid, index, &mut bytes).ok_or(first)?;
             if bytes > FEED_BYTES_MAX {
                 break;
             }
@@ -430,7 +417,37 @@ impl Scheduler {
             }
             done = index + 1;
         }
-        (done > tasks.start).then(|| (Range::new(tasks.start, done), feeds))
+        if done > tasks.start { Ok((Range::new(tasks.start, done), feeds)) } else { Err(first) }
+    }
+
+    /// The feeds of a task's parameters: filled where all tasks of its shape share them, else
+    /// empty.
+    fn shared_feeds(
+        &self,
+        id: ProcessId,
+        gid: Gid,
+        index: u32,
+        bytes: &mut usize,
+    ) -> Option<Vec<Feed>> {
+        let shape = self.groups.get(gid)?.shape(index)?;
+        let mut feeds: Vec<Feed> = Vec::with_capacity(shape.shape.params.len());
+        for (param, upstream) in shape.shape.params.iter().zip(&shape.param_groups) {
+            let shared = |range: Range, bytes: &mut usize| -> Option<Vec<Source>> {
+                let group = upstream.and_then(|gid| self.groups.get(gid));
+                range
+                    .iter()
+                    .map(|input| self.source(id, group?, input, part_of(param), bytes))
+                    .collect()
+            };
+            feeds.push(match param {
+                Param::Inline => Feed::Inline,
+                Param::One { task, .. } => Feed::One(shared(Range::one(task.index), bytes)?.pop()?),
+                Param::All { range, .. } => Feed::List(shared(*range, bytes)?),
+                Param::Each { .. } | Param::Edge => Feed::Each(Vec::new()),
+                Param::Block { .. } | Param::Edges => Feed::Lists(Vec::new()),
+            });
+        }
+        Some(feeds)
     }
 
     /// The sources of one task for each parameter that is its own.
@@ -500,17 +517,23 @@ impl Scheduler {
         Some(Source { task: group.task(input), part, place })
     }
 
-    /// One task's inputs are more than a message can carry.
-    fn refuse_oversized(&mut self, gid: Gid, index: u32) {
+    /// The inputs of these ready tasks are more than a message can carry. If it is more than one of
+    /// them, it is for what they share: those that are ready beside them fare no better.
+    fn refuse_oversized(&mut self, gid: Gid, tasks: Range) {
         let Some(group) = self.groups.get(gid) else {
             return;
+        };
+        let rest = Range::new(tasks.start, group.len);
+        let tasks = match (&group.inputs, group.state.runs(rest).next()) {
+            (Inputs::Patterns(_), Some((beside, State::Ready(_)))) if tasks.len() > 1 => beside,
+            _ => tasks,
         };
         let failure = Failure::of_scheduler(
             FailureKind::Unrunnable,
             "its inputs are too many for one task; combine them with `tree`",
-            group.task(index),
+            group.task(tasks.start),
         );
-        self.fail(gid, Range::one(index), &failure.into());
+        self.fail(gid, tasks, &failure.into());
         self.work_off();
     }
 
@@ -601,12 +624,12 @@ impl Scheduler {
         };
         group.state.set(Range::one(index), State::Assigned(assignment));
         let (task, client) = (group.task(index), group.id.client);
-        let class = group.class(index);
         let record = Assignment {
             process,
             group: gid,
             remaining: RangeSet::from(Range::one(index)),
-            class,
+            // Nothing is taken of the worker for a value, so nothing is to be given back.
+            class: ClassNo::ANY,
             threads: 0,
             mean_ns: 0,
         };

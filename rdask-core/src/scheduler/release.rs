@@ -242,7 +242,10 @@ impl Scheduler {
         }
         for upstream in self.patterns_of(&group) {
             if let Some(upstream) = self.groups.get_mut(upstream) {
-                upstream.pattern_dependents.retain(|(dependent, _)| *dependent != gid);
+                let own = upstream.pattern_dependents.range((gid, 0)..=(gid, u8::MAX));
+                for dependent in own.copied().collect::<Vec<_>>() {
+                    upstream.pattern_dependents.remove(&dependent);
+                }
             }
         }
     }

@@ -281,6 +281,7 @@ impl Scheduler {
         }
         let gid = self.enter(from, group, parent);
         self.tie_edges(gid);
+        self.work.push_back(Work::Forget(gid));
         Ok(())
     }
 
@@ -308,6 +309,7 @@ impl Scheduler {
             group.holding.set(all, Holding::Inline);
             self.end_tasks(gid, all, State::Done);
         }
+        self.work.push_back(Work::Forget(gid));
         Ok(())
     }
 
@@ -327,6 +329,7 @@ impl Scheduler {
         let gid = self.enter(from, group, None);
         self.set_waiting(gid, 1);
         self.work.push_back(Work::Satisfied(gid, Range::new(0, len)));
+        self.work.push_back(Work::Forget(gid));
         Ok(())
     }
 

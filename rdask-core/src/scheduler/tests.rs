@@ -1,5 +1,7 @@
 //! The scheduler against a naive model: random graphs, random orders, processes that come and go.
 
+mod accounts;
+mod hostile;
 mod lifetimes;
 mod scenarios;
 mod world;
