@@ -15,6 +15,9 @@ const SHARED_OVER_ALONE: f64 = 2.0 * 1.2;
 /// The best of so many tries counts.
 const TRIES: u32 = 10;
 
+/// Others may use the machine while one of both is measured: it is measured so often again.
+const ROUNDS: u32 = 3;
+
 /// A task of 1 ms.
 pub(crate) fn nap(x: u32) -> u32 {
     std::thread::sleep(Duration::from_millis(1));
@@ -39,16 +42,23 @@ fn check(greedy: impl FnOnce(&Cluster) -> std::path::PathBuf) {
     // Few tasks, whose delays weigh most, and as many as take a moment.
     let counts = [100, 1000];
     best_time_of(&client, 1000);
-    let alone = counts.map(|tasks| best_time_of(&client, tasks));
-    let other = cluster.program(&greedy(&cluster), "naps", &["1000000"]);
-    wait_until("the other client is at work", || client.status().unwrap().assigned > 8);
-    let shared = counts.map(|tasks| best_time_of(&client, tasks));
-    drop(other);
-    eprintln!("{counts:?} tasks alone {alone:?}, shared {shared:?}");
-    for ((tasks, alone), shared) in counts.iter().zip(alone).zip(shared) {
-        let allowed = alone.mul_f64(SHARED_OVER_ALONE);
-        assert!(shared <= allowed, "{tasks} tasks: {alone:?} alone, {shared:?} beside a million");
+    let program = greedy(&cluster);
+    let mut unfair = Vec::new();
+    for _ in 0..ROUNDS {
+        let alone = counts.map(|tasks| best_time_of(&client, tasks));
+        let other = cluster.program(&program, "naps", &["1000000"]);
+        wait_until("the other client is at work", || client.status().unwrap().assigned > 8);
+        let shared = counts.map(|tasks| best_time_of(&client, tasks));
+        drop(other);
+        wait_until("the other client is gone", || client.status().unwrap().clients == 1);
+        eprintln!("{counts:?} tasks alone {alone:?}, shared {shared:?}");
+        let is_fair = |nth: usize| shared[nth] <= alone[nth].mul_f64(SHARED_OVER_ALONE);
+        if is_fair(0) && is_fair(1) {
+            return;
+        }
+        unfair.push((alone, shared));
     }
+    panic!("{counts:?} tasks alone and beside a million: {unfair:?}");
 }
 
 pub(crate) fn a_second_client_of_a_program_gets_its_half() {
@@ -63,12 +73,13 @@ pub(crate) fn a_client_of_a_second_program_gets_its_half() {
 pub(crate) fn a_client_that_was_idle_gets_its_half_and_no_more() {
     let cluster = Cluster::new(1, 4);
     let (busy, idle) = (cluster.client(), cluster.client());
-    // The second one has used nothing while the first one used 2 s of slot time.
-    time_of(&busy, 2000);
+    // The second one has used nothing while the first one used 8 s of slot time: 2 s of its own,
+    // if it could save them up.
+    let saved_up = time_of(&busy, 8000);
     let greedy = idle.map(nap, 0..1_000_000);
     wait_until("the other client is at work", || idle.status().unwrap().assigned > 4);
-    let alone = Duration::from_millis(250);
     let shared = time_of(&busy, 1000);
     drop(greedy);
-    assert!(shared < alone * 4, "1000 tasks took {shared:?} beside one that had been idle");
+    let (half, allowed) = (saved_up / 8 * 2, saved_up / 8 * 2 + saved_up / 2);
+    assert!(shared < allowed, "{shared:?}, not {half:?}, beside one that had been idle");
 }
