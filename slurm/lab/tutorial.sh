@@ -36,8 +36,8 @@ SCALE_UP_TASKS=32
 SCALE_UP_MOST=3.5
 # When the second pool is asked for, in seconds after the client's start.
 SCALE_UP_AFTER=0.3
-# One round, of which half is lost, and another for what the lost pool had.
-LOSE_POOL_MOST=3.1
+# One round: what the pool runs when it gets its notice may end. Were that lost, it would be two.
+LOSE_POOL_MOST=1.5
 # When the pool is killed, in seconds after all tasks have been handed out: in the middle of the
 # first round.
 LOSE_POOL_AFTER=0.5
