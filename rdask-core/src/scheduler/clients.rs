@@ -51,7 +51,7 @@ impl Scheduler {
     pub(crate) fn add_client(&mut self, info: ClientInfo) -> ClientId {
         let id = ClientId(self.fresh_id());
         let hash = info.program.hash;
-        let share = self.share_for(hash, info.nested_in.is_some());
+        let share = self.share_for(hash);
         self.programs.add_client(id, info.program, info.surroundings, info.nested_in.is_some());
         self.insert_client(id, ClientKind::Program { hash, share, nested_in: info.nested_in });
         id
@@ -68,7 +68,7 @@ impl Scheduler {
 
     /// A claim of its own for a client program. What a nested client submits is charged to the
     /// parents' shares, so its own is only a fallback.
-    fn share_for(&mut self, program: ProgramHash, _nested: bool) -> ShareNo {
+    fn share_for(&mut self, program: ProgramHash) -> ShareNo {
         let level = self.level();
         let number = ShareNo(self.fresh_id());
         self.shares.insert(number, Share::new(program, level));

@@ -273,7 +273,7 @@ impl Scheduler {
         };
         let options = shape.shape.options.clone();
         let (class, stat, function) = (shape.class, shape.stat, shape.shape.function);
-        let (tasks, params) = match self.feeds(id, gid, tasks) {
+        let (tasks, params) = match self.feeds(gid, tasks) {
             Ok(fed) => fed,
             Err(refused) => {
                 self.refuse_oversized(gid, refused);
@@ -391,10 +391,10 @@ impl Scheduler {
     /// # Errors
     /// With those of `tasks` whose inputs don't fit a frame: all of them if it is what they share,
     /// else the first.
-    fn feeds(&self, id: ProcessId, gid: Gid, tasks: Range) -> Result<(Range, Vec<Feed>), Range> {
+    fn feeds(&self, gid: Gid, tasks: Range) -> Result<(Range, Vec<Feed>), Range> {
         let mut bytes = 0;
         let mut feeds = self
-            .shared_feeds(id, gid, tasks.start, &mut bytes)
+            .shared_feeds(gid, tasks.start, &mut bytes)
             .filter(|_| bytes <= FEED_BYTES_MAX)
             .ok_or(tasks)?;
         let is_per_task = |feed: &Feed| matches!(feed, Feed::Each(_) | Feed::Lists(_));
@@ -404,7 +404,7 @@ impl Scheduler {
         let first = Range::one(tasks.start);
         let mut done = tasks.start;
         for index in tasks {
-            let own = self.own_sources(id, gid, index, &mut bytes).ok_or(first)?;
+            let own = self.own_sources(gid, index, &mut bytes).ok_or(first)?;
             if bytes > FEED_BYTES_MAX {
                 break;
             }
@@ -422,13 +422,7 @@ impl Scheduler {
 
     /// The feeds of a task's parameters: filled where all tasks of its shape share them, else
     /// empty.
-    fn shared_feeds(
-        &self,
-        id: ProcessId,
-        gid: Gid,
-        index: u32,
-        bytes: &mut usize,
-    ) -> Option<Vec<Feed>> {
+    fn shared_feeds(&self, gid: Gid, index: u32, bytes: &mut usize) -> Option<Vec<Feed>> {
         let shape = self.groups.get(gid)?.shape(index)?;
         let mut feeds: Vec<Feed> = Vec::with_capacity(shape.shape.params.len());
         for (param, upstream) in shape.shape.params.iter().zip(&shape.param_groups) {
@@ -436,7 +430,7 @@ impl Scheduler {
                 let group = upstream.and_then(|gid| self.groups.get(gid));
                 range
                     .iter()
-                    .map(|input| self.source(id, group?, input, part_of(param), bytes))
+                    .map(|input| self.source(group?, input, part_of(param), bytes))
                     .collect()
             };
             feeds.push(match param {
@@ -451,13 +445,7 @@ impl Scheduler {
     }
 
     /// The sources of one task for each parameter that is its own.
-    fn own_sources(
-        &self,
-        id: ProcessId,
-        gid: Gid,
-        index: u32,
-        bytes: &mut usize,
-    ) -> Option<Vec<Vec<Source>>> {
+    fn own_sources(&self, gid: Gid, index: u32, bytes: &mut usize) -> Option<Vec<Vec<Source>>> {
         let group = self.groups.get(gid)?;
         let shape = group.shape(index)?;
         let mut own = Vec::new();
@@ -473,7 +461,7 @@ impl Scheduler {
                     let range = taken(param, index);
                     let part = part_of(param);
                     let sources =
-                        range.iter().map(|input| self.source(id, upstream, input, part, bytes));
+                        range.iter().map(|input| self.source(upstream, input, part, bytes));
                     own.push(sources.collect::<Option<Vec<Source>>>()?);
                 }
                 Param::Edge | Param::Edges => {
@@ -481,7 +469,7 @@ impl Scheduler {
                     let (now, rest) = edges.split_at_checked(count)?;
                     edges = rest;
                     let sources = now.iter().map(|edge| {
-                        self.source(id, self.groups.get(edge.group)?, edge.index, edge.part, bytes)
+                        self.source(self.groups.get(edge.group)?, edge.index, edge.part, bytes)
                     });
                     own.push(sources.collect::<Option<Vec<Source>>>()?);
                 }
@@ -491,14 +479,7 @@ impl Scheduler {
     }
 
     /// Where the value of `input` is, and what it adds to the frame.
-    fn source(
-        &self,
-        _for_process: ProcessId,
-        group: &Group,
-        input: u32,
-        part: u16,
-        bytes: &mut usize,
-    ) -> Option<Source> {
+    fn source(&self, group: &Group, input: u32, part: u16, bytes: &mut usize) -> Option<Source> {
         let place = match group.holding.get(input) {
             Holding::Inline => {
                 let value: Bytes = group.results.slice(Range::one(input))?.get_bytes(0);
