@@ -73,13 +73,11 @@ impl Cluster {
 
     /// A client, once this program is at work in all workers.
     pub(crate) fn client(&self) -> Client {
-        let client = Client::connect(self.file()).unwrap();
+        let observer = Client::connect(self.file()).unwrap();
         let expected = self.nannies.len();
-        wait_until("all workers at work", || {
-            let workers = client.status().unwrap().workers;
-            workers.len() >= expected && workers.iter().all(|worker| worker.processes > 0)
-        });
-        client
+        wait_until("all workers", || observer.status().unwrap().workers.len() >= expected);
+        // Connecting waits for the program's processes in all workers that are there.
+        Client::connect(self.file()).unwrap()
     }
 
     /// The processes of all programs in all workers.
