@@ -1,6 +1,6 @@
 //! Every message between scheduler, nannies, processes and clients. Only here.
 //!
-//! Commands are imperative ([`ToProcess::Assign`]), facts are past ([`FromProcess::Finished`]).
+//! Commands are imperative ([`ToProcess::Assign`]), facts are past ([`Finished`]).
 //! Nothing on the wire is recursive and no sequence has elements without bytes, so that what a
 //! frame decodes to is bounded by the frame. The first frame of a link is [`hello`](crate::hello).
 //!

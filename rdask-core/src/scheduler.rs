@@ -1,11 +1,11 @@
 //! The scheduler: decides which task runs where. See [`Scheduler`].
 //!
-//! In reading order: [`group`] is what it knows of tasks, [`cluster`] what it knows of machines;
-//! [`submit`] brings tasks in, [`graph`] moves them from waiting to ready, [`placement`] hands them
-//! to processes, [`finish`] takes reports, [`wants`] tells clients, [`release`] forgets, and
-//! [`recovery`] starts anew what a lost process had, [`stealing`] moves work to the idle, [`leave`] lets
-//! workers go in good order. [`programs`] gets programs to nodes and
-//! [`grants`] shares a worker's slots among them.
+//! In reading order: `group` is what it knows of tasks, `cluster` what it knows of machines;
+//! `submit` brings tasks in, `graph` moves them from waiting to ready, `placement` hands them
+//! to processes, `finish` takes reports, `wants` tells clients, `release` forgets, and
+//! `recovery` starts anew what a lost process had, `stealing` moves work to the idle, `leave` lets
+//! workers go in good order. `programs` gets programs to nodes and
+//! `grants` shares a worker's slots among them.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
