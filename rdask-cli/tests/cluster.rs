@@ -296,8 +296,9 @@ fn a_program_that_the_node_cannot_see_is_sent_once() {
 
 /// The numbers of the processes that a nanny has started.
 fn processes(log: &str) -> Vec<u32> {
-    let lines = log.lines().filter(|line| line.contains("started a process"));
-    lines.filter_map(|line| line.split("pid=").nth(1)?.trim().parse().ok()).collect()
+    let lines = log.lines().filter(|line| line.contains("INFO started "));
+    let pid = |line: &str| line.split("pid=").nth(1)?.split_whitespace().next()?.parse().ok();
+    lines.filter_map(pid).collect()
 }
 
 fn wait_until(what: &str, is_true: impl Fn() -> bool) {
