@@ -43,6 +43,9 @@ impl From<crate::Client> for Client {
 impl Client {
     /// Connects to the scheduler that wrote this file.
     ///
+    /// An address alone would not do: the file also brings the certificates by which both sides
+    /// know each other.
+    ///
     /// # Errors
     /// If the file cannot be read, or nobody answers at the addresses in it.
     ///
