@@ -214,8 +214,13 @@ impl Scheduler {
         let Some(record) = self.cluster.processes.get(&process) else {
             return;
         };
-        let (hash, worker) = (record.program, record.worker);
+        let (hash, worker, nanny) = (record.program, record.worker, record.nanny);
         self.lose_process(process, message);
+        // It may have given up in the middle of a transfer: whoever served it is free.
+        if let Some(program) = self.programs.programs.get_mut(&hash) {
+            program.fetching.remove(&nanny);
+            program.wanting.retain(|wanting| *wanting != nanny);
+        }
         let now = self.now;
         let Some(program) = self.programs.programs.get_mut(&hash) else {
             return;

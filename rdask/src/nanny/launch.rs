@@ -20,7 +20,7 @@ use super::probe::probe;
 use crate::connection::scheduler_target;
 use crate::handover::{Handover, RDASK_VERSION};
 use crate::init::chain;
-use crate::program::exchange::{fetch, in_background};
+use crate::program::exchange::{ExchangeError, fetch, in_background};
 use crate::program::hash_file;
 
 /// How often a nanny looks whether another one of its node has brought a program.
@@ -178,6 +178,11 @@ async fn fetch_as_told(context: &Context, hash: ProgramHash) -> Result<PathBuf, 
                     "program {hash} received from {who} ({megabytes:.1} MB, {seconds:.2} s)"
                 );
                 return Ok(path);
+            }
+            // No other source helps a node that can't keep it.
+            Err(ExchangeError::Cache(error)) => {
+                lock(&context.offers).remove(&hash);
+                return Err(error.into());
             }
             Err(error) => {
                 let message = format!("from {who}: {}", chain(&error));
