@@ -71,6 +71,7 @@ fn trials() -> Vec<Trial> {
         programs::two_programs_at_a_time_run_their_own_code,
         programs::a_program_that_is_built_anew_at_the_same_place_runs_its_new_code,
         programs::a_program_that_is_deleted_while_it_runs_still_works,
+        programs::a_program_that_the_scheduler_cannot_keep_is_told_to_be_so,
         programs::no_process_outlives_its_nanny,
         programs::a_name_brings_results_from_one_program_to_the_next,
         failures::a_panic_is_told_and_ends_nothing_else,
