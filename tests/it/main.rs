@@ -13,6 +13,7 @@ mod data;
 mod failures;
 mod fairness;
 mod intruders;
+mod leave;
 mod nesting;
 mod options;
 mod program;
@@ -78,6 +79,7 @@ fn trials() -> Vec<Trial> {
         failures::panics_in_serialize_and_drop_are_told_and_end_nothing_else,
         failures::the_tasks_of_a_killed_process_run_again,
         failures::results_that_only_a_killed_process_had_are_made_again,
+        leave::what_a_leaving_worker_holds_is_copied_and_not_made_again,
         release::what_nobody_has_a_handle_of_does_not_start,
         release::inputs_stay_while_a_dependent_needs_them,
         release::a_part_of_a_map_keeps_only_itself,

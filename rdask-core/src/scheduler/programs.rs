@@ -308,7 +308,7 @@ impl Scheduler {
     }
 
     /// Has a process end itself. It takes no part in anything from now on.
-    fn end_process(&mut self, id: ProcessId, reason: &str) {
+    pub(crate) fn end_process(&mut self, id: ProcessId, reason: &str) {
         if let Some(process) = self.cluster.processes.get_mut(&id) {
             process.stage = Stage::Ending;
             tracing::info!(process = %id, program = %process.program, reason, "ending a process");
