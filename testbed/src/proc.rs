@@ -45,7 +45,7 @@ pub fn kill_9(pid: u32) {
 }
 
 /// Gives a process notice.
-pub(crate) fn terminate(pid: u32) {
+pub fn terminate(pid: u32) {
     kill(Pid::from_raw(pid.cast_signed()), Signal::SIGTERM).unwrap();
 }
 
