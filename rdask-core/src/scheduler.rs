@@ -4,8 +4,8 @@
 //! `submit` brings tasks in, `graph` moves them from waiting to ready, `placement` hands them
 //! to processes, `finish` takes reports, `wants` tells clients, `release` forgets, and
 //! `recovery` starts anew what a lost process had, `stealing` moves work to the idle, `leave` lets
-//! workers go in good order. `programs` gets programs to nodes and
-//! `grants` shares a worker's slots among them.
+//! workers go in good order, and `leases` waits for those whose links broke. `programs` gets
+//! programs to nodes and `grants` shares a worker's slots among them.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -28,6 +28,8 @@ use self::programs::Programs;
 use self::ready::{ClassNo, Classes, Share, ShareNo};
 use self::stats::Stats;
 
+pub use self::leases::{CLIENT_GRACE, SILENCE_FENCED};
+
 mod clients;
 mod cluster;
 mod finish;
@@ -35,6 +37,7 @@ mod grants;
 mod graph;
 mod group;
 mod invariants;
+mod leases;
 mod leave;
 mod placement;
 mod programs;
@@ -144,6 +147,10 @@ pub struct Scheduler {
     detached: BTreeMap<String, Vec<clients::Detached>>,
     /// What to do at a time: tasks whose retry delay ends.
     delayed: BTreeSet<(Time, Gid, u32)>,
+    /// Peers whose links broke, and until when they may come back.
+    leases: BTreeMap<Peer, Time>,
+    /// Until then nobody is given up: the scheduler stood still.
+    no_verdict_before: Time,
     /// The bytes of inline results that are kept.
     result_bytes: u64,
     /// Messages about assignments that are no more.
@@ -234,6 +241,8 @@ impl Scheduler {
             open: BTreeSet::new(),
             detached: BTreeMap::new(),
             delayed: BTreeSet::new(),
+            leases: BTreeMap::new(),
+            no_verdict_before: Time::default(),
             result_bytes: 0,
             stale_count: 0,
             work: VecDeque::new(),
@@ -395,7 +404,7 @@ impl Scheduler {
         }
     }
 
-    /// A peer's link ended.
+    /// A peer is gone: it said so, or its node did.
     pub fn handle_link_lost(&mut self, now: Time, peer: Peer) {
         self.begin(now);
         match peer {
@@ -414,6 +423,7 @@ impl Scheduler {
     /// The time of [`poll_timeout`](Self::poll_timeout) has come.
     pub fn handle_timeout(&mut self, now: Time) {
         self.begin(now);
+        self.end_leases();
         self.end_delays();
         self.end_idle_programs();
         // Launches that are due again are tried by `settle`.
@@ -444,7 +454,7 @@ impl Scheduler {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Time> {
         let delayed = self.delayed.first().map(|(time, ..)| *time);
-        [delayed, self.programs.next_timeout()].into_iter().flatten().min()
+        [delayed, self.programs.next_timeout(), self.next_lease_end()].into_iter().flatten().min()
     }
 
     /// Since when nothing has been submitted, run or wanted; `None` while something is.
