@@ -400,7 +400,6 @@ impl Scheduler {
                 self.process_exited(process, &exit, &board, &stderr);
             }
             FromNanny::Leaving { reason } => self.nanny_leaving(from, &reason),
-            FromNanny::Pong { .. } => {}
         }
     }
 
