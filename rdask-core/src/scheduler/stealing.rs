@@ -51,7 +51,8 @@ impl Scheduler {
     fn is_idle(&self, id: ProcessId) -> bool {
         let Some(process) = self.cluster.processes.get(&id) else { return false };
         let is_leaving = self.cluster.worker_of(id).is_none_or(|worker| worker.leaving);
-        process.stage == Stage::Running && process.idle_slots() > 0 && !is_leaving
+        let may_take = process.stage == Stage::Running && process.alone_for.is_none();
+        may_take && process.idle_slots() > 0 && !is_leaving
     }
 
     /// From whom to take what.
