@@ -3,9 +3,10 @@
 //! In reading order: `group` is what it knows of tasks, `cluster` what it knows of machines;
 //! `submit` brings tasks in, `graph` moves them from waiting to ready, `placement` hands them
 //! to processes, `finish` takes reports, `wants` tells clients, `release` forgets, and
-//! `recovery` starts anew what a lost process had, `stealing` moves work to the idle, `leave` lets
-//! workers go in good order, `replicas` copies values, and `leases` waits for those whose links
-//! broke. `programs` gets programs to nodes and `grants` shares a worker's slots among them.
+//! `recovery` starts anew what a lost process had, `blame` finds out who ended it, `stealing`
+//! moves work to the idle, `leave` lets workers go in good order, `replicas` copies values, and
+//! `leases` waits for those whose links broke. `programs` gets programs to nodes and `grants`
+//! shares a worker's slots among them.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -21,6 +22,7 @@ use crate::range::Range;
 use crate::range::RangeSet;
 use crate::time::Time;
 
+use self::blame::Blame;
 use self::cluster::{Cluster, Nanny, Stage, Worker};
 use self::graph::Work;
 use self::group::{Gid, Group};
@@ -31,6 +33,7 @@ use self::stats::Stats;
 
 pub use self::leases::{CLIENT_GRACE, SILENCE_FENCED};
 
+mod blame;
 mod clients;
 mod cluster;
 mod finish;
@@ -148,6 +151,8 @@ pub struct Scheduler {
     open: BTreeSet<ProcessId>,
     /// Results under a name.
     detached: BTreeMap<String, Vec<clients::Detached>>,
+    /// Who is suspected of ending processes.
+    blame: Blame,
     /// What to do at a time: tasks whose retry delay ends.
     delayed: BTreeSet<(Time, Gid, u32)>,
     /// Peers whose links broke, and until when they may come back.
@@ -244,6 +249,7 @@ impl Scheduler {
             asking_ready: Vec::new(),
             open: BTreeSet::new(),
             detached: BTreeMap::new(),
+            blame: Blame::default(),
             delayed: BTreeSet::new(),
             leases: BTreeMap::new(),
             no_verdict_before: Time::default(),
@@ -296,6 +302,7 @@ impl Scheduler {
                     node: info.node.clone(),
                     pool: info.pool.clone(),
                     processes: BTreeMap::new(),
+                    alone: BTreeSet::new(),
                     free,
                     leaving: false,
                 },
@@ -343,6 +350,8 @@ impl Scheduler {
         }
         record.stage = Stage::Running;
         record.contact = contact;
+        let (program, worker) = (record.program, record.worker);
+        self.programs.launched(program, worker);
         self.open.insert(process);
         self.copies_have_a_place();
         Ok(())
@@ -402,7 +411,7 @@ impl Scheduler {
             }
             FromNanny::LaunchFailed { process, message } => self.launch_failed(process, &message),
             FromNanny::Exited { process, exit, board, stderr } => {
-                self.process_exited(process, &exit, &board, &stderr);
+                self.process_exited(from, process, &exit, &board, &stderr);
             }
             FromNanny::Leaving { reason } => self.nanny_leaving(from, &reason),
         }
@@ -445,7 +454,9 @@ impl Scheduler {
     /// Decides, once per batch of facts.
     fn settle(&mut self) {
         self.launch_processes();
+        self.launch_suspects();
         self.share_slots();
+        self.start_suspects();
         self.place_puts();
         self.place();
         self.steal();

@@ -16,6 +16,7 @@ use rdask_core::message::{FromProcess, ToProcess};
 use rdask_net::{Endpoint, SchedulerFile, address_of};
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::board::Board;
 use crate::client::Client;
 use crate::client::connect::connect_file;
 use crate::client::nested::NestedClient;
@@ -206,11 +207,22 @@ fn try_run(handover: Handover) -> Result<(), NotStarted> {
             to_scheduler,
             from_scheduler,
             data: DataPlane::Network(endpoint.clone()),
+            board: open_board(handover.board.as_deref()),
         })
         .await;
         tracing::debug!(reason, "the process ends");
         endpoint.close().await;
         drop(terminate);
         Ok(())
+    })
+}
+
+/// Where the nanny will look who ended this process. Without it nobody can be blamed, which is no
+/// reason not to work.
+fn open_board(path: Option<&str>) -> Board {
+    let opened = path.map(Board::open).transpose();
+    opened.map(Option::unwrap_or_default).unwrap_or_else(|error| {
+        tracing::warn!(%error, "the nanny can't see what runs: tasks that end it are run again");
+        Board::default()
     })
 }

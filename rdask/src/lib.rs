@@ -103,6 +103,8 @@
 
 pub mod aio;
 mod as_completed;
+#[doc(hidden)]
+pub mod board;
 mod client;
 #[doc(hidden)]
 pub mod codec;

@@ -17,6 +17,7 @@ use rdask_core::scheduler::{ClientInfo, NannyInfo};
 use rdask_net::FileMode;
 use tokio::task::JoinSet;
 
+use crate::board::Board;
 use crate::client::Client;
 use crate::client::connect::connect_file;
 use crate::client::nested::NestedClient;
@@ -207,8 +208,16 @@ impl Host {
             });
             let home = Home { worker: "local".to_owned(), node: slurm::node_name(), client };
             let data = DataPlane::Local;
-            let setup =
-                ProcessSetup { process, slots: 0, home, to_scheduler, from_scheduler, data };
+            let setup = ProcessSetup {
+                process,
+                slots: 0,
+                home,
+                to_scheduler,
+                from_scheduler,
+                data,
+                // Nobody outlives this OS process to read it.
+                board: Board::default(),
+            };
             let runtime = ProcessRuntime::new(setup);
             values.add(process, runtime.values());
             let reason = runtime.run().await;

@@ -6,6 +6,7 @@ use crate::id::{AssignmentId, NannyId, ProcessId, ProgramHash, WorkerId};
 use crate::message::{Contact, WorkerInfo};
 use crate::range::RangeSet;
 
+use super::blame::Suspect;
 use super::group::Gid;
 use super::ready::{ReadyKey, Requirement};
 use super::stealing::Asked;
@@ -30,6 +31,8 @@ pub(crate) struct Worker {
     pub(crate) pool: String,
     /// At most one per program.
     pub(crate) processes: BTreeMap<ProgramHash, ProcessId>,
+    /// Processes that were started for one suspect each.
+    pub(crate) alone: BTreeSet<ProcessId>,
     /// What is left of its resources.
     pub(crate) free: BTreeMap<String, u64>,
     /// It has been given notice: nothing new for it.
@@ -37,6 +40,11 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
+    /// Its processes, those of suspects included.
+    pub(crate) fn all_processes(&self) -> impl Iterator<Item = ProcessId> + '_ {
+        self.processes.values().chain(&self.alone).copied()
+    }
+
     /// Whether it could ever run tasks that need this.
     pub(crate) fn suits(&self, requirement: &Requirement) -> bool {
         let named =
@@ -117,6 +125,8 @@ pub(crate) struct Process {
     pub(crate) knows: BTreeSet<ProcessId>,
     /// Whether it was asked to give up work.
     pub(crate) asked: Asked,
+    /// The suspect that it was started for: it runs nothing else but what that task submits.
+    pub(crate) alone_for: Option<Suspect>,
 }
 
 impl Process {
@@ -140,6 +150,7 @@ impl Process {
             local_ready: BTreeMap::new(),
             knows: BTreeSet::new(),
             asked: Asked::default(),
+            alone_for: None,
         }
     }
 

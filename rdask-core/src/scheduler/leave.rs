@@ -9,6 +9,7 @@ use crate::id::{AssignmentId, NannyId, ProcessId, StealId, WorkerId};
 use crate::message::{ToNanny, ToProcess};
 
 use super::Scheduler;
+use super::cluster::Worker;
 use super::graph::Work;
 use super::group::State;
 use super::replicas::COPIED_OFF_BYTES_MAX;
@@ -32,7 +33,7 @@ impl Scheduler {
         for id in workers {
             let Some(worker) = self.cluster.workers.get_mut(id) else { continue };
             worker.leaving = true;
-            processes.extend(worker.processes.values());
+            processes.extend(worker.all_processes());
         }
         for process in processes {
             self.take_back_all(process);
@@ -88,17 +89,17 @@ impl Scheduler {
 
     /// Whether nothing of a leaving worker is left to do.
     fn is_through(&self, id: WorkerId) -> bool {
-        let processes = self.cluster.workers.get(&id).map(|worker| &worker.processes);
-        processes.into_iter().flat_map(|processes| processes.values()).all(|id| {
-            let process = self.cluster.processes.get(id);
-            process.is_none_or(|process| process.assignments.is_empty()) && self.is_copied_off(*id)
+        let worker = self.cluster.workers.get(&id);
+        worker.into_iter().flat_map(Worker::all_processes).all(|id| {
+            let process = self.cluster.processes.get(&id);
+            process.is_none_or(|process| process.assignments.is_empty()) && self.is_copied_off(id)
         })
     }
 
     /// A worker goes, and its nanny stays for others.
     fn dismiss(&mut self, id: WorkerId) {
         let Some(worker) = self.cluster.workers.get(&id) else { return };
-        for process in worker.processes.values().copied().collect::<Vec<ProcessId>>() {
+        for process in worker.all_processes().collect::<Vec<ProcessId>>() {
             self.end_process(process, GONE);
         }
         self.cluster.workers.remove(&id);

@@ -152,7 +152,7 @@ impl Scheduler {
     fn pick_central(&self, id: ProcessId, program: ProgramHash) -> Option<ReadyKey> {
         let process = self.cluster.processes.get(&id)?;
         let worker = self.cluster.workers.get(&process.worker)?;
-        let is_crowded = process.parked_runs >= PARKED_RUNS_MAX;
+        let own_only = process.parked_runs >= PARKED_RUNS_MAX || process.alone_for.is_some();
         let head = |share: &super::Share| {
             let suited = share.queues.iter().filter(|(class, _)| {
                 let requirement = self.classes.get(**class);
@@ -160,7 +160,7 @@ impl Scheduler {
                     || (worker.suits(requirement) && worker.resource_room(requirement) > 0)
             });
             let heads = suited.filter_map(|(_, queue)| {
-                if is_crowded {
+                if own_only {
                     queue.iter().find(|key| {
                         self.groups.get(key.group).is_some_and(|group| group.nested_in == Some(id))
                     })
@@ -185,7 +185,7 @@ impl Scheduler {
 
     /// Work that waits for another process, if that one is busy for longer than a move takes.
     fn pick_foreign(&self, id: ProcessId) -> Option<Pick> {
-        let process = self.cluster.processes.get(&id)?;
+        let process = self.cluster.processes.get(&id).filter(|one| one.alone_for.is_none())?;
         let worker = self.cluster.workers.get(&process.worker)?;
         let program = self.programs.get(process.program)?;
         for owner_id in &program.processes {
@@ -263,7 +263,7 @@ impl Scheduler {
     }
 
     /// Hands the first tasks of `tasks` to a process, as many as one assignment can say.
-    fn assign(&mut self, id: ProcessId, gid: Gid, tasks: Range) -> bool {
+    pub(crate) fn assign(&mut self, id: ProcessId, gid: Gid, tasks: Range) -> bool {
         let Some((tasks, payload)) = self.cut(gid, tasks) else {
             return false;
         };

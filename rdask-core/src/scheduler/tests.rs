@@ -1,6 +1,7 @@
 //! The scheduler against a naive model: random graphs, random orders, processes that come and go.
 
 mod accounts;
+mod blame;
 mod hostile;
 mod leases;
 mod lifetimes;

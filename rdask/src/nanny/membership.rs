@@ -30,8 +30,6 @@ const ONE_SIGNAL: Duration = Duration::from_secs(1);
 /// How often the memory of processes is looked at.
 const MEMORY_LOOK: Duration = Duration::from_millis(500);
 
-const SIGKILL: i32 = 9;
-
 /// How long killed processes may take to be gone.
 const KILL_TIME_MAX: Duration = Duration::from_secs(5);
 
@@ -176,7 +174,7 @@ impl Membership {
                 tracing::info!(%process, reason, "ending a process");
                 if let Some(kill) = self.kills.remove(&process) {
                     // It may have ended by itself a moment ago.
-                    let _ = kill.send(Exit::Signal(SIGKILL));
+                    let _ = kill.send(Exit::Planned);
                 }
             }
             ToNanny::Exit { .. } => unreachable!("the loop ends with it"),
