@@ -33,8 +33,8 @@ pub(super) fn run(bench: &mut Bench) -> anyhow::Result<Outcome> {
     let remotes = client.map(nap, (0..setup.n).zip(lengths(setup.n, setup.total)));
     let mut joined_s = vec![0.0; setup.workers as usize];
     let values = if is_late {
-        bench.cluster()?.add_workers(setup.workers - 1, setup.threads);
         let watch = Watch::start(&client, start)?;
+        bench.cluster()?.add_workers(setup.workers - 1, setup.threads);
         let values = client.gather(remotes)?;
         joined_s = watch.joined_s()?;
         values
