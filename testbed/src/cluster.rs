@@ -28,10 +28,16 @@ impl Cluster {
     /// A scheduler and so many workers of so many slots, each with a nanny of its own: `w0`, `w1`.
     pub fn new(workers: u32, slots: u32) -> Self {
         let mut cluster = Self::empty();
-        for nth in 0..workers {
-            cluster.add("pool", &[&format!("w{nth}:{slots}")]);
-        }
+        cluster.add_workers(workers, slots);
         cluster
+    }
+
+    /// Adds so many workers of so many slots, each with a nanny of its own, named by its place
+    /// among [`nannies`](Self::nannies).
+    pub fn add_workers(&mut self, workers: u32, slots: u32) {
+        for _ in 0..workers {
+            self.add("pool", &[&format!("w{}:{slots}", self.nannies.len())]);
+        }
     }
 
     /// A scheduler alone.

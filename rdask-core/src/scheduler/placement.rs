@@ -18,15 +18,15 @@ use crate::message::{
 };
 use crate::range::{Range, RangeSet};
 
-use super::cluster::Stage;
+use super::cluster::{Process, Stage};
 use super::graph::taken;
 use super::group::{Gid, Group, Holding, Inputs, State};
 use super::ready::{ClassNo, ReadyKey, ShareNo};
 use super::stealing::Asked;
 use super::{Assignment, Scheduler};
 
-/// How much work a process should have ahead, per slot. Two round trips take well below 1 ms; the
-/// rest is for the time that a busy machine takes to schedule a thread.
+/// How much work a process should have, per slot. Two round trips take well below 1 ms; the rest is
+/// for the time that a busy machine takes to schedule a thread.
 const WINDOW: Duration = Duration::from_millis(8);
 
 /// A round trip is less than a hundredth of a task that takes longer.
@@ -89,7 +89,8 @@ impl Scheduler {
         for (_, id) in order {
             let is_full = self.cluster.processes.get(&id).is_none_or(|process| {
                 process.idle_slots() == 0
-                    && process.queued_ns >= window_ns(process.granted, LONG_TASK_NS)
+                    && process.queued_ns >= window_ns(process.granted)
+                    && runs_one_ahead(process) == 0
             });
             if is_full {
                 self.open.remove(&id);
@@ -244,9 +245,12 @@ impl Scheduler {
         else {
             return 0;
         };
-        let room_ns = window_ns(process.granted, mean).saturating_sub(process.queued_ns);
+        let by_time = window_ns(process.granted).saturating_sub(process.queued_ns) / mean.max(1);
+        // By number, not by time: where durations vary, what is queued was estimated by another
+        // mean than today's, and a slot that has nothing ahead waits for a round trip.
+        let one_ahead = if mean <= LONG_TASK_NS { runs_one_ahead(process) } else { 0 };
         // As in slow start: no more ahead than have proved short so far.
-        let room = (room_ns / mean.max(1)).min(runs).min(u64::from(ASSIGN_TASKS_MAX));
+        let room = by_time.max(one_ahead).min(runs).min(u64::from(ASSIGN_TASKS_MAX));
         // What is left is shared out, so that no process sits idle beside a full one.
         let (left, slots) = self.left_to_share(process.program, group, tasks);
         let fair = (left * u64::from(process.granted)).div_ceil(slots.max(1));
@@ -624,11 +628,16 @@ impl Scheduler {
 /// Past so many runs that wait for nested tasks, a process starts only tasks nested in it.
 pub(crate) const PARKED_RUNS_MAX: u32 = 256;
 
-/// How much work a process should have, running or ahead: the window, or one run ahead per slot of
-/// tasks for which a round trip counts. Long tasks are not given ahead at all.
-fn window_ns(slots: u32, mean_ns: u64) -> u64 {
-    let ahead = if mean_ns <= LONG_TASK_NS { mean_ns.saturating_mul(2) } else { 0 };
-    u64::from(slots).saturating_mul(ahead.max(WINDOW.as_nanos() as u64))
+/// How much work a process should have, running or ahead.
+fn window_ns(slots: u32) -> u64 {
+    u64::from(slots).saturating_mul(WINDOW.as_nanos() as u64)
+}
+
+/// How many runs a process lacks until each of its slots has one and another one ahead. For tasks
+/// that take longer than the window, but for which a round trip counts; long tasks are not given
+/// ahead at all.
+fn runs_one_ahead(process: &Process) -> u64 {
+    (2 * u64::from(process.granted)).saturating_sub(u64::from(process.load()))
 }
 
 fn part_of(param: &Param) -> u16 {
