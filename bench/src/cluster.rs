@@ -48,6 +48,7 @@ pub fn take_role() {
                 ports: 0..=0,
                 local_directory: None,
                 death_timeout: DEATH_TIMEOUT,
+                lifetime: None,
                 pid_file: None,
                 handle_signals: true,
             };

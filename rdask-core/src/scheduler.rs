@@ -4,7 +4,8 @@
 //! `submit` brings tasks in, `graph` moves them from waiting to ready, `placement` hands them
 //! to processes, `finish` takes reports, `wants` tells clients, `release` forgets, and
 //! `recovery` starts anew what a lost process had, `stealing` moves work to the idle, `leave` lets
-//! workers go in good order, `replicas` copies values. `programs` gets programs to nodes and
+//! workers go in good order, `ends` knows when they will, `replicas` copies
+//! values. `programs` gets programs to nodes and
 //! `grants` shares a worker's slots among them.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -22,6 +23,7 @@ use crate::range::RangeSet;
 use crate::time::Time;
 
 use self::cluster::{Cluster, Nanny, Stage, Worker};
+use self::ends::Ends;
 use self::graph::Work;
 use self::group::{Gid, Group};
 use self::programs::Programs;
@@ -31,6 +33,7 @@ use self::stats::Stats;
 
 mod clients;
 mod cluster;
+mod ends;
 mod finish;
 mod grants;
 mod graph;
@@ -137,6 +140,7 @@ pub struct Scheduler {
     next_assignment: u64,
     next_steal: u64,
     copies: Copies,
+    ends: Ends,
     /// Scattered values that wait for a process to be put with.
     puts: BTreeMap<ProgramHash, BTreeSet<(Gid, u32)>>,
     /// Clients that wait for their programs to be at work, and by which request.
@@ -233,6 +237,7 @@ impl Scheduler {
             next_assignment: 1,
             next_steal: 1,
             copies: Copies::default(),
+            ends: Ends::default(),
             puts: BTreeMap::new(),
             asking_ready: Vec::new(),
             open: BTreeSet::new(),
@@ -289,6 +294,7 @@ impl Scheduler {
                     processes: BTreeMap::new(),
                     free,
                     leaving: false,
+                    ends_at: None,
                 },
             );
         }
@@ -297,6 +303,8 @@ impl Scheduler {
             pool: info.pool,
             contact: info.contact,
             workers: ids.clone(),
+            ends_at: None,
+            ends_with_job: false,
             may_go: false,
         };
         self.cluster.nannies.insert(nanny, record);
@@ -397,6 +405,9 @@ impl Scheduler {
             }
             FromNanny::Leaving { reason } => self.nanny_leaving(from, &reason),
             FromNanny::Pong { .. } => {}
+            FromNanny::EndsIn { time, is_job } => self.ends_in(from, time, is_job),
+            FromNanny::InJob { job } => self.in_job(from, job),
+            FromNanny::JobEndsIn { time } => self.job_ends_in(from, time),
         }
     }
 
@@ -421,6 +432,7 @@ impl Scheduler {
         self.begin(now);
         self.end_delays();
         self.end_idle_programs();
+        self.end_workers();
         // Launches that are due again are tried by `settle`.
     }
 
@@ -450,7 +462,8 @@ impl Scheduler {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Time> {
         let delayed = self.delayed.first().map(|(time, ..)| *time);
-        [delayed, self.programs.next_timeout()].into_iter().flatten().min()
+        let due = [delayed, self.programs.next_timeout(), self.ends.next_timeout()];
+        due.into_iter().flatten().min()
     }
 
     /// Since when nothing has been submitted, run or wanted; `None` while something is.

@@ -133,6 +133,10 @@ impl Scheduler {
                 self.send_client(from, ToClient::Status { request, status });
             }
             FromClient::Taken { bytes } => self.results_taken(from, bytes),
+            FromClient::Retire { request, names } => {
+                let workers = self.retire(&names);
+                self.send_client(from, ToClient::Retiring { request, workers });
+            }
         }
         self.work_off();
         Ok(())

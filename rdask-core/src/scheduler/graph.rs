@@ -498,7 +498,8 @@ impl Scheduler {
         let worker = self.cluster.workers.get(&process.worker)?;
         let runs_it =
             self.shares.get(&group.share).is_some_and(|share| share.program == process.program);
-        let fits = runs_it && !worker.leaving && worker.suits(self.classes.get(group.class(index)));
+        let suits = !worker.leaving && worker.suits(self.classes.get(group.class(index)));
+        let fits = runs_it && suits && self.fits_in_time(best.0, group, index);
         fits.then_some(best.0)
     }
 
