@@ -4,9 +4,9 @@
 //! `submit` brings tasks in, `graph` moves them from waiting to ready, `placement` hands them
 //! to processes, `finish` takes reports, `wants` tells clients, `release` forgets, and
 //! `recovery` starts anew what a lost process had, `blame` finds out who ended it, `stealing`
-//! moves work to the idle, `leave` lets workers go in good order, `replicas` copies values, and
-//! `leases` waits for those whose links broke. `programs` gets programs to nodes and `grants`
-//! shares a worker's slots among them.
+//! moves work to the idle, `leave` lets workers go in good order, `ends` knows when they will,
+//! `replicas` copies values, and `leases` waits for those whose links broke. `programs` gets
+//! programs to nodes and `grants` shares a worker's slots among them.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -24,6 +24,7 @@ use crate::time::Time;
 
 use self::blame::Blame;
 use self::cluster::{Cluster, Nanny, Stage, Worker};
+use self::ends::Ends;
 use self::graph::Work;
 use self::group::{Gid, Group};
 use self::programs::Programs;
@@ -36,6 +37,7 @@ pub use self::leases::{CLIENT_GRACE, SILENCE_FENCED};
 mod blame;
 mod clients;
 mod cluster;
+mod ends;
 mod finish;
 mod grants;
 mod graph;
@@ -143,6 +145,7 @@ pub struct Scheduler {
     next_assignment: u64,
     next_steal: u64,
     copies: Copies,
+    ends: Ends,
     /// Scattered values that wait for a process to be put with.
     puts: BTreeMap<ProgramHash, BTreeSet<(Gid, u32)>>,
     /// Clients that wait for their programs to be at work, and by which request.
@@ -245,6 +248,7 @@ impl Scheduler {
             next_assignment: 1,
             next_steal: 1,
             copies: Copies::default(),
+            ends: Ends::default(),
             puts: BTreeMap::new(),
             asking_ready: Vec::new(),
             open: BTreeSet::new(),
@@ -305,6 +309,7 @@ impl Scheduler {
                     alone: BTreeSet::new(),
                     free,
                     leaving: false,
+                    ends_at: None,
                 },
             );
         }
@@ -313,6 +318,8 @@ impl Scheduler {
             pool: info.pool,
             contact: info.contact,
             workers: ids.clone(),
+            ends_at: None,
+            ends_with_job: false,
             may_go: false,
         };
         self.cluster.nannies.insert(nanny, record);
@@ -414,6 +421,9 @@ impl Scheduler {
                 self.process_exited(from, process, &exit, &board, &stderr);
             }
             FromNanny::Leaving { reason } => self.nanny_leaving(from, &reason),
+            FromNanny::EndsIn { time, is_job } => self.ends_in(from, time, is_job),
+            FromNanny::InJob { job } => self.in_job(from, job),
+            FromNanny::JobEndsIn { time } => self.job_ends_in(from, time),
         }
     }
 
@@ -439,6 +449,7 @@ impl Scheduler {
         self.end_leases();
         self.end_delays();
         self.end_idle_programs();
+        self.end_workers();
         // Launches that are due again are tried by `settle`.
     }
 
@@ -470,7 +481,13 @@ impl Scheduler {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Time> {
         let delayed = self.delayed.first().map(|(time, ..)| *time);
-        [delayed, self.programs.next_timeout(), self.next_lease_end()].into_iter().flatten().min()
+        let due = [
+            delayed,
+            self.programs.next_timeout(),
+            self.next_lease_end(),
+            self.ends.next_timeout(),
+        ];
+        due.into_iter().flatten().min()
     }
 
     /// Since when nothing has been submitted, run or wanted; `None` while something is.

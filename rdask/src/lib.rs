@@ -146,7 +146,7 @@ pub use client::nested::NestedClient;
 pub use client::{Client, Core, Waited};
 pub use codec::{Data, DecodeError};
 pub use context::{CancelToken, Context, context, try_context};
-pub use error::{ConnectionError, Error, FailureKind, Result, TaskError};
+pub use error::{ConnectionError, Error, FailureKind, Result, TaskError, UnknownWorkers};
 pub use init::{init, init_with};
 pub use local::{LocalCluster, LocalClusterBuilder};
 pub use options::Options;

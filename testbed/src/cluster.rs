@@ -65,6 +65,25 @@ impl Cluster {
         self.nannies.push(Running::start(&program, &role, self.folder.path(), &name));
     }
 
+    /// A nanny with one worker as a child of a shell, as Slurm's step has it. Returns the shell and
+    /// the nanny's log.
+    pub fn add_below_shell(&self, job: &str, worker: &str) -> (Child, PathBuf) {
+        let log = self.folder.path().join("below-shell.log");
+        let output = File::create(&log).unwrap();
+        let shell = Command::new("sh")
+            .args(["-c", "\"$0\" & wait"])
+            .arg(std::env::current_exe().unwrap())
+            .env(ROLE, format!("worker,{},{job},{worker}", self.file().display()))
+            .env("RDASK_CACHE", self.folder.path().join("cache"))
+            .env("SLURM_JOB_ID", job)
+            .stdin(Stdio::null())
+            .stdout(output.try_clone().unwrap())
+            .stderr(output)
+            .spawn()
+            .unwrap();
+        (shell, log)
+    }
+
     /// Where the scheduler says how to join.
     pub fn file(&self) -> PathBuf {
         self.folder.path().join("scheduler.json")

@@ -93,6 +93,7 @@ fn nanny_options(file: PathBuf, pool: &str, workers: Vec<WorkerInfo>) -> NannyOp
         ports: 0..=0,
         local_directory: None,
         death_timeout: DEATH_TIMEOUT,
+        lifetime: None,
         pid_file: None,
         handle_signals: true,
     }

@@ -1,6 +1,7 @@
 //! Between nannies and the scheduler.
 
 use std::fmt;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -31,6 +32,9 @@ pub enum ToNanny {
         /// Why, for the log.
         reason: String,
     },
+    /// Ask Slurm when your job ends, and answer with [`FromNanny::JobEndsIn`]. One nanny of a job
+    /// is told so.
+    AskJobEnd,
 }
 
 /// The start of a process.
@@ -89,6 +93,24 @@ pub enum FromNanny {
     Leaving {
         /// Why.
         reason: String,
+    },
+    /// Give my workers notice after so long.
+    EndsIn {
+        /// From now.
+        time: Duration,
+        /// Whether it is the job's end that is near then, so that time is short.
+        is_job: bool,
+    },
+    /// I run in this Slurm job, and don't know when it ends. I can ask.
+    InJob {
+        /// The job.
+        job: String,
+    },
+    /// The answer to [`ToNanny::AskJobEnd`]: give the job's workers notice after so long, if it
+    /// ends at all.
+    JobEndsIn {
+        /// From now.
+        time: Option<Duration>,
     },
 }
 

@@ -228,4 +228,7 @@ pub enum End {
     Failed(Failure),
     /// They did not start, since they were cancelled.
     Cancelled,
+    /// What they did was lost with their worker, which has been given notice: they are to run
+    /// again elsewhere.
+    Lost,
 }

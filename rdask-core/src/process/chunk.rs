@@ -249,7 +249,7 @@ impl Process {
                 self.kept.stored(array, range);
                 self.values_came(array, range);
             }
-            End::Failed(_) | End::Cancelled => {}
+            End::Failed(_) | End::Cancelled | End::Lost => {}
         }
         let unwanted = self.kept.marked_dropped(array, range);
         self.tasks_left(&assign, range);

@@ -134,6 +134,10 @@ impl Scheduler {
             }
             FromClient::Taken { bytes } => self.results_taken(from, bytes),
             FromClient::ProgramNotSent { message } => self.program_not_sent(from, &message),
+            FromClient::Retire { request, names } => {
+                let workers = self.retire(&names);
+                self.send_client(from, ToClient::Retiring { request, workers });
+            }
         }
         self.work_off();
         Ok(())

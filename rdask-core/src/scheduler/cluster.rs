@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::id::{AssignmentId, NannyId, ProcessId, ProgramHash, WorkerId};
 use crate::message::{Contact, WorkerInfo};
 use crate::range::RangeSet;
+use crate::time::Time;
 
 use super::blame::Suspect;
 use super::group::Gid;
@@ -18,6 +19,10 @@ pub(crate) struct Nanny {
     pub(crate) pool: String,
     pub(crate) contact: Contact,
     pub(crate) workers: Vec<WorkerId>,
+    /// When its workers are given notice, if that is known.
+    pub(crate) ends_at: Option<Time>,
+    /// Whether that is shortly before its job ends.
+    pub(crate) ends_with_job: bool,
     /// It was told that nothing is left to do.
     pub(crate) may_go: bool,
 }
@@ -37,6 +42,8 @@ pub(crate) struct Worker {
     pub(crate) free: BTreeMap<String, u64>,
     /// It has been given notice: nothing new for it.
     pub(crate) leaving: bool,
+    /// When it will be, if that is known.
+    pub(crate) ends_at: Option<Time>,
 }
 
 impl Worker {

@@ -33,7 +33,7 @@ impl Scheduler {
         let Finished { assignment, array, range, busy_ns, end } = finished;
         let is_consistent = match &end {
             End::Inline(blob) => blob.check().is_ok() && blob.count() == range.len(),
-            End::Stored(_) | End::Failed(_) | End::Cancelled => true,
+            End::Stored(_) | End::Failed(_) | End::Cancelled | End::Lost => true,
         };
         let gid = self.assignments.get(&assignment).map(|assignment| assignment.group);
         let is_known = is_consistent
@@ -131,6 +131,7 @@ impl Scheduler {
             End::Failed(failure) => self.finish_failed(from, gid, range, failure),
             // Nobody asked for it any more when it was told, and somebody does again.
             End::Cancelled => self.recompute_assigned(gid, range, false),
+            End::Lost => self.recompute_assigned(gid, range, true),
         }
     }
 

@@ -499,7 +499,8 @@ impl Scheduler {
         let runs_it =
             self.shares.get(&group.share).is_some_and(|share| share.program == process.program);
         let is_open = !worker.leaving && process.alone_for.is_none();
-        let fits = runs_it && is_open && worker.suits(self.classes.get(group.class(index)));
+        let suits = is_open && worker.suits(self.classes.get(group.class(index)));
+        let fits = runs_it && suits && self.fits_in_time(best.0, group, index);
         fits.then_some(best.0)
     }
 

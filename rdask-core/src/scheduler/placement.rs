@@ -43,6 +43,9 @@ const SOURCE_BYTES: usize = 20;
 /// What naming one holder costs.
 const HOLDER_BYTES: usize = 5;
 
+/// How many groups are looked at for one whose tasks end before their worker does.
+const LOOKED_AT_MAX: usize = 64;
+
 /// The most tasks of one assignment.
 const ASSIGN_TASKS_MAX: u32 = 64 * 1024;
 
@@ -160,11 +163,18 @@ impl Scheduler {
                 **class == ClassNo::ANY
                     || (worker.suits(requirement) && worker.resource_room(requirement) > 0)
             });
+            let may_start = |key: &&ReadyKey| {
+                self.groups.get(key.group).is_some_and(|group| {
+                    let first = group.ready.first().map_or(0, |tasks| tasks.start);
+                    (!own_only || group.nested_in == Some(id))
+                        && self.fits_in_time(id, group, first)
+                })
+            };
             let heads = suited.filter_map(|(_, queue)| {
                 if own_only {
-                    queue.iter().find(|key| {
-                        self.groups.get(key.group).is_some_and(|group| group.nested_in == Some(id))
-                    })
+                    queue.iter().find(may_start)
+                } else if worker.ends_at.is_some() {
+                    queue.iter().take(LOOKED_AT_MAX).find(may_start)
                 } else {
                     queue.first()
                 }
@@ -201,7 +211,9 @@ impl Scheduler {
                 continue;
             };
             let requirement = self.classes.get(group.class(first.start));
-            let suits = worker.suits(requirement) && worker.resource_room(requirement) > 0;
+            let suits = worker.suits(requirement)
+                && worker.resource_room(requirement) > 0
+                && self.fits_in_time(id, group, first.start);
             let wait_ns = owner.queued_ns / u64::from(owner.granted.max(1));
             let mut bytes = 0u64;
             self.for_each_input(key.group, first.start, &mut |group, input| {

@@ -323,6 +323,7 @@ impl Scheduler {
         };
         self.leases.remove(&Peer::Nanny(id));
         self.programs.remove_nanny(id);
+        self.forget_end(id, nanny.ends_at);
         for worker in nanny.workers {
             let Some(record) = self.cluster.workers.remove(&worker) else {
                 continue;

@@ -32,6 +32,8 @@ impl Scheduler {
                 busy,
                 memory_limit: worker.info.memory_limit,
                 processes: worker.all_processes().count() as u32,
+                leaving: worker.leaving,
+                ends_in: worker.ends_at.map(|at| at.since(self.now)),
             });
         }
         status.workers.sort_by(|a, b| (&a.pool, &a.name, a.id).cmp(&(&b.pool, &b.name, b.id)));

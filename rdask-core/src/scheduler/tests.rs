@@ -4,6 +4,7 @@ mod accounts;
 mod blame;
 mod hostile;
 mod leases;
+mod leaving;
 mod lifetimes;
 mod scenarios;
 mod world;

@@ -129,6 +129,11 @@ impl Job {
                         _ => all.push((Range::one(index), End::Stored(vec![size]))),
                     }
                 }
+                Special::Failed(failure)
+                    if self.control.has_given_up() && failure.message == context::GIVEN_UP =>
+                {
+                    all.push((Range::one(index), End::Lost));
+                }
                 Special::Failed(failure) => {
                     let failure = self.failure(index, *failure, name);
                     all.push((Range::one(index), End::Failed(failure)));

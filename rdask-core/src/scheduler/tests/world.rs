@@ -102,6 +102,8 @@ pub(super) struct World {
     nannies: Vec<NannyId>,
     gone: Vec<NannyId>,
     noticed: BTreeSet<NannyId>,
+    nannies_ever: u32,
+    pools: BTreeMap<NannyId, String>,
     client: ClientId,
     expected: BTreeMap<TaskId, Expected>,
     arrays: Vec<(ArrayId, u32)>,
@@ -157,6 +159,8 @@ impl World {
             nannies: Vec::new(),
             gone: Vec::new(),
             noticed: BTreeSet::new(),
+            nannies_ever: 0,
+            pools: BTreeMap::new(),
             client,
             expected: BTreeMap::new(),
             arrays: Vec::new(),
@@ -198,15 +202,18 @@ impl World {
         let count = 1 + self.dice.below(2);
         let workers = (0..count)
             .map(|nth| WorkerInfo {
-                name: format!("w{nth}"),
+                name: format!("w{}-{nth}", self.nannies_ever),
                 slots: 1 + self.dice.below(3) as u32,
                 memory_limit: 0,
                 resources: Vec::new(),
             })
             .collect();
-        let info = NannyInfo { node: "n".into(), pool: "p".into(), workers, contact: contact() };
+        let pool = format!("p{}", self.nannies_ever);
+        self.nannies_ever += 1;
+        let info = NannyInfo { node: "n".into(), pool: pool.clone(), workers, contact: contact() };
         let (nanny, _) = self.scheduler.connect_nanny(self.now, info);
         self.nannies.push(nanny);
+        self.pools.insert(nanny, pool);
         self.note(format!("{nanny} joins"));
         self.react();
     }
@@ -482,6 +489,7 @@ impl World {
         let id = self.new_array();
         let len = 1 + self.dice.below(4) as u32;
         let inline = self.dice.chance(50);
+        let replicas = 1 + self.dice.below(2) as u8;
         let mut blob = BlobBuilder::new();
         for index in 0..len {
             let (task, value) = (TaskId { array: id, index }, self.dice.roll());
@@ -496,7 +504,8 @@ impl World {
             FromClient::ScatterInline { number: id.number, values: blob.build() }
         } else {
             let sizes = vec![8; len as usize];
-            FromClient::Scatter { number: id.number, sizes, options: TaskOptions::default() }
+            let options = TaskOptions { replicas, ..TaskOptions::default() };
+            FromClient::Scatter { number: id.number, sizes, options }
         });
     }
 
@@ -590,8 +599,24 @@ impl World {
         let nanny = self.nannies[self.dice.below(self.nannies.len() as u64) as usize];
         self.note(format!("{nanny} gives notice"));
         self.noticed.insert(nanny);
-        let message = FromNanny::Leaving { reason: "notice".into() };
-        self.scheduler.handle_nanny(self.now, nanny, message);
+        let pool = self.pools[&nanny].clone();
+        match self.dice.below(4) {
+            0 => self.say(FromClient::Retire { request: 0, names: vec![pool] }),
+            // One worker of it.
+            1 => {
+                let name = format!("w{}-0", &pool[1..]);
+                self.say(FromClient::Retire { request: 0, names: vec![name] });
+            }
+            2 => {
+                let time = std::time::Duration::from_nanos(self.dice.below(9_000_000));
+                let message = FromNanny::EndsIn { time, is_job: false };
+                self.scheduler.handle_nanny(self.now, nanny, message);
+            }
+            _ => {
+                let message = FromNanny::Leaving { reason: "notice".into() };
+                self.scheduler.handle_nanny(self.now, nanny, message);
+            }
+        }
         self.react();
         self.lose_gone();
     }

@@ -223,6 +223,7 @@ impl World {
             FromClient::PutFailed { .. }
             | FromClient::Missed { .. }
             | FromClient::Release { .. }
+            | FromClient::Retire { .. }
             | FromClient::Taken { .. }
             | FromClient::ProgramNotSent { .. } => {}
         }
