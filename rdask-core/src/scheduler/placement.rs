@@ -597,8 +597,9 @@ impl Scheduler {
         let suited = program.processes.iter().filter_map(|id| {
             let process = self.cluster.processes.get(id)?;
             let worker = self.cluster.workers.get(&process.worker)?;
+            let takes_any = process.stage == Stage::Running && !worker.leaving;
             let fits =
-                process.stage == Stage::Running && !worker.leaving && worker.suits(requirement);
+                takes_any && !self.is_silent(Peer::Process(*id)) && worker.suits(requirement);
             fits.then(|| {
                 let values: u64 = process.held.values().map(RangeSet::len).sum();
                 (values + process.assignments.len() as u64, *id)
