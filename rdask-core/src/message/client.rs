@@ -133,6 +133,12 @@ pub enum FromClient {
         /// Bytes since the last such message.
         bytes: u64,
     },
+    /// A put that the scheduler asked for is not possible: a process had taken the value before, and
+    /// the client does not have it any more.
+    PutGone {
+        /// The assignment of [`ToClient::Put`].
+        assignment: AssignmentId,
+    },
 }
 
 /// What the scheduler says to clients.
