@@ -334,6 +334,7 @@ impl Scheduler {
         self.open.insert(process);
         Ok(())
     }
+        self.programs.launched(record.program, record.worker);
 
     /// A client said something.
     pub fn handle_client(&mut self, now: Time, from: ClientId, message: FromClient) {
@@ -444,7 +445,7 @@ impl Scheduler {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Time> {
         let delayed = self.delayed.first().map(|(time, ..)| *time);
-        [delayed, self.programs.next_timeout()].into_iter().flatten().min()
+        [delayed, self.programs.next_timeout(self.now)].into_iter().flatten().min()
     }
 
     /// Since when nothing has been submitted, run or wanted; `None` while something is.
