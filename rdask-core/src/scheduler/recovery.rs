@@ -336,6 +336,7 @@ impl Scheduler {
             tracing::info!(
                 worker = %record.info.name, node = %record.node, pool = %record.pool, why,
                 "a worker left"
+        self.serve_programs();
             );
             for process in record.processes.into_values() {
                 self.lose_process(process, why);
