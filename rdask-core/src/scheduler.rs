@@ -483,7 +483,7 @@ impl Scheduler {
         let delayed = self.delayed.first().map(|(time, ..)| *time);
         let due = [
             delayed,
-            self.programs.next_timeout(),
+            self.programs.next_timeout(self.now),
             self.next_lease_end(),
             self.ends.next_timeout(),
         ];

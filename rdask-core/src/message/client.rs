@@ -147,6 +147,12 @@ pub enum FromClient {
         /// Pools, or names of workers.
         names: Vec<String>,
     },
+    /// A put that the scheduler asked for is not possible: a process had taken the value before, and
+    /// the client does not have it any more.
+    PutGone {
+        /// The assignment of [`ToClient::Put`].
+        assignment: AssignmentId,
+    },
 }
 
 /// What the scheduler says to clients.

@@ -304,6 +304,38 @@ impl Scheduler {
         }
     }
 
+    /// A client has put a scattered value before, and who took it is gone: nobody has it.
+    pub(crate) fn put_gone(&mut self, id: AssignmentId) {
+        let Some(assignment) = self.assignments.get(&id) else {
+            return;
+        };
+        let (process, gid) = (assignment.process, assignment.group);
+        let remaining: Vec<Range> = assignment.remaining.iter().collect();
+        for range in remaining {
+            self.account(process, id, range);
+            let states = self.groups.get(gid).map(|group| group.state.runs_vec(range));
+            for (part, state) in states.unwrap_or_default() {
+                if state == State::Assigned(id) {
+                    self.fail_lost_input(gid, part);
+                }
+            }
+        }
+        self.open.insert(process);
+        self.work_off();
+    }
+
+    fn fail_lost_input(&mut self, gid: Gid, range: Range) {
+        let Some(group) = self.groups.get(gid) else {
+            return;
+        };
+        let failure = Failure::of_scheduler(
+            FailureKind::InputLost,
+            "the only process that had taken the value was lost",
+            group.task(range.start),
+        );
+        self.fail(gid, range, &Arc::new(failure));
+    }
+
     /// A client could not put a scattered value with the process that was chosen.
     pub(crate) fn put_failed(&mut self, id: AssignmentId, message: &str) {
         let Some(assignment) = self.assignments.get(&id) else {

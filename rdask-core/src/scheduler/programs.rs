@@ -106,6 +106,13 @@ impl Programs {
         }
     }
 
+    /// A process of the program has started in a worker: what failed there before is over.
+    pub(crate) fn launched(&mut self, hash: ProgramHash, worker: WorkerId) {
+        if let Some(program) = self.programs.get_mut(&hash) {
+            program.failed.remove(&worker);
+        }
+    }
+
     pub(crate) fn remove_nanny(&mut self, nanny: NannyId) {
         for program in self.programs.values_mut() {
             program.holders.remove(&nanny);
@@ -124,13 +131,6 @@ impl Programs {
         }
     }
 
-    /// A process of it has begun to work in a worker.
-    pub(crate) fn launched(&mut self, hash: ProgramHash, worker: WorkerId) {
-        if let Some(program) = self.programs.get_mut(&hash) {
-            program.failed.remove(&worker);
-        }
-    }
-
     /// Whether a process of it may be started in a worker now.
     pub(crate) fn may_launch(&self, hash: ProgramHash, worker: WorkerId, now: Time) -> bool {
         self.get(hash).is_some_and(|program| {
@@ -139,11 +139,14 @@ impl Programs {
         })
     }
 
-    pub(crate) fn next_timeout(&self) -> Option<Time> {
+    /// When a program has been idle for long enough, or a launch is tried again. One that is due by
+    /// `now` has been tried.
+    pub(crate) fn next_timeout(&self, now: Time) -> Option<Time> {
         let ends = self.programs.values().filter_map(|one| Some(one.idle_since? + PROGRAM_IDLE));
-        let retries = self.programs.values().flat_map(|one| {
+        let retries = self.programs.values().flat_map(move |one| {
             let failed = one.failed.values();
-            failed.filter(|(count, ..)| *count < LAUNCHES_FAILED_MAX).map(|(_, time, _)| *time)
+            let again = failed.filter(|(count, ..)| *count < LAUNCHES_FAILED_MAX);
+            again.map(|(_, time, _)| *time).filter(move |time| *time > now)
         });
         ends.chain(retries).min()
     }
@@ -245,6 +248,7 @@ impl Scheduler {
             program.fetching.remove(&nanny);
             program.wanting.retain(|wanting| *wanting != nanny);
         }
+        self.serve_program(hash);
         let now = self.now;
         let Some(program) = self.programs.programs.get_mut(&hash) else {
             return;
@@ -410,9 +414,18 @@ impl Scheduler {
         self.program_wanted(nanny, hash);
     }
 
+    /// Serves every program to those who wait for one: a nanny that was being served is gone.
+    pub(crate) fn serve_programs(&mut self) {
+        let waited_for = self.programs.programs.iter().filter(|(_, one)| !one.wanting.is_empty());
+        let hashes: Vec<ProgramHash> = waited_for.map(|(hash, _)| *hash).collect();
+        for hash in hashes {
+            self.serve_program(hash);
+        }
+    }
+
     /// Names a source to each nanny that wants the program, as far as there are free ones; asks a
     /// client for it if nobody has it.
-    fn serve_program(&mut self, hash: ProgramHash) {
+    pub(crate) fn serve_program(&mut self, hash: ProgramHash) {
         let nannies = &self.cluster.nannies;
         let Some(program) = self.programs.programs.get_mut(&hash) else {
             return;

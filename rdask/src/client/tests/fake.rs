@@ -221,6 +221,7 @@ impl World {
                 self.say(ToClient::Status { request, status });
             }
             FromClient::PutFailed { .. }
+            | FromClient::PutGone { .. }
             | FromClient::Missed { .. }
             | FromClient::Release { .. }
             | FromClient::Retire { .. }
