@@ -111,6 +111,30 @@ impl fmt::Debug for TaskId {
     }
 }
 
+/// One output of one task: what is fetched, held and dropped.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ValueId {
+    /// Whose result.
+    pub task: TaskId,
+    /// Which output of a task with several, from 0.
+    pub part: u16,
+}
+
+impl fmt::Display for ValueId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.part {
+            0 => write!(f, "{}", self.task),
+            part => write!(f, "{}/{part}", self.task),
+        }
+    }
+}
+
+impl fmt::Debug for ValueId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
 /// One handing of a range to a process. A late answer is known by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct AssignmentId(pub u64);

@@ -26,7 +26,7 @@ use self::graph::Work;
 use self::group::{Gid, Group};
 use self::programs::Programs;
 use self::ready::{ClassNo, Classes, Share, ShareNo};
-use self::stats::Stats;
+use self::stats::{Stats, Traffic};
 
 mod clients;
 mod cluster;
@@ -131,6 +131,7 @@ pub struct Scheduler {
     level_ns: u64,
     classes: Classes,
     stats: Stats,
+    traffic: Traffic,
     assignments: BTreeMap<AssignmentId, Assignment>,
     next_assignment: u64,
     next_steal: u64,
@@ -226,6 +227,7 @@ impl Scheduler {
             level_ns: 0,
             classes: Classes::default(),
             stats: Stats::default(),
+            traffic: Traffic::default(),
             assignments: BTreeMap::new(),
             next_assignment: 1,
             next_steal: 1,
@@ -364,6 +366,7 @@ impl Scheduler {
                 }
             }
             FromProcess::Holds { values } => self.copied(from, &values),
+            FromProcess::Fetched { bytes, busy_ns } => self.bytes_moved(bytes, busy_ns),
             FromProcess::Missed { task, holder, given_back } => {
                 self.value_missed(task, holder);
                 for (assignment, range) in given_back {

@@ -27,6 +27,7 @@ pub(crate) mod parts;
 mod sending;
 mod sending_many;
 pub(crate) mod session;
+mod shuffling;
 #[cfg(test)]
 mod tests;
 pub(crate) mod values;

@@ -151,5 +151,5 @@ pub use options::Options;
 pub use rdask_core::id::TaskId;
 pub use rdask_core::message::{ClusterStatus, TaskStatus, WorkerStatus};
 pub use rdask_macros::main;
-pub use remote::{Handles, IntoIter, Remote, Remotes};
+pub use remote::{Handles, IntoIter, Part, Parts, Remote, Remotes};
 pub use shared::Shared;

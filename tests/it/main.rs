@@ -16,6 +16,7 @@ mod fairness;
 mod intruders;
 mod nesting;
 mod options;
+mod parts;
 mod proc;
 mod program;
 mod programs;
@@ -97,6 +98,11 @@ fn trials() -> Vec<Trial> {
         options::wide_tasks_take_as_many_slots_as_they_say,
         options::resources_limit_what_runs_at_a_time,
         options::tasks_run_where_they_may,
+        parts::a_task_has_several_outputs_short_and_long,
+        parts::a_task_with_one_output_is_a_task_with_several,
+        parts::a_wrong_number_of_outputs_fails_its_task_with_both_numbers,
+        parts::a_shuffle_moves_each_piece_once_at_most,
+        parts::outputs_that_only_a_killed_process_had_are_made_again,
         intruders::a_stranger_without_the_file_is_turned_away,
         intruders::the_file_of_another_run_is_told_to_be_so,
         intruders::a_scheduler_tells_a_client_of_another_version_both_versions,

@@ -240,6 +240,8 @@ pub struct ClusterStatus {
     pub failed: u64,
     /// The bytes of results that the scheduler keeps.
     pub result_bytes: u64,
+    /// The bytes of results that processes have fetched from each other so far.
+    pub transferred_bytes: u64,
 }
 
 /// One worker in [`ClusterStatus`].

@@ -156,6 +156,7 @@ fn short_message(message: &FromProcess) -> String {
             format!("report {number}:{}", each.collect::<String>())
         }
         FromProcess::SlotsFree { slots } => format!("slots free {slots}"),
+        FromProcess::Fetched { bytes, .. } => format!("fetched {bytes}"),
         FromProcess::Parked { runs, slots } => format!("parked {runs} {slots}"),
         FromProcess::GaveUp { assignment, ranges, .. } => {
             format!("gave up a{} {ranges:?}", assignment.0)
@@ -242,8 +243,9 @@ fn a_missing_input_is_fetched_once_and_announced() {
     let mut log = script.assign(assign(1, 1, Range::new(0, 2), vec![Feed::One(held())]));
     log.extend(script.assign(assign(2, 2, Range::one(0), vec![Feed::Each(vec![held()])])));
     assert_eq!(log, ["fetch c1.5.3 from p8"]);
-    script.process.handle_fetched(script.now, value(5, 3));
-    assert_eq!(script.log(), ["start 0 a1 0..1", "start 1 a1 1..2", "holds [c1.5.3]"]);
+    script.process.handle_fetched(script.now, value(5, 3), 900, Duration::ZERO);
+    let log = ["start 0 a1 0..1", "start 1 a1 1..2", "holds [c1.5.3]", "fetched 900"];
+    assert_eq!(script.log(), log);
     // Dropped while in use, it stays until the last user has ended.
     let ranges = vec![(array(5), Range::new(0, 9))];
     assert_eq!(script.tell(ToProcess::Drop { ranges }), Vec::<String>::new());

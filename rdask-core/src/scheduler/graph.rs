@@ -51,7 +51,11 @@ pub(crate) fn takers(param: &Param, len: u32, range: Range) -> Range {
                 .intersection(all)
         }
         Param::One { task, .. } if range.contains(task.index) => all,
-        Param::All { range: taken, .. } if !taken.intersection(range).is_empty() => all,
+        Param::All { range: taken, .. } | Param::Shuffle { range: taken, .. }
+            if !taken.intersection(range).is_empty() =>
+        {
+            all
+        }
         _ => Range::new(0, 0),
     }
 }
@@ -65,7 +69,7 @@ pub(crate) fn taken(param: &Param, index: u32) -> Range {
             Range::new(first, first.saturating_add(width).min(end))
         }
         Param::One { task, .. } => Range::one(task.index),
-        Param::All { range, .. } => range,
+        Param::All { range, .. } | Param::Shuffle { range, .. } => range,
         Param::Inline | Param::Edge | Param::Edges => Range::new(0, 0),
     }
 }
@@ -95,9 +99,18 @@ fn satisfied(param: &Param, len: u32, available: &RangeSet, range: Range) -> Ran
     Range::new(start, end)
 }
 
-/// Whether all tasks take the same by `param`, so that the array counts as one dependent.
+/// Which output of them it takes by `param`.
+pub(crate) fn part_of(param: &Param, index: u32) -> u16 {
+    match param {
+        Param::Each { part, .. } | Param::One { part, .. } => *part,
+        Param::Shuffle { first, .. } => first.saturating_add(index as u16),
+        _ => 0,
+    }
+}
+
+/// Whether all tasks take of the same by `param`, so that the array counts as one dependent.
 pub(crate) fn is_shared(param: &Param) -> bool {
-    matches!(param, Param::One { .. } | Param::All { .. })
+    matches!(param, Param::One { .. } | Param::All { .. } | Param::Shuffle { .. })
 }
 
 impl Scheduler {
@@ -139,13 +152,18 @@ impl Scheduler {
         }
         let reach = self.groups.get(upstream).map_or(0, |group| group.len);
         if len > 0 && taken(&param, len - 1).end > reach {
-            // It gets no reference to what there is, so that it will not drop one either.
-            if let Some(Inputs::Patterns(info)) =
-                self.groups.get_mut(gid).map(|group| &mut group.inputs)
-            {
-                info.param_groups[nth] = None;
-            }
+            self.untie_param(gid, nth);
             self.fail_unknown_input(gid, all);
+            return;
+        }
+        if len > 0
+            && self
+                .groups
+                .get(upstream)
+                .is_some_and(|group| group.parts_min() <= part_of(&param, len - 1))
+        {
+            self.untie_param(gid, nth);
+            self.fail_unknown_part(gid, all);
             return;
         }
         self.pin(gid, upstream);
@@ -165,7 +183,7 @@ impl Scheduler {
         };
         let there: Vec<Range> = match &param {
             // Once, however many intervals it takes.
-            Param::One { .. } | Param::All { .. } => {
+            Param::One { .. } | Param::All { .. } | Param::Shuffle { .. } => {
                 vec![satisfied(&param, len, &group.available, taken(&param, 0))]
             }
             _ => group
@@ -184,6 +202,15 @@ impl Scheduler {
         }
         for (part, failure) in failed.into_iter().filter(|(part, _)| !part.is_empty()) {
             self.work.push_back(Work::Failed(gid, part, failure));
+        }
+    }
+
+    /// The array gets no reference to what there is, so that it will not drop one either.
+    fn untie_param(&mut self, gid: Gid, nth: usize) {
+        if let Some(Inputs::Patterns(info)) =
+            self.groups.get_mut(gid).map(|group| &mut group.inputs)
+        {
+            info.param_groups[nth] = None;
         }
     }
 
@@ -222,6 +249,7 @@ impl Scheduler {
             self.fail_unknown_input(gid, Range::one(index));
             return;
         };
+        let has_part = edge.part < upstream.parts(edge.index);
         upstream.edge_dependents.add(edge.index, (gid, index));
         let available = upstream.available.contains(edge.index);
         let failure = upstream.failures.get(edge.index).cloned();
@@ -231,6 +259,9 @@ impl Scheduler {
         self.add_refs(edge.group, Range::one(edge.index));
         if available {
             self.work.push_back(Work::Satisfied(gid, Range::one(index)));
+        }
+        if !has_part {
+            self.fail_unknown_part(gid, Range::one(index));
         }
         if let Some(failure) = failure {
             self.work.push_back(Work::Failed(gid, Range::one(index), failure));
@@ -481,16 +512,15 @@ impl Scheduler {
     /// The process with the most bytes of a task's inputs.
     fn preferred(&self, gid: Gid, index: u32) -> Option<ProcessId> {
         let mut bytes: Vec<(ProcessId, u64)> = Vec::new();
-        let mut count = |group: &Group, input: u32| {
-            if let Holding::Held(process, log2) = group.holding.get(input) {
-                let size = 1u64 << log2.min(62);
+        let mut count = |group: &Group, input: u32, part: u16| {
+            if let Some((process, size)) = group.held(input, part) {
                 match bytes.iter_mut().find(|(known, _)| *known == process) {
                     Some((_, sum)) => *sum += size,
                     None => bytes.push((process, size)),
                 }
             }
         };
-        self.for_each_input(gid, index, &mut |upstream, input| count(upstream, input));
+        self.for_each_input(gid, index, &mut count);
         let best =
             bytes.into_iter().max_by_key(|(process, sum)| (*sum, std::cmp::Reverse(*process)))?;
         let process = self.cluster.processes.get(&best.0)?;
@@ -502,8 +532,13 @@ impl Scheduler {
         fits.then_some(best.0)
     }
 
-    /// Calls `visit` with each input of one task.
-    pub(crate) fn for_each_input(&self, gid: Gid, index: u32, visit: &mut dyn FnMut(&Group, u32)) {
+    /// Calls `visit` with each input of one task: whose result, and which output of it.
+    pub(crate) fn for_each_input(
+        &self,
+        gid: Gid,
+        index: u32,
+        visit: &mut dyn FnMut(&Group, u32, u16),
+    ) {
         let Some(group) = self.groups.get(gid) else {
             return;
         };
@@ -513,14 +548,15 @@ impl Scheduler {
                 for (param, upstream) in pairs {
                     if let Some(upstream) = upstream.and_then(|gid| self.groups.get(gid)) {
                         let range = taken(param, index).intersection(upstream.all());
-                        range.iter().for_each(|input| visit(upstream, input));
+                        let part = part_of(param, index);
+                        range.iter().for_each(|input| visit(upstream, input, part));
                     }
                 }
             }
             Inputs::Edges(batch) => {
                 for edge in batch.edges_of(index) {
                     if let Some(upstream) = self.groups.get(edge.group) {
-                        visit(upstream, edge.index);
+                        visit(upstream, edge.index, edge.part);
                     }
                 }
             }

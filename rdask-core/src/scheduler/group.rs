@@ -244,8 +244,11 @@ pub(crate) struct Group {
     pub(crate) runs: RangeMap<u32>,
     /// How often tasks failed, where they did.
     pub(crate) tries: BTreeMap<u32, u32>,
-    /// Copies of held values beyond the first.
-    pub(crate) copies: BTreeMap<u32, Vec<ProcessId>>,
+    /// Copies of held values beyond the first, by task and part.
+    pub(crate) copies: BTreeMap<(u32, u16), Vec<ProcessId>>,
+    /// The size of each output of held results, as [`Holding::Held`] says it of whole results, of
+    /// tasks with several.
+    pub(crate) part_sizes: BTreeMap<u32, Box<[u8]>>,
     /// The lengths that a client announced for scattered values.
     pub(crate) sizes: Vec<u64>,
 
@@ -289,6 +292,7 @@ impl Group {
             runs: RangeMap::new(),
             tries: BTreeMap::new(),
             copies: BTreeMap::new(),
+            part_sizes: BTreeMap::new(),
             sizes: Vec::new(),
             wants: Vec::new(),
             pattern_dependents: BTreeSet::new(),
@@ -324,6 +328,28 @@ impl Group {
             Inputs::Scattered(class) => *class,
             _ => self.shape(index).map_or(ClassNo::ANY, |shape| shape.class),
         }
+    }
+
+    /// How many outputs a task has.
+    pub(crate) fn parts(&self, index: u32) -> u16 {
+        self.shape(index).map_or(1, |info| info.shape.options.parts)
+    }
+
+    /// How many outputs each of the tasks has at least.
+    pub(crate) fn parts_min(&self) -> u16 {
+        let parts = |info: &ShapeInfo| info.shape.options.parts;
+        match &self.inputs {
+            Inputs::Patterns(info) => parts(info),
+            Inputs::Edges(batch) => batch.shapes.iter().map(parts).min().unwrap_or(1),
+            Inputs::Scattered(_) => 1,
+        }
+    }
+
+    /// The first holder of an output, and about how many bytes it has.
+    pub(crate) fn held(&self, index: u32, part: u16) -> Option<(ProcessId, u64)> {
+        let Holding::Held(process, log2) = self.holding.get(index) else { return None };
+        let own = self.part_sizes.get(&index).and_then(|sizes| sizes.get(usize::from(part)));
+        Some((process, 1 << own.copied().unwrap_or(log2).min(62)))
     }
 
     /// Where a ready task stands in the queue.

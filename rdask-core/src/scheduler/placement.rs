@@ -19,7 +19,7 @@ use crate::message::{
 use crate::range::{Range, RangeSet};
 
 use super::cluster::Stage;
-use super::graph::taken;
+use super::graph::{part_of, taken};
 use super::group::{Gid, Group, Holding, Inputs, State};
 use super::ready::{ClassNo, ReadyKey, ShareNo};
 use super::stealing::Asked;
@@ -201,11 +201,11 @@ impl Scheduler {
             let suits = worker.suits(requirement) && worker.resource_room(requirement) > 0;
             let wait_ns = owner.queued_ns / u64::from(owner.granted.max(1));
             let mut bytes = 0u64;
-            self.for_each_input(key.group, first.start, &mut |group, input| {
-                if let Holding::Held(holder, log2) = group.holding.get(input)
+            self.for_each_input(key.group, first.start, &mut |group, input, part| {
+                if let Some((holder, size)) = group.held(input, part)
                     && holder != id
                 {
-                    bytes = bytes.saturating_add(1 << log2.min(62));
+                    bytes = bytes.saturating_add(size);
                 }
             });
             let move_ns = (bytes / MOVE_BYTES_PER_MS + 1) * 1_000_000;
@@ -430,7 +430,7 @@ impl Scheduler {
                 let group = upstream.and_then(|gid| self.groups.get(gid));
                 range
                     .iter()
-                    .map(|input| self.source(group?, input, part_of(param), bytes))
+                    .map(|input| self.source(group?, input, part_of(param, index), bytes))
                     .collect()
             };
             feeds.push(match param {
@@ -438,7 +438,9 @@ impl Scheduler {
                 Param::One { task, .. } => Feed::One(shared(Range::one(task.index), bytes)?.pop()?),
                 Param::All { range, .. } => Feed::List(shared(*range, bytes)?),
                 Param::Each { .. } | Param::Edge => Feed::Each(Vec::new()),
-                Param::Block { .. } | Param::Edges => Feed::Lists(Vec::new()),
+                Param::Block { .. } | Param::Shuffle { .. } | Param::Edges => {
+                    Feed::Lists(Vec::new())
+                }
             });
         }
         Some(feeds)
@@ -456,10 +458,10 @@ impl Scheduler {
         for (param, upstream) in shape.shape.params.iter().zip(&shape.param_groups) {
             match param {
                 Param::Inline | Param::One { .. } | Param::All { .. } => {}
-                Param::Each { .. } | Param::Block { .. } => {
+                Param::Each { .. } | Param::Block { .. } | Param::Shuffle { .. } => {
                     let upstream = self.groups.get((*upstream)?)?;
                     let range = taken(param, index);
-                    let part = part_of(param);
+                    let part = part_of(param, index);
                     let sources =
                         range.iter().map(|input| self.source(upstream, input, part, bytes));
                     own.push(sources.collect::<Option<Vec<Source>>>()?);
@@ -488,7 +490,7 @@ impl Scheduler {
             }
             Holding::Held(first, _) => {
                 let mut holders = vec![first];
-                holders.extend(group.copies.get(&input).into_iter().flatten());
+                holders.extend(group.copies.get(&(input, part)).into_iter().flatten());
                 *bytes += HOLDER_BYTES * holders.len();
                 Place::Held(holders)
             }
@@ -627,11 +629,4 @@ pub(crate) const PARKED_RUNS_MAX: u32 = 256;
 fn window_ns(slots: u32, mean_ns: u64) -> u64 {
     let ahead = if mean_ns <= LONG_TASK_NS { mean_ns.saturating_mul(2) } else { 0 };
     u64::from(slots).saturating_mul(ahead.max(WINDOW.as_nanos() as u64))
-}
-
-fn part_of(param: &Param) -> u16 {
-    match param {
-        Param::Each { part, .. } | Param::One { part, .. } => *part,
-        _ => 0,
-    }
 }

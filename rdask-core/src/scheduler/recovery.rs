@@ -109,12 +109,16 @@ impl Scheduler {
         let Some(group) = self.groups.get_mut(gid) else {
             return;
         };
-        for index in ranges.iter().flat_map(Range::iter) {
-            if let Some(copies) = group.copies.get_mut(&index) {
+        for range in ranges.iter() {
+            let mut emptied = Vec::new();
+            for (value, copies) in group.copies.range_mut((range.start, 0)..(range.end, 0)) {
                 copies.retain(|holder| *holder != process);
                 if copies.is_empty() {
-                    group.copies.remove(&index);
+                    emptied.push(*value);
                 }
+            }
+            for value in emptied {
+                group.copies.remove(&value);
             }
         }
     }
@@ -131,9 +135,17 @@ impl Scheduler {
             if first != holder {
                 continue;
             }
-            let mut copies = group.copies.remove(&index).unwrap_or_default();
+            // Copies of single outputs don't make a whole result: one run makes all of it again.
+            let has_parts = group.parts(index) > 1;
+            let mut copies = match has_parts {
+                true => Vec::new(),
+                false => group.copies.remove(&(index, 0)).unwrap_or_default(),
+            };
             copies.retain(|copy| *copy != holder);
             if copies.is_empty() {
+                if has_parts {
+                    self.drop_part_copies(gid, index);
+                }
                 self.withdraw_availability(gid, Range::one(index));
                 let Some(group) = self.groups.get_mut(gid) else {
                     return;
@@ -145,7 +157,7 @@ impl Scheduler {
             let heir = copies.remove(0);
             group.holding.set(Range::one(index), Holding::Held(heir, log2));
             if !copies.is_empty() {
-                group.copies.insert(index, copies);
+                group.copies.insert((index, 0), copies);
             }
             if let Some(process) = self.cluster.processes.get_mut(&heir) {
                 process.held.entry(gid).or_default().insert(Range::one(index));
@@ -290,7 +302,7 @@ impl Scheduler {
 
     fn failed_input(&self, gid: Gid, index: u32) -> Option<Arc<Failure>> {
         let mut found = None;
-        self.for_each_input(gid, index, &mut |upstream, input| {
+        self.for_each_input(gid, index, &mut |upstream, input, _| {
             if found.is_none() {
                 found = upstream.failures.get(input).cloned();
             }

@@ -18,7 +18,7 @@ use super::control::Control;
 use super::store::Store;
 use crate::context;
 use crate::function::{
-    self, Chunk, EncodedInput, Input, Outcomes, ParamSource, Special, TaskInputs, TaskSource,
+    self, Chunk, EncodedInput, Input, Outcomes, ParamSource, Special, TaskInputs, TaskSource, Value,
 };
 
 /// What a slot needs to run a chunk.
@@ -47,7 +47,8 @@ impl Job {
             Arc::clone(&self.control),
             Arc::clone(&self.home),
         );
-        let mut out = Outcomes::with_inline_max(self.start.assign.inline_max as usize);
+        let assign = &self.start.assign;
+        let mut out = Outcomes::of(assign.inline_max as usize, assign.parts);
         let mut source = Tasks::new(self);
         let mut chunk = Chunk::new(&mut source, &mut out);
         let well = catch_unwind(AssertUnwindSafe(|| (entry.call)(&mut chunk))).is_ok();
@@ -111,18 +112,8 @@ impl Job {
             next = position + 1;
             let index = start + position;
             match what {
-                Special::Stored(value) => {
-                    let hint = catch_unwind(AssertUnwindSafe(|| value.size_hint()));
-                    stored.push((self.task(index), value));
-                    let size = hint.unwrap_or(0) as u64;
-                    match all.last_mut() {
-                        Some((range, End::Stored(sizes))) if range.end == index => {
-                            range.end = index + 1;
-                            sizes.push(size);
-                        }
-                        _ => all.push((Range::one(index), End::Stored(vec![size]))),
-                    }
-                }
+                Special::Stored(value) => self.store(index, vec![value], &mut stored, &mut all),
+                Special::Parts(values) => self.store(index, values, &mut stored, &mut all),
                 Special::Failed(failure) => {
                     let failure = self.failure(index, *failure, name);
                     all.push((Range::one(index), End::Failed(failure)));
@@ -135,6 +126,30 @@ impl Job {
         }
         drop(self.store.insert_results(stored));
         all
+    }
+
+    /// The outputs of a task stay.
+    fn store(
+        &self,
+        index: u32,
+        values: Vec<Value>,
+        stored: &mut Vec<(ValueId, Value)>,
+        all: &mut Vec<(Range, End)>,
+    ) {
+        let size = |value: &Value| {
+            let hint = catch_unwind(AssertUnwindSafe(|| value.size_hint()));
+            hint.unwrap_or(0) as u64
+        };
+        let own: Vec<u64> = values.iter().map(size).collect();
+        let task = self.task(index);
+        stored.extend((0..).zip(values).map(|(part, value)| (ValueId { task, part }, value)));
+        match all.last_mut() {
+            Some((range, End::Stored(sizes))) if range.end == index => {
+                range.end = index + 1;
+                sizes.extend(own);
+            }
+            _ => all.push((Range::one(index), End::Stored(own))),
+        }
     }
 
     fn task(&self, index: u32) -> TaskId {

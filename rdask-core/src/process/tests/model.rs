@@ -124,7 +124,8 @@ impl World {
                     self.fetches.remove(&value);
                     if well {
                         self.store.insert(value);
-                        self.process.handle_fetched(self.now, value);
+                        let took = Duration::from_micros(1);
+                        self.process.handle_fetched(self.now, value, 100, took);
                     } else {
                         self.process.handle_fetch_failed(self.now, value, holder);
                     }
@@ -353,7 +354,8 @@ impl World {
             }
             FromProcess::SlotsFree { .. }
             | FromProcess::Parked { .. }
-            | FromProcess::Holds { .. } => {}
+            | FromProcess::Holds { .. }
+            | FromProcess::Fetched { .. } => {}
         }
     }
 

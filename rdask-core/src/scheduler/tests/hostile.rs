@@ -461,7 +461,9 @@ impl Mob {
                 ranges: finished.iter().map(|one| one.range).collect(),
             },
             9 | 10 => FromProcess::Holds {
-                values: (0..self.dice.below(4)).map(|_| self.task()).collect(),
+                values: (0..self.dice.below(4))
+                    .map(|_| ValueId { task: self.task(), part: self.dice.below(3) as u16 })
+                    .collect(),
             },
             _ => FromProcess::Missed {
                 task: self.task(),

@@ -44,6 +44,11 @@ fn value_of(function: u64, payload: &[u8], inputs: &[u64]) -> u64 {
     inputs.iter().fold(start, |sum, input| mix(sum.wrapping_mul(31) ^ input))
 }
 
+/// What each output of a task is, given the value that tells what it was made from.
+fn part_value(value: u64, part: u16) -> u64 {
+    if part == 0 { value } else { mix(value ^ u64::from(part)) }
+}
+
 /// Whether the model keeps a value inline or with the process.
 fn is_inline(value: u64) -> bool {
     !value.is_multiple_of(3)
@@ -54,7 +59,7 @@ pub(super) const POISON: u64 = 13;
 #[derive(Default)]
 struct FakeProcess {
     assigned: Vec<(Assign, RangeSet)>,
-    values: BTreeMap<TaskId, u64>,
+    values: BTreeMap<ValueId, u64>,
     reports: u64,
     slots: u32,
     steals: Vec<(StealId, AssignmentId, u32)>,
@@ -78,6 +83,8 @@ pub(super) struct World {
     client: ClientId,
     expected: BTreeMap<TaskId, Expected>,
     arrays: Vec<(ArrayId, u32)>,
+    /// How many outputs the tasks of an array have, if not one.
+    parts: BTreeMap<ArrayId, u16>,
     next_number: u32,
     wanted: BTreeSet<TaskId>,
     told: BTreeMap<TaskId, u32>,
@@ -118,6 +125,7 @@ impl World {
             client,
             expected: BTreeMap::new(),
             arrays: Vec::new(),
+            parts: BTreeMap::new(),
             next_number: 0,
             wanted: BTreeSet::new(),
             told: BTreeMap::new(),
@@ -202,9 +210,9 @@ impl World {
             }
             ToProcess::Drop { ranges } => {
                 for (array, range) in ranges {
-                    range.iter().for_each(|index| {
-                        process.values.remove(&TaskId { array, index });
-                    });
+                    process
+                        .values
+                        .retain(|id, _| id.task.array != array || !range.contains(id.task.index));
                 }
             }
             ToProcess::SetSlots { slots } => process.slots = slots,
@@ -253,7 +261,7 @@ impl World {
             ToClient::Put { task, assignment, process, .. } => {
                 let value = self.scattered[&task];
                 if let Some(fake) = self.processes.get_mut(&process) {
-                    fake.values.insert(task, value);
+                    fake.values.insert(ValueId { task, part: 0 }, value);
                     fake.assigned.push((
                         put_as_assign(task, assignment),
                         RangeSet::from(Range::one(task.index)),
@@ -270,18 +278,24 @@ impl World {
         (!full.is_empty()).then(|| full[self.dice.below(full.len() as u64) as usize])
     }
 
+    /// One of the outputs that tasks of an array have.
+    fn some_part(&mut self, array: ArrayId) -> u16 {
+        let parts = self.parts.get(&array).copied().unwrap_or(1);
+        self.dice.below(u64::from(parts)) as u16
+    }
+
     fn new_array(&mut self) -> ArrayId {
         let id = ArrayId { client: self.client, number: self.next_number };
         self.next_number += 1;
         id
     }
 
-    fn expect(&mut self, task: TaskId, function: u64, payload: &[u8], inputs: &[TaskId]) {
+    fn expect(&mut self, task: TaskId, function: u64, payload: &[u8], inputs: &[ValueId]) {
         let mut values = Vec::new();
         let mut is_failure = function == POISON && task.index % 5 == 1;
         for input in inputs {
-            match self.expected[input] {
-                Expected::Value(value) => values.push(value),
+            match self.expected[&input.task] {
+                Expected::Value(value) => values.push(part_value(value, input.part)),
                 Expected::Failure => is_failure = true,
             }
         }
@@ -303,7 +317,7 @@ impl World {
                 0 if !is_fixed => {
                     len = 1 + self.dice.below(u64::from(reach - start)) as u32;
                     is_fixed = true;
-                    params.push(Param::Each { array, start, part: 0 });
+                    params.push(Param::Each { array, start, part: self.some_part(array) });
                 }
                 1 if !is_fixed => {
                     let width = 1 + self.dice.below(4) as u32;
@@ -311,8 +325,18 @@ impl World {
                     is_fixed = true;
                     params.push(Param::Block { array, start, end: reach, width });
                 }
+                2 if !is_fixed && self.parts.contains_key(&array) => {
+                    let first = self.some_part(array);
+                    len = 1 + self.dice.below(u64::from(self.parts[&array] - first)) as u32;
+                    is_fixed = true;
+                    let range = Range::new(start, reach);
+                    params.push(Param::Shuffle { array, range, first });
+                }
                 2 => params.push(Param::All { array, range: Range::new(start, reach) }),
-                _ => params.push(Param::One { task: TaskId { array, index: start }, part: 0 }),
+                _ => {
+                    let (task, part) = (TaskId { array, index: start }, self.some_part(array));
+                    params.push(Param::One { task, part });
+                }
             }
         }
         if self.dice.chance(60) {
@@ -324,12 +348,16 @@ impl World {
             (0..len).map(|_| vec![1; self.dice.below(3) as usize]).collect();
         let has_payload = params.contains(&Param::Inline);
         for index in 0..len {
-            let inputs: Vec<TaskId> =
+            let inputs: Vec<ValueId> =
                 params.iter().flat_map(|param| inputs_of(param, index)).collect();
             let payload = if has_payload { &payloads[index as usize][..] } else { &[] };
             self.expect(TaskId { array: id, index }, function, payload, &inputs);
         }
-        let shape = self.shape(function, params);
+        let mut shape = self.shape(function, params);
+        if self.dice.chance(30) {
+            shape.options.parts = 2 + self.dice.below(3) as u16;
+            self.parts.insert(id, shape.options.parts);
+        }
         self.arrays.push((id, len));
         self.say(FromClient::SubmitArray { number: id.number, len, shape, parent: None });
         let mut sent = 0;
@@ -368,18 +396,18 @@ impl World {
             let mut inputs = Vec::new();
             for _ in 0..count {
                 if index > 0 && self.dice.chance(50) {
-                    inputs.push(TaskId {
-                        array: id,
-                        index: self.dice.below(u64::from(index)) as u32,
-                    });
+                    let index = self.dice.below(u64::from(index)) as u32;
+                    inputs.push(ValueId { task: TaskId { array: id, index }, part: 0 });
                 } else if let Some((array, reach)) = self.some_array() {
-                    inputs.push(TaskId { array, index: self.dice.below(u64::from(reach)) as u32 });
+                    let index = self.dice.below(u64::from(reach)) as u32;
+                    let part = self.some_part(array);
+                    inputs.push(ValueId { task: TaskId { array, index }, part });
                 }
             }
             shape_of.push(u16::from(!inputs.is_empty()));
             payload.push(&bytes);
             self.expect(TaskId { array: id, index }, function, &bytes, &inputs);
-            edges.extend(inputs.into_iter().map(|task| Edge { task, part: 0 }));
+            edges.extend(inputs.into_iter().map(|ValueId { task, part }| Edge { task, part }));
             edge_ends.push(edges.len() as u32);
         }
         self.arrays.push((id, len));
@@ -559,13 +587,14 @@ impl World {
             first.start + 1 + self.dice.below(u64::from(first.len())) as u32,
         );
         let mut finished = Vec::new();
+        let mut copies = Vec::new();
         for index in piece {
             let task = TaskId { array: assign.array, index };
             if assign.threads == 0 {
                 finished.push(self.end(&assign, index, End::Stored(vec![8])));
                 continue;
             }
-            match self.compute(id, &assign, index) {
+            match self.compute(id, &assign, index, &mut copies) {
                 Err((missed, holder)) => {
                     let left = Range::new(index, piece.end);
                     self.retire(id, nth, piece);
@@ -580,22 +609,39 @@ impl World {
                     let failure = Failure::of_scheduler(FailureKind::Panicked, "poison", task);
                     finished.push(self.end(&assign, index, End::Failed(failure)));
                 }
-                Ok(value) if assign.inline_max > 0 && is_inline(value) => {
+                Ok(value) if assign.inline_max > 0 && assign.parts == 1 && is_inline(value) => {
                     let mut blob = BlobBuilder::new();
                     blob.push(&value.to_le_bytes());
                     finished.push(self.end(&assign, index, End::Inline(blob.build())));
                 }
                 Ok(value) => {
+                    let parts = 0..assign.parts;
                     if let Some(process) = self.processes.get_mut(&id) {
-                        process.values.insert(task, value);
+                        let output = |part| (ValueId { task, part }, part_value(value, part));
+                        process.values.extend(parts.clone().map(output));
                     }
-                    let size = 1 << self.dice.below(30);
-                    finished.push(self.end(&assign, index, End::Stored(vec![size])));
+                    let sizes = parts.map(|_| 1 << self.dice.below(30)).collect();
+                    finished.push(self.end(&assign, index, End::Stored(sizes)));
                 }
             }
         }
         self.retire(id, nth, piece);
         self.report(id, finished);
+        if self.dice.chance(50) {
+            self.keep_copies(id, copies);
+        }
+    }
+
+    /// What a process has fetched stays there, and it says so.
+    fn keep_copies(&mut self, id: ProcessId, copies: Vec<(ValueId, u64)>) {
+        let Some(process) = self.processes.get_mut(&id) else { return };
+        let values: Vec<ValueId> = copies.iter().map(|(value, _)| *value).collect();
+        process.values.extend(copies);
+        if !values.is_empty() {
+            let (bytes, busy_ns) = (1 << self.dice.below(30), self.dice.below(1 << 30));
+            self.hear(id, FromProcess::Holds { values });
+            self.hear(id, FromProcess::Fetched { bytes, busy_ns });
+        }
     }
 
     fn end(&mut self, assign: &Assign, index: u32, end: End) -> Finished {
@@ -632,6 +678,7 @@ impl World {
         id: ProcessId,
         assign: &Assign,
         index: u32,
+        copies: &mut Vec<(ValueId, u64)>,
     ) -> Result<u64, (TaskId, ProcessId)> {
         let nth = (index - assign.range.start) as usize;
         let mut inputs = Vec::new();
@@ -644,29 +691,36 @@ impl World {
                 Feed::List(all) => all.iter().collect(),
             };
             for source in sources {
-                inputs.push(self.find(id, source)?);
+                let value = self.find(id, source)?;
+                let of = ValueId { task: source.task, part: source.part };
+                if !matches!(source.place, Place::Inline(_))
+                    && !self.processes[&id].values.contains_key(&of)
+                {
+                    copies.push((of, value));
+                }
+                inputs.push(value);
             }
         }
         Ok(value_of(assign.function.0, assign.payload.get(nth as u32), &inputs))
     }
 
     fn find(&self, id: ProcessId, source: &Source) -> Result<u64, (TaskId, ProcessId)> {
+        let of = ValueId { task: source.task, part: source.part };
         match &source.place {
             Place::Inline(bytes) => Ok(u64::from_le_bytes(bytes[..].try_into().unwrap())),
             Place::Held(holders) => holders
                 .iter()
-                .find_map(|holder| self.processes.get(holder)?.values.get(&source.task).copied())
+                .find_map(|holder| self.processes.get(holder)?.values.get(&of).copied())
                 .ok_or((source.task, holders[0])),
-            Place::Here => {
-                self.processes[&id].values.get(&source.task).copied().ok_or((source.task, id))
-            }
+            Place::Here => self.processes[&id].values.get(&of).copied().ok_or((source.task, id)),
         }
     }
 
     /// The client fetches what it was told is held.
     fn fetch_results(&mut self) {
         for (task, holder) in std::mem::take(&mut self.to_fetch) {
-            match self.processes.get(&holder).and_then(|one| one.values.get(&task)) {
+            let value = ValueId { task, part: 0 };
+            match self.processes.get(&holder).and_then(|one| one.values.get(&value)) {
                 Some(value) => {
                     assert_eq!(self.expected[&task], Expected::Value(*value), "{task}");
                     *self.told.entry(task).or_insert(0) += 1;
@@ -788,15 +842,19 @@ fn put_as_assign(task: TaskId, assignment: AssignmentId) -> Assign {
     }
 }
 
-fn inputs_of(param: &Param, index: u32) -> Vec<TaskId> {
+fn inputs_of(param: &Param, index: u32) -> Vec<ValueId> {
+    let value = |array, index, part| ValueId { task: TaskId { array, index }, part };
     match *param {
-        Param::Each { array, start, .. } => vec![TaskId { array, index: start + index }],
+        Param::Each { array, start, part } => vec![value(array, start + index, part)],
         Param::Block { array, start, end, width } => {
             let first = start + index * width;
-            (first..(first + width).min(end)).map(|index| TaskId { array, index }).collect()
+            (first..(first + width).min(end)).map(|index| value(array, index, 0)).collect()
         }
-        Param::One { task, .. } => vec![task],
-        Param::All { array, range } => range.iter().map(|index| TaskId { array, index }).collect(),
+        Param::One { task, part } => vec![ValueId { task, part }],
+        Param::All { array, range } => range.iter().map(|index| value(array, index, 0)).collect(),
+        Param::Shuffle { array, range, first } => {
+            range.iter().map(|task| value(array, task, first + index as u16)).collect()
+        }
         _ => Vec::new(),
     }
 }
