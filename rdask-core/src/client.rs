@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::Bytes;
 
 use crate::id::{ArrayId, AssignmentId, ClientId, ProcessId, TaskId};
-use crate::message::{ClusterStatus, Contact, FromClient, TaskStatus, ToClient};
+use crate::message::{ClusterStatus, Contact, Explanation, FromClient, TaskStatus, ToClient};
 use crate::range::{Range, RangeSet};
 use crate::time::Time;
 
@@ -100,6 +100,13 @@ pub enum Action {
         request: u32,
         /// The cluster.
         status: ClusterStatus,
+    },
+    /// The answer to [`Client::ask_why`].
+    Explained {
+        /// The request.
+        request: u32,
+        /// How it is with the task.
+        explanation: Explanation,
     },
     /// Bring the program's bytes to the scheduler.
     SendProgram,
@@ -200,6 +207,9 @@ impl Client {
             ToClient::Status { request, status } => {
                 self.outbox.push_back(Action::Status { request, status });
             }
+            ToClient::Explained { request, explanation } => {
+                self.outbox.push_back(Action::Explained { request, explanation });
+            }
             ToClient::Warning { message } => self.outbox.push_back(Action::Warn(message)),
         }
     }
@@ -289,6 +299,14 @@ impl Client {
         self.flush_batch();
         let request = self.number_request();
         self.send(FromClient::AskStatus { request, when_ready });
+        request
+    }
+
+    /// Asks how it is with a task. The answer is [`Action::Explained`].
+    pub fn ask_why(&mut self, task: TaskId) -> u32 {
+        self.flush_batch();
+        let request = self.number_request();
+        self.send(FromClient::Explain { request, task });
         request
     }
 

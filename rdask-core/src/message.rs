@@ -11,12 +11,14 @@ use std::time::Duration;
 
 mod client;
 mod data;
+mod explain;
 mod nanny;
 mod process;
 mod task;
 
 pub use client::{ClusterStatus, FromClient, Outcome, Parent, TaskStatus, ToClient, WorkerStatus};
 pub use data::{DataReply, DataRequest};
+pub use explain::{Explanation, InputState, Lack, Moving, NAMED_MAX, ProgramState, Why};
 pub use nanny::{Exit, FromNanny, Launch, ToNanny, WorkerInfo};
 pub use process::{Assign, End, Feed, Finished, FromProcess, Place, Source, ToProcess};
 pub use task::{Batch, Contact, Edge, Param, ProgramInfo, Shape, Surroundings, TaskOptions};

@@ -2,9 +2,9 @@
 //!
 //! In reading order: `group` is what it knows of tasks, `cluster` what it knows of machines;
 //! `submit` brings tasks in, `graph` moves them from waiting to ready, `placement` hands them
-//! to processes, `finish` takes reports, `wants` tells clients, `release` forgets, and
+//! to processes as `locality` says (or `random`, the control), `finish` takes reports, `wants` tells clients, `release` forgets, and
 //! `recovery` starts anew what a lost process had, `stealing` moves work to the idle, `leave` lets
-//! workers go in good order. `programs` gets programs to nodes and
+//! workers go in good order. `explain` says why a task isn't running. `programs` gets programs to nodes and
 //! `grants` shares a worker's slots among them.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -25,19 +25,23 @@ use self::cluster::{Cluster, Nanny, Stage, Worker};
 use self::graph::Work;
 use self::group::{Gid, Group};
 use self::programs::Programs;
+use self::random::Dice;
 use self::ready::{ClassNo, Classes, Share, ShareNo};
 use self::stats::{Stats, Traffic};
 
 mod clients;
 mod cluster;
+mod explain;
 mod finish;
 mod grants;
 mod graph;
 mod group;
 mod invariants;
 mod leave;
+mod locality;
 mod placement;
 mod programs;
+mod random;
 mod ready;
 mod recovery;
 mod release;
@@ -89,6 +93,19 @@ pub enum Action {
     ForgetProgram(ProgramHash),
 }
 
+/// Who gets ready tasks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Policy {
+    /// Those that have their inputs, and those with least to do.
+    #[default]
+    Locality,
+    /// Random ones of those with room: the control, to see what the other is worth.
+    Random {
+        /// Where the random numbers begin.
+        seed: u64,
+    },
+}
+
 /// The knobs of a scheduler.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -96,6 +113,15 @@ pub struct Config {
     pub epoch: u64,
     /// The most bytes of inline results to keep; what comes beyond stays with processes.
     pub result_bytes_max: u64,
+    /// Who gets ready tasks.
+    pub policy: Policy,
+}
+
+impl Default for Config {
+    /// The first start of a scheduler with room for any result.
+    fn default() -> Self {
+        Self { epoch: 1, result_bytes_max: u64::MAX, policy: Policy::default() }
+    }
 }
 
 /// One handing of tasks to a process, until all of them are accounted for.
@@ -139,8 +165,16 @@ pub struct Scheduler {
     puts: BTreeMap<ProgramHash, BTreeSet<(Gid, u32)>>,
     /// Clients that wait for their programs to be at work, and by which request.
     asking_ready: Vec<(ClientId, u32)>,
+    /// Clients that asked how it is with a task since the last decisions, and by which request.
+    asking_why: Vec<(ClientId, u32, TaskId)>,
     /// Processes that may have room.
     open: BTreeSet<ProcessId>,
+    /// Processes with ready work that waits for them, by program.
+    tied: BTreeSet<(ProgramHash, ProcessId)>,
+    /// When an idle process may take some of it, if nothing happens before.
+    look_again: Option<Time>,
+    looks_left: u32,
+    dice: Dice,
     /// Results under a name.
     detached: BTreeMap<String, Vec<clients::Detached>>,
     /// What to do at a time: tasks whose retry delay ends.
@@ -215,6 +249,7 @@ impl Scheduler {
     #[must_use]
     pub fn new(config: Config) -> Self {
         Self {
+            dice: Dice::new(config.policy),
             config,
             now: Time::default(),
             actions: VecDeque::new(),
@@ -233,7 +268,11 @@ impl Scheduler {
             next_steal: 1,
             puts: BTreeMap::new(),
             asking_ready: Vec::new(),
+            asking_why: Vec::new(),
             open: BTreeSet::new(),
+            tied: BTreeSet::new(),
+            look_again: None,
+            looks_left: 0,
             detached: BTreeMap::new(),
             delayed: BTreeSet::new(),
             result_bytes: 0,
@@ -440,6 +479,7 @@ impl Scheduler {
         self.steal();
         self.let_go();
         self.answer_ready();
+        self.answer_why();
         self.note_idleness();
     }
 
@@ -447,7 +487,7 @@ impl Scheduler {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Time> {
         let delayed = self.delayed.first().map(|(time, ..)| *time);
-        [delayed, self.programs.next_timeout()].into_iter().flatten().min()
+        [delayed, self.programs.next_timeout(), self.look_again].into_iter().flatten().min()
     }
 
     /// Since when nothing has been submitted, run or wanted; `None` while something is.

@@ -113,6 +113,7 @@ pub mod context;
 #[doc(hidden)]
 pub mod data;
 mod error;
+pub mod explain;
 #[doc(hidden)]
 pub mod function;
 #[doc(hidden)]
@@ -152,4 +153,5 @@ pub use rdask_core::id::TaskId;
 pub use rdask_core::message::{ClusterStatus, TaskStatus, WorkerStatus};
 pub use rdask_macros::main;
 pub use remote::{Handles, IntoIter, Part, Parts, Remote, Remotes};
+pub use scheduler::Policy;
 pub use shared::Shared;

@@ -34,6 +34,7 @@ use core_thread::{CoreEnd, INPUTS_MAX, Input, Newcomer, Setup};
 use network::Opened;
 use peers::{connect, peer_of, tell};
 pub use rdask_core::id::WorkerId;
+pub use rdask_core::scheduler::Policy;
 pub use rdask_net::SchedulerFile;
 
 use crate::connection::{Connected, Inbox, Outbox, Queue, Weigh, outbox};
@@ -63,6 +64,8 @@ pub struct SchedulerOptions {
     pub idle_timeout: Option<Duration>,
     /// The most bytes of small results to keep.
     pub result_memory: u64,
+    /// Who gets ready tasks.
+    pub policy: Policy,
     /// Whether SIGTERM and SIGINT end the scheduler in good order, and SIGHUP doesn't.
     pub handle_signals: bool,
 }
@@ -86,6 +89,7 @@ impl SchedulerOptions {
             pid_file: None,
             idle_timeout: None,
             result_memory: RESULT_MEMORY,
+            policy: Policy::default(),
             handle_signals: false,
         }
     }
@@ -345,7 +349,11 @@ fn run_net(
         }
     };
     let (forgotten, to_forget) = mpsc::unbounded_channel();
-    let config = Config { epoch: FIRST_EPOCH, result_bytes_max: options.result_memory };
+    let config = Config {
+        epoch: FIRST_EPOCH,
+        result_bytes_max: options.result_memory,
+        policy: options.policy,
+    };
     let setup = Setup { config, idle_timeout: options.idle_timeout, forgotten };
     let (ended, core_ended) = oneshot::channel();
     let thread = std::thread::Builder::new().name("rdask-core".to_owned()).spawn(move || {

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::explain::Explanation;
 use super::task::{Batch, Contact, Shape, TaskOptions};
 use crate::blob::Blob;
 use crate::failure::Failure;
@@ -133,6 +134,13 @@ pub enum FromClient {
         /// Bytes since the last such message.
         bytes: u64,
     },
+    /// How is it with a task, and why isn't it running?
+    Explain {
+        /// A number of the client's to know the answer by.
+        request: u32,
+        /// Which task.
+        task: TaskId,
+    },
 }
 
 /// What the scheduler says to clients.
@@ -185,6 +193,13 @@ pub enum ToClient {
     Warning {
         /// The text.
         message: String,
+    },
+    /// The answer to [`FromClient::Explain`].
+    Explained {
+        /// The request.
+        request: u32,
+        /// How it is.
+        explanation: Explanation,
     },
 }
 

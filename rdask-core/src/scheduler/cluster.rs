@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::id::{AssignmentId, NannyId, ProcessId, ProgramHash, WorkerId};
 use crate::message::{Contact, WorkerInfo};
 use crate::range::RangeSet;
+use crate::time::Time;
 
 use super::group::Gid;
 use super::ready::{ReadyKey, Requirement};
@@ -112,6 +113,9 @@ pub(crate) struct Process {
     pub(crate) copies: BTreeMap<Gid, RangeSet>,
     /// Ready tasks whose inputs it has.
     pub(crate) local_ready: BTreeMap<ReadyKey, RangeSet>,
+    /// How many they are, and since when it has taken none of them.
+    pub(crate) tied_count: u64,
+    pub(crate) tied_since: Time,
     /// Processes whose contact it has been told.
     pub(crate) knows: BTreeSet<ProcessId>,
     /// Whether it was asked to give up work.
@@ -136,6 +140,8 @@ impl Process {
             held: BTreeMap::new(),
             copies: BTreeMap::new(),
             local_ready: BTreeMap::new(),
+            tied_count: 0,
+            tied_since: Time::default(),
             knows: BTreeSet::new(),
             asked: Asked::default(),
         }

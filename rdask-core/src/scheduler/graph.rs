@@ -12,8 +12,9 @@ use crate::id::ProcessId;
 use crate::message::Param;
 use crate::range::{Range, RangeSet};
 
-use super::Scheduler;
 use super::group::{Gid, Group, Holding, Inputs, State};
+use super::locality::ties;
+use super::{Policy, Scheduler};
 
 /// A consequence to draw.
 #[derive(Clone, Debug)]
@@ -423,7 +424,14 @@ impl Scheduler {
             let key = group.ready_key(gid, part.start);
             let class = group.class(part.start);
             match process.and_then(|process| self.cluster.processes.get_mut(&process)) {
-                Some(process) => process.local_ready.entry(key).or_default().insert(part),
+                Some(record) => {
+                    if record.local_ready.is_empty() {
+                        record.tied_since = self.now;
+                    }
+                    record.tied_count += u64::from(part.len());
+                    record.local_ready.entry(key).or_default().insert(part);
+                    self.tied.extend(process.map(|process| (record.program, process)));
+                }
                 None => {
                     group.ready.insert(part);
                     if let Some(share) = self.shares.get_mut(&group.share) {
@@ -450,13 +458,17 @@ impl Scheduler {
         }
         let (key, class) = (group.ready_key(gid, range.start), group.class(range.start));
         match process {
-            Some(process) => {
-                if let Some(process) = self.cluster.processes.get_mut(&process)
+            Some(id) => {
+                if let Some(process) = self.cluster.processes.get_mut(&id)
                     && let Some(set) = process.local_ready.get_mut(&key)
                 {
                     set.remove(range);
+                    process.tied_count -= u64::from(range.len());
                     if set.is_empty() {
                         process.local_ready.remove(&key);
+                    }
+                    if process.local_ready.is_empty() {
+                        self.tied.remove(&(process.program, id));
                     }
                 }
             }
@@ -476,6 +488,9 @@ impl Scheduler {
         let Some(group) = self.groups.get(gid) else {
             return Vec::new();
         };
+        if self.config.policy != Policy::Locality {
+            return vec![(range, None)];
+        }
         let sources: Vec<(Param, Gid)> = match &group.inputs {
             Inputs::Patterns(_) => self.patterns(gid),
             Inputs::Edges(_) => {
@@ -487,7 +502,11 @@ impl Scheduler {
             Inputs::Scattered(_) => Vec::new(),
         };
         // Inputs that all are with the scheduler leave the choice free.
+        let len = group.len;
         let held = |(param, upstream): &(Param, Gid)| {
+            if !ties(param, len) {
+                return false;
+            }
             let first = taken(param, range.start);
             let last = taken(param, range.end - 1);
             self.groups.get(*upstream).is_some_and(|upstream| {
@@ -507,29 +526,6 @@ impl Scheduler {
             }
         }
         found
-    }
-
-    /// The process with the most bytes of a task's inputs.
-    fn preferred(&self, gid: Gid, index: u32) -> Option<ProcessId> {
-        let mut bytes: Vec<(ProcessId, u64)> = Vec::new();
-        let mut count = |group: &Group, input: u32, part: u16| {
-            if let Some((process, size)) = group.held(input, part) {
-                match bytes.iter_mut().find(|(known, _)| *known == process) {
-                    Some((_, sum)) => *sum += size,
-                    None => bytes.push((process, size)),
-                }
-            }
-        };
-        self.for_each_input(gid, index, &mut count);
-        let best =
-            bytes.into_iter().max_by_key(|(process, sum)| (*sum, std::cmp::Reverse(*process)))?;
-        let process = self.cluster.processes.get(&best.0)?;
-        let group = self.groups.get(gid)?;
-        let worker = self.cluster.workers.get(&process.worker)?;
-        let runs_it =
-            self.shares.get(&group.share).is_some_and(|share| share.program == process.program);
-        let fits = runs_it && !worker.leaving && worker.suits(self.classes.get(group.class(index)));
-        fits.then_some(best.0)
     }
 
     /// Calls `visit` with each input of one task: whose result, and which output of it.

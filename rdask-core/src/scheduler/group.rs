@@ -126,6 +126,10 @@ impl EdgeLists {
         self.nodes.push(EdgeNode { dependent, next });
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
+    }
+
     pub(crate) fn of(&self, index: u32) -> impl Iterator<Item = (Gid, u32)> + '_ {
         let mut at = self.heads.get(&index).copied().unwrap_or(NO_NODE);
         std::iter::from_fn(move || {
@@ -227,6 +231,8 @@ pub(crate) struct Group {
     /// Of which tasks the client has a handle.
     pub(crate) handles: Table<bool>,
     pub(crate) ready: RangeSet,
+    /// Where each process goes on that has got some of it, if neighbours should be together.
+    pub(crate) regions: BTreeMap<ProcessId, u32>,
     pub(crate) available: RangeSet,
     /// How many tasks are not over.
     pub(crate) unfinished: u32,
@@ -281,6 +287,7 @@ impl Group {
             refs: Table::filled(dense, len, 1),
             handles: Table::filled(false, len, true),
             ready: RangeSet::new(),
+            regions: BTreeMap::new(),
             available: RangeSet::new(),
             unfinished: len,
             unsettled: len,

@@ -44,6 +44,7 @@ impl Scheduler {
         };
         self.open.remove(&id);
         let program = process.program;
+        self.tied.remove(&(program, id));
         self.programs.remove_process(program, id);
         if process.stage == Stage::Running {
             let nanny = self.cluster.nannies.get(&process.nanny);

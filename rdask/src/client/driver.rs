@@ -135,6 +135,9 @@ impl Driver {
             }
             Action::States { request, states } => answer(state, request, Answer::States(states)),
             Action::Status { request, status } => answer(state, request, Answer::Status(status)),
+            Action::Explained { request, explanation } => {
+                answer(state, request, Answer::Explained(Box::new(explanation)));
+            }
             Action::SendProgram => {
                 let values = Arc::clone(&self.values);
                 self.running.spawn(async move { Ended::Program(values.send_program().await) });

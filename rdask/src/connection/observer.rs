@@ -5,7 +5,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use rdask_core::hello::Role;
-use rdask_core::message::{ClusterStatus, FromClient, ToClient};
+use rdask_core::id::TaskId;
+use rdask_core::message::{ClusterStatus, Explanation, FromClient, ToClient};
 use rdask_net::{BindError, Endpoint, EndpointConfig, FileMode, ReadError, SchedulerFile};
 use thiserror::Error;
 use tokio::runtime::Runtime;
@@ -114,18 +115,49 @@ impl Observer {
     /// # Errors
     /// See [`ObserveError`].
     pub fn status(&mut self) -> Result<ClusterStatus, ObserveError> {
+        self.ask(
+            |request| FromClient::AskStatus { request, when_ready: false },
+            |asked, answer| match answer {
+                ToClient::Status { request, status } if request == asked => Some(status),
+                _ => None,
+            },
+        )
+    }
+
+    /// How it is with a task, of whatever client.
+    ///
+    /// # Errors
+    /// See [`ObserveError`].
+    pub fn explain(&mut self, task: TaskId) -> Result<Explanation, ObserveError> {
+        self.ask(
+            |request| FromClient::Explain { request, task },
+            |asked, answer| match answer {
+                ToClient::Explained { request, explanation } if request == asked => {
+                    Some(explanation)
+                }
+                _ => None,
+            },
+        )
+    }
+
+    fn ask<T>(
+        &mut self,
+        question: impl FnOnce(u32) -> FromClient,
+        answered: impl Fn(u32, ToClient) -> Option<T>,
+    ) -> Result<T, ObserveError> {
         self.requests += 1;
         let asked = self.requests;
-        self.connected.send.send(FromClient::AskStatus { request: asked, when_ready: false })?;
+        self.connected.send.send(question(asked))?;
         let receive = &mut self.connected.receive;
         self.runtime.block_on(async {
             let answer = async {
                 loop {
                     match receive.recv().await {
-                        Ok(ToClient::Status { request, status }) if request == asked => {
-                            return Ok(status);
+                        Ok(message) => {
+                            if let Some(answer) = answered(asked, message) {
+                                return Ok(answer);
+                            }
                         }
-                        Ok(_) => {}
                         Err(end) => return Err(ObserveError::Ended(end)),
                     }
                 }

@@ -58,7 +58,7 @@ impl Mob {
         Self {
             dice,
             now: Time(0),
-            scheduler: Scheduler::new(Config { epoch: 1, result_bytes_max }),
+            scheduler: Scheduler::new(Config { result_bytes_max, ..Config::default() }),
             clients: Vec::new(),
             nannies: Vec::new(),
             processes: Vec::new(),

@@ -1,13 +1,14 @@
 //! A cluster of fakes around the real scheduler: processes compute by the rules of the model.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use crate::blob::{Blob, BlobBuilder};
 use crate::failure::{Failure, FailureKind};
 use crate::id::*;
 use crate::message::*;
 use crate::range::{Range, RangeSet};
-use crate::scheduler::{Action, ClientInfo, Config, NannyInfo, Scheduler};
+use crate::scheduler::{Action, ClientInfo, Config, NannyInfo, Policy, Scheduler};
 use crate::time::Time;
 
 /// A small generator of its own, so that a failing seed outlives any library.
@@ -91,6 +92,12 @@ pub(super) struct World {
     to_fetch: Vec<(TaskId, ProcessId)>,
     cancelled: BTreeSet<TaskId>,
     scattered: BTreeMap<TaskId, u64>,
+    /// What each task takes.
+    inputs: BTreeMap<TaskId, Vec<ValueId>>,
+    /// In whose worker each process was started, and who has given notice.
+    started_by: BTreeMap<ProcessId, NannyId>,
+    noticed: BTreeSet<NannyId>,
+    reactions: u64,
     losses: bool,
     trace: Vec<String>,
 }
@@ -104,7 +111,11 @@ impl World {
         let mut dice = Dice(seed);
         // In some runs the scheduler soon has no room for results.
         let result_bytes_max = if dice.chance(20) { 40 } else { u64::MAX };
-        let config = Config { epoch: 1, result_bytes_max };
+        let policy = match dice.chance(25) {
+            true => Policy::Random { seed: dice.roll() },
+            false => Policy::Locality,
+        };
+        let config = Config { result_bytes_max, policy, ..Config::default() };
         let mut scheduler = Scheduler::new(config);
         let info = ClientInfo {
             program: ProgramInfo { hash: ProgramHash([7; 32]), size: 1, path: "p".into() },
@@ -132,6 +143,10 @@ impl World {
             to_fetch: Vec::new(),
             cancelled: BTreeSet::new(),
             scattered: BTreeMap::new(),
+            inputs: BTreeMap::new(),
+            started_by: BTreeMap::new(),
+            noticed: BTreeSet::new(),
+            reactions: 0,
             losses,
             trace: Vec::new(),
         };
@@ -180,6 +195,7 @@ impl World {
             match action {
                 Action::ToNanny(nanny, ToNanny::Launch(launch)) => {
                     self.launching.push((nanny, launch.process));
+                    self.started_by.insert(launch.process, nanny);
                 }
                 Action::ToNanny(_, ToNanny::Kill { process, .. }) => {
                     self.processes.remove(&process);
@@ -197,6 +213,68 @@ impl World {
             }
         }
         self.scheduler.check();
+        self.reactions += 1;
+        if self.reactions.is_multiple_of(16) {
+            self.check_reasons();
+        }
+    }
+
+    /// Every task that isn't running has a reason, and the reason is true.
+    fn check_reasons(&self) {
+        for (task, inputs) in &self.inputs {
+            let found = self.scheduler.explain(*task);
+            let is_done =
+                |input: &TaskId| matches!(self.scheduler.explain(*input).why, Why::Done { .. });
+            let inputs: BTreeSet<TaskId> = inputs.iter().map(|input| input.task).collect();
+            let missing = inputs.iter().filter(|input| !is_done(input)).count() as u64;
+            let case = format!("{task}: {found:?}");
+            match found.why {
+                Why::Inputs { missing: said, .. } => {
+                    assert!(missing > 0 && said == missing, "{case}, {missing} are missing");
+                    continue;
+                }
+                Why::Unknown | Why::Done { .. } | Why::Failed(_) | Why::Released => continue,
+                Why::Assigned { process, .. } => {
+                    let assigned = &self.processes[&process].assigned;
+                    let has = |(assign, remaining): &(Assign, RangeSet)| {
+                        assign.array == task.array && remaining.contains(task.index)
+                    };
+                    assert!(assigned.iter().any(has), "{case}");
+                    continue;
+                }
+                _ => assert_eq!(missing, 0, "{case}"),
+            }
+            let staying: Vec<&NannyId> =
+                self.nannies.iter().filter(|nanny| !self.noticed.contains(nanny)).collect();
+            let mut able =
+                self.processes.iter().filter(|(id, _)| staying.contains(&&self.started_by[id]));
+            let room = |process: &FakeProcess| {
+                let runs = process.assigned.iter().filter(|(assign, _)| assign.threads > 0);
+                let queued: u64 = runs.map(|(_, remaining)| remaining.len()).sum();
+                u64::from(process.slots).saturating_sub(queued)
+            };
+            match found.why {
+                Why::NoWorkers => assert!(self.nannies.is_empty(), "{case}"),
+                Why::Unsuited { .. } => assert!(staying.is_empty(), "{case}"),
+                Why::Program { .. } => {
+                    assert!(!staying.is_empty() && able.next().is_none(), "{case}");
+                }
+                Why::NoRoom { .. } => {
+                    assert!(able.clone().next().is_some(), "{case}");
+                    let idle = able.find(|(_, process)| room(process) > 0);
+                    assert!(idle.is_none(), "{case}, and {:?} is idle", idle.map(|(id, _)| *id));
+                }
+                Why::Holder { process, .. } => {
+                    assert_eq!(room(&self.processes[&process]), 0, "{case}");
+                    let idle = able.find(|(_, process)| room(process) > 0);
+                    assert!(idle.is_some(), "{case}, and nobody is idle");
+                    assert!(self.scheduler.poll_timeout().is_some(), "{case}, and for ever");
+                }
+                Why::Delay { left } => assert!(left <= Duration::from_millis(2), "{case}"),
+                Why::Arguments => {}
+                _ => panic!("{case}: no task of this model has that reason"),
+            }
+        }
     }
 
     fn order(&mut self, id: ProcessId, message: ToProcess) {
@@ -291,6 +369,7 @@ impl World {
     }
 
     fn expect(&mut self, task: TaskId, function: u64, payload: &[u8], inputs: &[ValueId]) {
+        self.inputs.insert(task, inputs.to_vec());
         let mut values = Vec::new();
         let mut is_failure = function == POISON && task.index % 5 == 1;
         for input in inputs {
@@ -377,6 +456,7 @@ impl World {
         let options = TaskOptions {
             priority: self.dice.below(3) as i32,
             retries: self.dice.below(2) as u32,
+            retry_delay: Duration::from_millis(self.dice.below(3)),
             ..TaskOptions::default()
         };
         Shape { function: FunctionKey(function), name: "f".into(), params, options }
@@ -485,6 +565,7 @@ impl World {
         }
         let nanny = self.nannies[self.dice.below(self.nannies.len() as u64) as usize];
         self.note(format!("{nanny} gives notice"));
+        self.noticed.insert(nanny);
         let message = FromNanny::Leaving { reason: "notice".into() };
         self.scheduler.handle_nanny(self.now, nanny, message);
         self.react();

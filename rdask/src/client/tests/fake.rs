@@ -216,6 +216,7 @@ impl World {
                 drop(values);
                 self.say(ToClient::States { request, states });
             }
+            FromClient::Explain { .. } => panic!("nobody asks why in these tests"),
             FromClient::AskStatus { request, .. } => {
                 let status = Default::default();
                 self.say(ToClient::Status { request, status });
