@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rdask::Client;
 use rdask::nanny::{DEATH_TIMEOUT, NannyOptions, WorkerInfo};
-use rdask::scheduler::{SchedulerOptions, Server};
+use rdask::scheduler::{Policy, SchedulerOptions, Server};
 use tempfile::TempDir;
 
 /// The variable that tells this program, started again, to be something else than a benchmark.
@@ -26,8 +26,14 @@ pub fn take_role() {
         .init();
     let words: Vec<&str> = role.splitn(3, ' ').collect();
     match words[..] {
-        ["scheduler", "-", file] => {
-            let options = SchedulerOptions { handle_signals: true, ..SchedulerOptions::new(file) };
+        ["scheduler", policy, file] => {
+            let policy = match policy {
+                "random" => Policy::Random { seed: 1 },
+                _ => Policy::Locality,
+            };
+            let handle_signals = true;
+            let options =
+                SchedulerOptions { handle_signals, policy, ..SchedulerOptions::new(file) };
             Server::start(options).expect("the scheduler starts").wait();
         }
         ["worker", slots, file] => {
@@ -72,9 +78,18 @@ impl Cluster {
     /// # Errors
     /// If a process can't be started.
     pub fn start(workers: u32, slots: u32) -> io::Result<Self> {
+        Self::start_with(workers, slots, false)
+    }
+
+    /// The same, with tasks placed at random for comparison or not.
+    ///
+    /// # Errors
+    /// If a process can't be started.
+    pub fn start_with(workers: u32, slots: u32, random: bool) -> io::Result<Self> {
         let folder = tempfile::tempdir()?;
         let file = folder.path().join("scheduler.json");
-        let scheduler = in_role(&format!("scheduler - {}", file.display()))?;
+        let policy = if random { "random" } else { "locality" };
+        let scheduler = in_role(&format!("scheduler {policy} {}", file.display()))?;
         let mut cluster = Self { scheduler, workers: Vec::new(), folder };
         for _ in 0..workers {
             cluster.add_worker(slots)?;

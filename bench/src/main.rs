@@ -2,6 +2,7 @@
 
 #![allow(clippy::print_stdout, reason = "a program that prints its results")]
 
+mod shuffle;
 mod workloads;
 
 use std::time::{Duration, Instant};
@@ -24,6 +25,12 @@ struct Arguments {
     /// How many tasks; each workload has a default of its own.
     #[arg(long)]
     n: Option<u32>,
+    /// The bytes of a block, for the workloads with blocks.
+    #[arg(long, default_value_t = 1 << 20)]
+    block_bytes: u64,
+    /// The scheduler's policy: its control places at random.
+    #[arg(long)]
+    random: bool,
     /// How many workers.
     #[arg(long, default_value_t = 1)]
     workers: u32,
@@ -44,7 +51,7 @@ fn main() -> anyhow::Result<()> {
         let cluster = LocalCluster::new().threads(workers * threads).start()?;
         return report(&arguments, &run(&arguments, &cluster.client()?)?, serde_json::Map::new());
     }
-    let cluster = Cluster::start(workers, threads)?;
+    let cluster = Cluster::start_with(workers, threads, arguments.random)?;
     let client = cluster.client()?;
     warm_up(&client, workers * threads)?;
     let pids = |role: &str| match role {
@@ -85,7 +92,12 @@ fn run(arguments: &Arguments, client: &Client) -> anyhow::Result<Outcome> {
     let n = arguments.n.unwrap_or_else(|| arguments.workload.default_n());
     ensure!(n > 0, "--n must be at least 1");
     let start = Instant::now();
-    let outcome = arguments.workload.run(client, n, start);
+    let bytes = arguments.block_bytes;
+    let outcome = match arguments.workload {
+        Workload::Shuffle => shuffle::shuffle(client, n, bytes, start),
+        Workload::Reduce => shuffle::reduce(client, n, bytes, start),
+        workload => workload.run(client, n, start),
+    };
     outcome.with_context(|| format!("{:?} with {n} tasks", arguments.workload))
 }
 

@@ -25,6 +25,10 @@ pub(crate) enum Workload {
     Uneven,
     /// n times: submit one task and wait for its result.
     Latency,
+    /// n blocks, regrouped to n others.
+    Shuffle,
+    /// n blocks, added up by a tree.
+    Reduce,
 }
 
 /// What came of it.
@@ -37,7 +41,7 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
-    fn new(ok: bool, n: u32, elapsed: Duration) -> Self {
+    pub(crate) fn new(ok: bool, n: u32, elapsed: Duration) -> Self {
         let mut outcome = Self { ok, fields: Map::new() };
         outcome.set("n", n);
         outcome.set("ok", ok);
@@ -46,7 +50,7 @@ impl Outcome {
         outcome
     }
 
-    fn set(&mut self, name: &str, value: impl Into<Value>) {
+    pub(crate) fn set(&mut self, name: &str, value: impl Into<Value>) {
         self.fields.insert(name.to_owned(), value.into());
     }
 }
@@ -69,6 +73,7 @@ impl Workload {
             Self::Merge | Self::Graph => 10_000,
             Self::Chain | Self::Latency => 1000,
             Self::Uneven => 2000,
+            Self::Shuffle | Self::Reduce => 64,
         }
     }
 
@@ -83,6 +88,7 @@ impl Workload {
             Self::Graph => graph(client, n, start),
             Self::Uneven => uneven(client, n, start),
             Self::Latency => latency(client, n),
+            Self::Shuffle | Self::Reduce => unreachable!("they have blocks: see `shuffle`"),
         }
     }
 }
