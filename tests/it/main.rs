@@ -20,6 +20,7 @@ mod parts;
 mod proc;
 mod program;
 mod programs;
+mod reasons;
 mod release;
 mod role;
 mod scheduler_file;
@@ -103,6 +104,9 @@ fn trials() -> Vec<Trial> {
         parts::a_wrong_number_of_outputs_fails_its_task_with_both_numbers,
         parts::a_shuffle_moves_each_piece_once_at_most,
         parts::outputs_that_only_a_killed_process_had_are_made_again,
+        reasons::every_task_that_waits_says_why,
+        reasons::results_are_the_same_at_random_places,
+        reasons::a_reduction_of_large_values_moves_little,
         intruders::a_stranger_without_the_file_is_turned_away,
         intruders::the_file_of_another_run_is_told_to_be_so,
         intruders::a_scheduler_tells_a_client_of_another_version_both_versions,
