@@ -66,6 +66,7 @@ pub(crate) fn a_wrong_number_of_outputs_fails_its_task_with_both_numbers() {
 }
 
 /// Cuts a block of numbers into as many pieces as it says first, by remainder.
+#[expect(clippy::ptr_arg, reason = "a slice has no owner that could be borrowed from")]
 fn by_remainder(block: &Vec<u64>) -> Vec<Vec<u64>> {
     let mut pieces = vec![Vec::new(); block[0] as usize];
     block[1..].iter().for_each(|n| pieces[(n % block[0]) as usize].push(*n));
