@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use rdask::{Client, LocalCluster};
+use rdask::{Client, LocalCluster, Policy};
 use rdask_testbed::cluster::{Cluster, Running};
 use serde_json::{Map, Value};
 
@@ -18,6 +18,8 @@ pub(crate) struct Setup {
     pub(crate) variant: Option<&'static str>,
     /// Seconds of sleep.
     pub(crate) total: f64,
+    pub(crate) block_bytes: u64,
+    pub(crate) random: bool,
     pub(crate) local: bool,
 }
 
@@ -55,7 +57,9 @@ impl Bench {
             let cluster = LocalCluster::new().threads(workers * threads).start()?;
             self.local.insert(cluster).client()?
         } else {
-            self.cluster.insert(Cluster::new(workers, threads)).client()
+            let random = Policy::Random { seed: 1 };
+            let policy = if self.setup.random { random } else { Policy::default() };
+            self.cluster.insert(Cluster::with_policy(workers, threads, policy)).client()
         };
         warm_up(&client, workers * threads)?;
         self.before = ROLES.map(|role| (role, Usage::of(&self.pids(role)))).into();

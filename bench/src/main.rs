@@ -44,6 +44,12 @@ struct Arguments {
     /// The seconds of sleep of all tasks of `uneven` together.
     #[arg(long, default_value_t = 20.0)]
     total: f64,
+    /// The bytes of a block, for the workloads with blocks.
+    #[arg(long, default_value_t = 1 << 20, value_parser = clap::value_parser!(u64).range(8..))]
+    block_bytes: u64,
+    /// Place tasks anywhere, for comparison.
+    #[arg(long)]
+    random: bool,
     /// Scheduler and slots are threads of this process.
     #[arg(long)]
     local: bool,
@@ -81,6 +87,8 @@ fn setup(arguments: &Arguments, workload: &Workload) -> anyhow::Result<Setup> {
         threads: arguments.threads.unwrap_or(workload.threads),
         variant,
         total: arguments.total,
+        block_bytes: arguments.block_bytes,
+        random: arguments.random,
         local: arguments.local,
     })
 }

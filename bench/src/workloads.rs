@@ -1,6 +1,7 @@
 //! The workloads. Each checks its results; the clock runs from before the first submission to
 //! after the last result is in the client's memory.
 
+mod blocks;
 mod graphs;
 mod join;
 mod kill;
@@ -134,5 +135,23 @@ pub(crate) const WORKLOADS: &[Workload] = &[
         n: 1,
         variants: &[],
         run: startup::run,
+    },
+    Workload {
+        name: "shuffle",
+        about: "n blocks of --block-bytes, regrouped to n others; moved_mb beside the least_mb",
+        workers: 4,
+        threads: 1,
+        n: 64,
+        variants: &[],
+        run: blocks::shuffle,
+    },
+    Workload {
+        name: "reduce",
+        about: "n blocks of --block-bytes, added up by a tree; moved_mb beside the least_mb",
+        workers: 2,
+        threads: 2,
+        n: 64,
+        variants: &[],
+        run: blocks::reduce,
     },
 ];

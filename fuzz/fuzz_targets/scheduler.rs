@@ -8,7 +8,7 @@ use rdask_core::scheduler::{ClientInfo, Config, NannyInfo, Scheduler};
 use rdask_core::time::Time;
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
-    let mut scheduler = Scheduler::new(Config { epoch: 1, result_bytes_max: 1 << 20 });
+    let mut scheduler = Scheduler::new(Config { result_bytes_max: 1 << 20, ..Config::default() });
     let mut rest = bytes;
     let mut now = Time(0);
     while let Some((kind, tail)) = rest.split_first() {

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use rdask::{Policy, TaskId};
 
 use crate::quantity::{self, Memory};
 
@@ -55,6 +56,8 @@ pub(crate) enum Command {
     Status(Status),
     /// Let workers go in good order: nothing that they hold is lost
     Retire(Retire),
+    /// Say why a task isn't running, or how it ended
+    Explain(Explain),
     /// Run a command somewhere in the cluster
     Submit(Submit),
     /// Run a command once for each line of a file
@@ -106,6 +109,21 @@ pub(crate) struct Scheduler {
     /// Memory for small results; what comes beyond stays with workers
     #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = quantity::size)]
     pub(crate) result_memory: u64,
+    /// Who gets ready tasks: 'locality', or 'random' (or 'random:SEED') for comparison
+    #[arg(long, value_name = "POLICY", default_value = "locality", value_parser = policy)]
+    pub(crate) policy: Policy,
+}
+
+fn policy(text: &str) -> Result<Policy, String> {
+    match text.split_once(':') {
+        None if text == "locality" => Ok(Policy::Locality),
+        None if text == "random" => Ok(Policy::Random { seed: 1 }),
+        Some(("random", seed)) => {
+            let seed = seed.parse().map_err(|_| format!("'{seed}' is no whole number"))?;
+            Ok(Policy::Random { seed })
+        }
+        _ => Err("expected 'locality', 'random' or 'random:SEED'".to_owned()),
+    }
 }
 
 #[derive(Args, Debug)]
@@ -222,6 +240,29 @@ pub(crate) struct Status {
     /// How long to wait
     #[arg(long, value_name = "TIME", default_value = "60s", requires = "wait", value_parser = quantity::duration)]
     pub(crate) timeout: Duration,
+    /// Accept a scheduler file that others could read, on file systems that can't show modes
+    #[arg(long)]
+    pub(crate) insecure_file_mode: bool,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+
+  rdask explain c3.0.17 --scheduler-file scheduler.json
+  rdask explain c3.0.17 --json | jq .reason
+
+Tasks have the names that logs and errors show, and that `remote.id()` gives.")]
+pub(crate) struct Explain {
+    /// The task, such as c3.0.17
+    #[arg(value_name = "TASK")]
+    pub(crate) task: TaskId,
+    /// The file that the scheduler writes
+    #[arg(long, value_name = "FILE", env = "RDASK_SCHEDULER_FILE")]
+    pub(crate) scheduler_file: PathBuf,
+    /// One JSON document instead of text
+    #[arg(long)]
+    pub(crate) json: bool,
     /// Accept a scheduler file that others could read, on file systems that can't show modes
     #[arg(long)]
     pub(crate) insecure_file_mode: bool,

@@ -2,6 +2,7 @@
 
 mod args;
 mod commands;
+mod explanation;
 mod mistakes;
 mod output;
 mod quantity;

@@ -82,6 +82,7 @@ struct StatusDocument<'a> {
     workers: Vec<WorkerDocument<'a>>,
     tasks: TasksDocument,
     result_bytes: u64,
+    transferred_bytes: u64,
 }
 
 #[derive(Serialize)]
@@ -126,6 +127,7 @@ pub(crate) fn status_json(file: &SchedulerFile, status: &ClusterStatus) -> Strin
             failed: status.failed,
         },
         result_bytes: status.result_bytes,
+        transferred_bytes: status.transferred_bytes,
     };
     let json = serde_json::to_string_pretty(&document);
     json.expect("numbers and text always become JSON") + "\n"
@@ -187,7 +189,12 @@ pub(crate) fn status_text(file: &SchedulerFile, status: &ClusterStatus) -> Strin
         "tasks      {} waiting, {} ready, {} assigned, {} done, {} failed",
         status.waiting, status.ready, status.assigned, status.done, status.failed
     );
-    let _ = writeln!(text, "results    {} kept by the scheduler", show_size(status.result_bytes));
+    let _ = writeln!(
+        text,
+        "results    {} kept by the scheduler, {} moved between processes",
+        show_size(status.result_bytes),
+        show_size(status.transferred_bytes)
+    );
     let mut pools: BTreeMap<&str, Vec<&WorkerStatus>> = BTreeMap::new();
     for worker in &status.workers {
         pools.entry(&worker.pool).or_default().push(worker);

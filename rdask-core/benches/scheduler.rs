@@ -47,7 +47,8 @@ fn values(count: u32) -> Blob {
 
 impl World {
     fn new() -> Self {
-        let mut scheduler = Scheduler::new(Config { epoch: 1, result_bytes_max: 1 << 30 });
+        let mut scheduler =
+            Scheduler::new(Config { result_bytes_max: 1 << 30, ..Config::default() });
         let info = ClientInfo {
             program: ProgramInfo { hash: ProgramHash([1; 32]), size: 1, path: String::new() },
             surroundings: Surroundings::default(),

@@ -9,7 +9,9 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::Bytes;
 
 use crate::id::{ArrayId, AssignmentId, ClientId, ProcessId, TaskId, WorkerId};
-use crate::message::{ClusterStatus, Contact, FromClient, TaskStatus, ToClient, UnknownWorkers};
+use crate::message::{
+    ClusterStatus, Contact, Explanation, FromClient, TaskStatus, ToClient, UnknownWorkers,
+};
 use crate::range::{Range, RangeSet};
 use crate::time::Time;
 
@@ -107,6 +109,13 @@ pub enum Action {
         request: u32,
         /// The workers that go, or why none does.
         workers: Result<Vec<WorkerId>, UnknownWorkers>,
+    },
+    /// The answer to [`Client::ask_why`].
+    Explained {
+        /// The request.
+        request: u32,
+        /// How it is with the task.
+        explanation: Explanation,
     },
     /// Bring the program's bytes to the scheduler.
     SendProgram,
@@ -210,6 +219,9 @@ impl Client {
             ToClient::Retiring { request, workers } => {
                 self.outbox.push_back(Action::Retiring { request, workers });
             }
+            ToClient::Explained { request, explanation } => {
+                self.outbox.push_back(Action::Explained { request, explanation });
+            }
             ToClient::Warning { message } => self.outbox.push_back(Action::Warn(message)),
         }
     }
@@ -307,6 +319,14 @@ impl Client {
         self.flush_batch();
         let request = self.number_request();
         self.send(FromClient::Retire { request, names });
+        request
+    }
+
+    /// Asks how it is with a task. The answer is [`Action::Explained`].
+    pub fn ask_why(&mut self, task: TaskId) -> u32 {
+        self.flush_batch();
+        let request = self.number_request();
+        self.send(FromClient::Explain { request, task });
         request
     }
 

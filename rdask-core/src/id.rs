@@ -1,6 +1,7 @@
 //! The names of things: numbers that are never mixed up and never used twice.
 
 use std::fmt;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
@@ -105,7 +106,51 @@ impl fmt::Display for TaskId {
     }
 }
 
+/// A text is no task's name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("'{0}' is no task: they have names such as c3.0.17, as logs and errors show them")]
+pub struct NoTask(String);
+
+impl FromStr for TaskId {
+    type Err = NoTask;
+
+    fn from_str(text: &str) -> Result<Self, NoTask> {
+        let numbers = text.strip_prefix('c').map(|rest| rest.split('.').map(str::parse::<u32>));
+        let numbers: Option<Vec<u32>> = numbers.and_then(|all| all.collect::<Result<_, _>>().ok());
+        match numbers.as_deref() {
+            Some(&[client, number, index]) => {
+                Ok(Self { array: ArrayId { client: ClientId(client), number }, index })
+            }
+            _ => Err(NoTask(text.to_owned())),
+        }
+    }
+}
+
 impl fmt::Debug for TaskId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// One output of one task: what is fetched, held and dropped.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ValueId {
+    /// Whose result.
+    pub task: TaskId,
+    /// Which output of a task with several, from 0.
+    pub part: u16,
+}
+
+impl fmt::Display for ValueId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.part {
+            0 => write!(f, "{}", self.task),
+            part => write!(f, "{}/{part}", self.task),
+        }
+    }
+}
+
+impl fmt::Debug for ValueId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
@@ -150,5 +195,20 @@ impl fmt::Display for FunctionKey {
 impl fmt::Debug for FunctionKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tasks_are_found_by_the_names_they_show() {
+        let array = ArrayId { client: ClientId(3), number: 7 };
+        let task = TaskId { array, index: 17 };
+        assert_eq!(task.to_string().parse(), Ok(task));
+        for text in ["", "c", "c3.7", "3.7.17", "c3.7.17.1", "c3.7.x", "c3..7", "c-1.0.0"] {
+            assert!(text.parse::<TaskId>().is_err(), "{text}");
+        }
     }
 }

@@ -7,8 +7,11 @@
 //! A task's inputs are its *parameters*, in order. A parameter is either part of the payload (the
 //! encoded inline arguments of one task, back to back) or comes from other tasks.
 
+use std::time::Duration;
+
 mod client;
 mod data;
+mod explain;
 mod nanny;
 mod process;
 mod task;
@@ -17,6 +20,7 @@ pub use client::{
     ClusterStatus, FromClient, Outcome, Parent, TaskStatus, ToClient, UnknownWorkers, WorkerStatus,
 };
 pub use data::{DataReply, DataRequest};
+pub use explain::{Explanation, InputState, Lack, Moving, NAMED_MAX, ProgramState, Why};
 pub use nanny::{Exit, FromNanny, Launch, ToNanny, WorkerInfo};
 pub use process::{Assign, End, Feed, Finished, FromProcess, Place, Source, ToProcess};
 pub use task::{Batch, Contact, Edge, Param, ProgramInfo, Shape, Surroundings, TaskOptions};
@@ -26,6 +30,9 @@ pub const INLINE_RESULT_BYTES_MAX: usize = 1024;
 
 /// Arguments of more than this many bytes are scattered instead of travelling in the payload.
 pub const INLINE_ARGUMENT_BYTES_MAX: usize = 64 * 1024;
+
+/// What fetching a value takes, however short it is: a stream, a request, threads to wake.
+pub const FETCH_TIME: Duration = Duration::from_millis(1);
 
 /// Submits and reports are split so that a frame stays well below its limit of 1 MiB.
 pub const CHUNK_BYTES_MAX: usize = 256 * 1024;

@@ -38,14 +38,7 @@ use pace::Paces;
 use report::Outbox;
 use work::{QueueKey, Work};
 
-/// One output of one task: what is fetched, held and dropped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ValueId {
-    /// Whose result.
-    pub task: TaskId,
-    /// Which output of a task with several.
-    pub part: u16,
-}
+pub use crate::id::ValueId;
 
 impl ValueId {
     /// The value that `source` names.
@@ -235,10 +228,10 @@ impl Process {
         self.settle();
     }
 
-    /// A fetched value is with the runtime.
-    pub fn handle_fetched(&mut self, now: Time, value: ValueId) {
+    /// A fetched value is with the runtime: so many bytes, which took so long to come.
+    pub fn handle_fetched(&mut self, now: Time, value: ValueId, bytes: u64, took: Duration) {
         self.now = now;
-        self.fetched(value);
+        self.fetched(value, bytes, took);
         self.settle();
     }
 

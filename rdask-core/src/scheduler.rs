@@ -2,11 +2,12 @@
 //!
 //! In reading order: `group` is what it knows of tasks, `cluster` what it knows of machines;
 //! `submit` brings tasks in, `graph` moves them from waiting to ready, `placement` hands them
-//! to processes, `finish` takes reports, `wants` tells clients, `release` forgets, and
-//! `recovery` starts anew what a lost process had, `blame` finds out who ended it, `stealing`
-//! moves work to the idle, `leave` lets workers go in good order, `ends` knows when they will,
-//! `replicas` copies values, and `leases` waits for those whose links broke. `programs` gets
-//! programs to nodes and `grants` shares a worker's slots among them.
+//! to processes as `locality` says (or `random`, the control), `finish` takes reports, `wants`
+//! tells clients, `release` forgets, and `recovery` starts anew what a lost process had, `blame`
+//! finds out who ended it, `stealing` moves work to the idle, `leave` lets workers go in good order,
+//! `ends` knows when they will, `replicas` copies values, and `leases` waits for those whose links
+//! broke. `explain` says why a task isn't running. `programs` gets programs to nodes and `grants`
+//! shares a worker's slots among them.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -28,9 +29,10 @@ use self::ends::Ends;
 use self::graph::Work;
 use self::group::{Gid, Group};
 use self::programs::Programs;
+use self::random::Dice;
 use self::ready::{ClassNo, Classes, Share, ShareNo};
 use self::replicas::Copies;
-use self::stats::Stats;
+use self::stats::{Stats, Traffic};
 
 pub use self::leases::{CLIENT_GRACE, SILENCE_FENCED};
 
@@ -38,6 +40,7 @@ mod blame;
 mod clients;
 mod cluster;
 mod ends;
+mod explain;
 mod finish;
 mod grants;
 mod graph;
@@ -45,8 +48,10 @@ mod group;
 mod invariants;
 mod leases;
 mod leave;
+mod locality;
 mod placement;
 mod programs;
+mod random;
 mod ready;
 mod recovery;
 mod release;
@@ -99,6 +104,19 @@ pub enum Action {
     ForgetProgram(ProgramHash),
 }
 
+/// Who gets ready tasks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Policy {
+    /// Those that have their inputs, and those with least to do.
+    #[default]
+    Locality,
+    /// Random ones of those with room: the control, to see what the other is worth.
+    Random {
+        /// Where the random numbers begin.
+        seed: u64,
+    },
+}
+
 /// The knobs of a scheduler.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -106,6 +124,15 @@ pub struct Config {
     pub epoch: u64,
     /// The most bytes of inline results to keep; what comes beyond stays with processes.
     pub result_bytes_max: u64,
+    /// Who gets ready tasks.
+    pub policy: Policy,
+}
+
+impl Default for Config {
+    /// The first start of a scheduler with room for any result.
+    fn default() -> Self {
+        Self { epoch: 1, result_bytes_max: u64::MAX, policy: Policy::default() }
+    }
 }
 
 /// One handing of tasks to a process, until all of them are accounted for.
@@ -141,6 +168,7 @@ pub struct Scheduler {
     level_ns: u64,
     classes: Classes,
     stats: Stats,
+    traffic: Traffic,
     assignments: BTreeMap<AssignmentId, Assignment>,
     next_assignment: u64,
     next_steal: u64,
@@ -150,8 +178,16 @@ pub struct Scheduler {
     puts: BTreeMap<ProgramHash, BTreeSet<(Gid, u32)>>,
     /// Clients that wait for their programs to be at work, and by which request.
     asking_ready: Vec<(ClientId, u32)>,
+    /// Clients that asked how it is with a task since the last decisions, and by which request.
+    asking_why: Vec<(ClientId, u32, TaskId)>,
     /// Processes that may have room.
     open: BTreeSet<ProcessId>,
+    /// Processes with ready work that waits for them, by program.
+    tied: BTreeSet<(ProgramHash, ProcessId)>,
+    /// When an idle process may take some of it, if nothing happens before.
+    look_again: Option<Time>,
+    looks_left: u32,
+    dice: Dice,
     /// Results under a name.
     detached: BTreeMap<String, Vec<clients::Detached>>,
     /// Who is suspected of ending processes.
@@ -232,6 +268,7 @@ impl Scheduler {
     #[must_use]
     pub fn new(config: Config) -> Self {
         Self {
+            dice: Dice::new(config.policy),
             config,
             now: Time::default(),
             actions: VecDeque::new(),
@@ -244,6 +281,7 @@ impl Scheduler {
             level_ns: 0,
             classes: Classes::default(),
             stats: Stats::default(),
+            traffic: Traffic::default(),
             assignments: BTreeMap::new(),
             next_assignment: 1,
             next_steal: 1,
@@ -251,7 +289,11 @@ impl Scheduler {
             ends: Ends::default(),
             puts: BTreeMap::new(),
             asking_ready: Vec::new(),
+            asking_why: Vec::new(),
             open: BTreeSet::new(),
+            tied: BTreeSet::new(),
+            look_again: None,
+            looks_left: 0,
             detached: BTreeMap::new(),
             blame: Blame::default(),
             delayed: BTreeSet::new(),
@@ -394,6 +436,7 @@ impl Scheduler {
             }
             FromProcess::Holds { values } => self.copied(from, &values),
             FromProcess::NotAcquired { task } => self.not_acquired(from, task),
+            FromProcess::Fetched { bytes, busy_ns } => self.bytes_moved(bytes, busy_ns),
             FromProcess::Missed { task, holder, given_back } => {
                 self.value_missed(task, holder);
                 for (assignment, range) in given_back {
@@ -474,6 +517,7 @@ impl Scheduler {
         self.make_copies();
         self.let_go();
         self.answer_ready();
+        self.answer_why();
         self.note_idleness();
     }
 
@@ -486,6 +530,7 @@ impl Scheduler {
             self.programs.next_timeout(self.now),
             self.next_lease_end(),
             self.ends.next_timeout(),
+            self.look_again,
         ];
         due.into_iter().flatten().min()
     }

@@ -5,13 +5,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rdask_core::message::ClusterStatus;
+use rdask_core::message::{ClusterStatus, Explanation};
 
 pub use crate::as_completed::Completed;
 use crate::client::{self, Core, Waited};
 use crate::codec::Data;
 use crate::error::Result;
-use crate::remote::{Handles, Remotes};
+use crate::remote::{Handles, Remote, Remotes};
 
 /// A connection to a scheduler, for async programs on any runtime.
 ///
@@ -188,6 +188,22 @@ impl Client {
     pub async fn attach<T: Data>(&self, name: &str) -> Result<Remotes<T>> {
         let tasks = self.core.session.attach(name).await?;
         Ok(Remotes::counted(Arc::clone(&self.core.session), tasks))
+    }
+
+    /// Why a task isn't running, or how it ended: what `rdask explain` tells.
+    ///
+    /// # Errors
+    /// If the connection is lost.
+    ///
+    /// ```
+    /// # async fn job(client: rdask::aio::Client) -> rdask::Result<()> {
+    /// let root = client.submit(f64::sqrt, (16.0,));
+    /// println!("{:?}", client.explain(&root).await?.why);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn explain<T>(&self, remote: &Remote<T>) -> Result<Explanation> {
+        remote.session().explain(remote.id()).await
     }
 
     /// What the cluster looks like: its workers, and how many tasks are in which state.

@@ -10,12 +10,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rdask_core::message::ClusterStatus;
+use rdask_core::message::{ClusterStatus, Explanation};
 
 use crate::as_completed::AsCompleted;
 use crate::codec::Data;
 use crate::error::Result;
-use crate::remote::{Handles, Listed, Remotes};
+use crate::remote::{Handles, Listed, Remote, Remotes};
 
 pub(crate) mod connect;
 mod core;
@@ -27,6 +27,7 @@ pub(crate) mod parts;
 mod sending;
 mod sending_many;
 pub(crate) mod session;
+mod shuffling;
 #[cfg(test)]
 mod tests;
 pub(crate) mod values;
@@ -260,6 +261,29 @@ impl Client {
     pub fn attach<T: Data>(&self, name: &str) -> Result<Remotes<T>> {
         let tasks = block_on(self.core.session.attach(name))?;
         Ok(Remotes::counted(Arc::clone(&self.core.session), tasks))
+    }
+
+    /// Why a task isn't running, or how it ended: what `rdask explain` tells.
+    ///
+    /// # Errors
+    /// If the connection is lost.
+    ///
+    /// # Panics
+    /// Inside an async runtime.
+    ///
+    /// ```
+    /// # fn main() -> rdask::Result<()> {
+    /// # let client = rdask::Client::local()?;
+    /// use rdask::explain::Why;
+    ///
+    /// let root = client.options().resource("GPU", 1.0).submit(f64::sqrt, (16.0,));
+    /// let Why::Unsuited { workers, .. } = client.explain(&root)?.why else { panic!() };
+    /// println!("{workers:?}"); // [("local", Resource("GPU", 0))]
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn explain<T>(&self, remote: &Remote<T>) -> Result<Explanation> {
+        block_on(remote.session().explain(remote.id()))
     }
 
     /// What the cluster looks like: its workers, and how many tasks are in which state.

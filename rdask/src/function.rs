@@ -19,14 +19,12 @@ mod trampoline;
 mod value;
 
 pub use chunk::{
-    Chunk, Failure, FailureKind, INLINE_RESULT_BYTES_MAX, Outcome, Outcomes, ParamSource, Special,
-    TaskInputs, TaskSource,
+    Chunk, Failure, FailureKind, INLINE_RESULT_BYTES_MAX, Outcome, Outcomes, ParamSource, Parts,
+    Same, Special, TaskInputs, TaskSource, Yield,
 };
 pub use cursor::{Borrowed, Cursor, InputError};
 pub use table::{entries, entry, register};
 pub use value::{EncodedInput, Input, Value};
-
-use crate::codec::Data;
 
 /// A way to call a function as a task: what its inputs are and what becomes of its result.
 ///
@@ -36,7 +34,7 @@ pub trait Call: 'static {
     /// The function. Its values have no size.
     type Function: Copy + Send + Sync + 'static;
     /// What a task of it results in.
-    type Value: Data;
+    type Value: Yield;
 
     /// Runs one task.
     ///

@@ -65,6 +65,25 @@
 //! # }
 //! ```
 //!
+//! # Shuffles
+//!
+//! A task of [`split`](Core::split) has several outputs, and who takes one moves only that one.
+//! [`shuffle`](Core::shuffle) regroups data with it: pieces go straight from those who cut them to
+//! those who join them.
+//!
+//! ```
+//! # fn main() -> rdask::Result<()> {
+//! # let client = rdask::Client::local()?;
+//! let even_and_odd = |block: Vec<u32>| -> [Vec<u32>; 2] {
+//!     block.into_iter().partition(|n| n % 2 == 0).into()
+//! };
+//! let blocks = [vec![1, 2, 3], vec![4, 5, 6]];
+//! let sorted = client.shuffle(blocks, 2, even_and_odd, |pieces: Vec<Vec<u32>>| pieces.concat());
+//! assert_eq!(client.gather(sorted)?, [[2, 4, 6], [1, 3, 5]]);
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # When things go wrong
 //!
 //! A task that panics, or returns an `Err` to one of the `try_` methods, fails; so does what
@@ -115,6 +134,7 @@ pub mod context;
 #[doc(hidden)]
 pub mod data;
 mod error;
+pub mod explain;
 #[doc(hidden)]
 pub mod function;
 #[doc(hidden)]
@@ -153,5 +173,6 @@ pub use options::Options;
 pub use rdask_core::id::TaskId;
 pub use rdask_core::message::{ClusterStatus, TaskStatus, WorkerStatus};
 pub use rdask_macros::main;
-pub use remote::{Handles, IntoIter, Remote, Remotes};
+pub use remote::{Handles, IntoIter, Part, Parts, Remote, Remotes};
+pub use scheduler::Policy;
 pub use shared::Shared;

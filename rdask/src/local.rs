@@ -30,7 +30,7 @@ use crate::connection::Connected;
 use crate::error::{ConnectionError, Result, chain};
 use crate::nanny::{self, NannyOptions, probe};
 use crate::process::{DataPlane, Home, ProcessRuntime, ProcessSetup};
-use crate::scheduler::{SchedulerOptions, Server};
+use crate::scheduler::{Policy, SchedulerOptions, Server};
 use crate::{init, program, slurm};
 
 /// The name of the one program that there is in a cluster of threads.
@@ -57,6 +57,7 @@ pub struct LocalCluster {
 pub struct LocalClusterBuilder {
     processes: u32,
     threads: Option<u32>,
+    policy: Policy,
 }
 
 impl LocalCluster {
@@ -64,7 +65,7 @@ impl LocalCluster {
     #[expect(clippy::new_ret_no_self, reason = "the builder is what a cluster begins with")]
     #[must_use]
     pub fn new() -> LocalClusterBuilder {
-        LocalClusterBuilder { processes: 0, threads: None }
+        LocalClusterBuilder { processes: 0, threads: None, policy: Policy::default() }
     }
 
     /// A client of the cluster. There may be several.
@@ -107,6 +108,13 @@ impl LocalClusterBuilder {
         self
     }
 
+    /// Who gets ready tasks: random processes, for example, to see what locality is worth.
+    #[must_use]
+    pub fn policy(mut self, policy: Policy) -> Self {
+        self.policy = policy;
+        self
+    }
+
     /// Starts the cluster.
     ///
     /// # Errors
@@ -117,9 +125,9 @@ impl LocalClusterBuilder {
     /// Inside an async runtime.
     pub fn start(self) -> Result<LocalCluster> {
         let running = if self.processes == 0 {
-            Running::Threads(Threads::start(self.slots())?)
+            Running::Threads(Threads::start(self.slots(), self.policy)?)
         } else {
-            Running::Processes(Processes::start(self.processes, self.slots())?)
+            Running::Processes(Processes::start(self.processes, self.slots(), self.policy)?)
         };
         Ok(LocalCluster { running: Arc::new(running) })
     }
@@ -151,8 +159,9 @@ struct Threads {
 }
 
 impl Threads {
-    fn start(slots: u32) -> Result<Self> {
-        let server = Server::start(SchedulerOptions::local()).map_err(|e| not_started(&e))?;
+    fn start(slots: u32, policy: Policy) -> Result<Self> {
+        let options = SchedulerOptions { policy, ..SchedulerOptions::local() };
+        let server = Server::start(options).map_err(|e| not_started(&e))?;
         let thread = NetThread::start()?;
         let worker =
             WorkerInfo { name: "local".to_owned(), slots, memory_limit: 0, resources: Vec::new() };
@@ -310,12 +319,13 @@ struct Processes {
 }
 
 impl Processes {
-    fn start(processes: u32, slots: u32) -> Result<Self> {
+    fn start(processes: u32, slots: u32, policy: Policy) -> Result<Self> {
         check_program()?;
         let folder = private_folder()?;
         let mut options = SchedulerOptions::new(folder.join("scheduler.json"));
         options.host = Some(std::net::Ipv4Addr::LOCALHOST.into());
         options.handle_signals = false;
+        options.policy = policy;
         let server = Server::start(options).map_err(|error| not_started(&error))?;
         let workers = (0..processes)
             .map(|nth| WorkerInfo {

@@ -82,7 +82,8 @@ pub(crate) enum Event {
     ChunkEnded(ChunkId, ChunkEnd),
     Parked(ChunkId),
     UnparkWanted(ChunkId),
-    Fetched(ValueId),
+    /// How many bytes came, and how long that took.
+    Fetched(ValueId, u64, Duration),
     FetchFailed(ValueId, ProcessId),
     Put(TaskId, AssignmentId, u64),
 }
@@ -280,7 +281,9 @@ impl ProcessRuntime {
             }
             Event::Parked(chunk) => self.core.handle_parked(now, chunk),
             Event::UnparkWanted(chunk) => self.core.handle_unpark_wanted(now, chunk),
-            Event::Fetched(value) => self.core.handle_fetched(now, value),
+            Event::Fetched(value, bytes, took) => {
+                self.core.handle_fetched(now, value, bytes, took);
+            }
             Event::FetchFailed(value, holder) => {
                 self.core.handle_fetch_failed(now, value, holder);
             }
@@ -365,12 +368,14 @@ impl ProcessRuntime {
             }
             DataPlane::Network(endpoint) => {
                 let endpoint = endpoint.clone();
+                let began = Instant::now();
                 self.fetches.spawn(async move {
                     let got = data::get(&endpoint, &contact, holder, value.task, value.part).await;
                     let event = match got {
                         Ok(bytes) => {
+                            let len = bytes.len() as u64;
                             values.store.insert_encoded(value, bytes);
-                            Event::Fetched(value)
+                            Event::Fetched(value, len, began.elapsed())
                         }
                         Err(error) => {
                             tracing::warn!(task = %value.task, %holder, %error, "an input was missed");

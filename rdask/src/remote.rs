@@ -18,10 +18,12 @@ use crate::error::Result;
 
 mod handles;
 mod many;
+mod parts;
 
 pub use handles::Handles;
 pub(crate) use handles::Listed;
 pub use many::{IntoIter, Remotes};
+pub use parts::{Part, Parts};
 
 /// Which result of which client an argument is. It keeps nothing alive.
 #[doc(hidden)]
@@ -30,6 +32,8 @@ pub struct Handle {
     /// The address of the client's session.
     pub(crate) session: usize,
     pub(crate) task: TaskId,
+    /// Which output of a task with several.
+    pub(crate) part: u16,
 }
 
 /// The result of a task, wherever it is: what Dask calls a future.
@@ -68,7 +72,7 @@ impl<T> Remote<T> {
     }
 
     pub(crate) fn handle(&self) -> Handle {
-        Handle { session: Arc::as_ptr(&self.session) as usize, task: self.task }
+        Handle { session: Arc::as_ptr(&self.session) as usize, task: self.task, part: 0 }
     }
 
     pub(crate) fn session(&self) -> &Arc<Session> {

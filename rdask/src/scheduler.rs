@@ -35,6 +35,7 @@ use core_thread::{CoreEnd, INPUTS_MAX, Input, Newcomer, Setup};
 use network::Opened;
 use peers::{connect, tell};
 pub use rdask_core::id::WorkerId;
+pub use rdask_core::scheduler::Policy;
 pub use rdask_net::SchedulerFile;
 
 use crate::connection::{Connected, Inbox, Outbox, Queue, Weigh, outbox};
@@ -64,6 +65,8 @@ pub struct SchedulerOptions {
     pub idle_timeout: Option<Duration>,
     /// The most bytes of small results to keep.
     pub result_memory: u64,
+    /// Who gets ready tasks.
+    pub policy: Policy,
     /// Whether SIGTERM and SIGINT end the scheduler in good order, and SIGHUP doesn't.
     pub handle_signals: bool,
 }
@@ -87,6 +90,7 @@ impl SchedulerOptions {
             pid_file: None,
             idle_timeout: None,
             result_memory: RESULT_MEMORY,
+            policy: Policy::default(),
             handle_signals: false,
         }
     }
@@ -346,7 +350,11 @@ fn run_net(
         }
     };
     let (forgotten, to_forget) = mpsc::unbounded_channel();
-    let config = Config { epoch: FIRST_EPOCH, result_bytes_max: options.result_memory };
+    let config = Config {
+        epoch: FIRST_EPOCH,
+        result_bytes_max: options.result_memory,
+        policy: options.policy,
+    };
     let setup = Setup { config, idle_timeout: options.idle_timeout, forgotten };
     let (ended, core_ended) = oneshot::channel();
     let thread = std::thread::Builder::new().name("rdask-core".to_owned()).spawn(move || {

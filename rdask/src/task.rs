@@ -5,7 +5,8 @@
 //! - [`TaskFn`]: a function of up to six parameters, each taken by value ([`By`]), by reference
 //!   ([`Ref`]) or as a [`Shared`](crate::Shared) ([`Shr`]);
 //! - [`Arg`] and [`Args`]: an argument, and a tuple of them;
-//! - [`Out`] and [`TryOut`]: what a function returns, now ([`Plain`]) or later ([`Awaited`]).
+//! - [`Out`] and [`TryOut`]: what a function returns, now ([`Plain`]) or later ([`Awaited`]);
+//!   [`Outputs`]: what one returns that splits.
 //!
 //! Parameters are wrapped in kinds so that the implementations for `fn(T)` and `fn(&T)` differ in
 //! more than a lifetime. Inference stays unique, since a reference is never [`Data`](crate::Data).
@@ -21,7 +22,7 @@ pub mod submission;
 pub use arg::{Arg, Args};
 #[doc(hidden)]
 pub use arg::{ArgSink, Dep};
-pub use out::{Awaited, Out, Plain, TryOut};
+pub use out::{Awaited, Out, Outputs, Plain, TryOut};
 pub use param::{By, Param, Ref, Shr, TaskFn};
 
 /// Refuses, when the program is built, functions that capture variables.

@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
-use rdask::{Client, ClusterStatus, LocalCluster};
+use rdask::{Client, ClusterStatus, LocalCluster, Policy};
 use rdask_net::SchedulerFile;
 use tempfile::TempDir;
 
@@ -27,7 +27,12 @@ pub struct Cluster {
 impl Cluster {
     /// A scheduler and so many workers of so many slots, each with a nanny of its own: `w0`, `w1`.
     pub fn new(workers: u32, slots: u32) -> Self {
-        let mut cluster = Self::empty();
+        Self::with_policy(workers, slots, Policy::default())
+    }
+
+    /// The same with a scheduler that places tasks by this policy.
+    pub fn with_policy(workers: u32, slots: u32, policy: Policy) -> Self {
+        let mut cluster = Self::start(policy);
         cluster.add_workers(workers, slots);
         cluster
     }
@@ -42,10 +47,18 @@ impl Cluster {
 
     /// A scheduler alone.
     pub fn empty() -> Self {
+        Self::start(Policy::default())
+    }
+
+    fn start(policy: Policy) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("scheduler.json");
         let program = std::env::current_exe().unwrap();
-        let role = format!("scheduler,{}", file.display());
+        let seed = match policy {
+            Policy::Random { seed } => seed.to_string(),
+            Policy::Locality => String::new(),
+        };
+        let role = format!("scheduler,{},{seed}", file.display());
         let scheduler = Running::start(&program, &role, folder.path(), "scheduler");
         wait_until("the scheduler file", || file.exists());
         Self { nannies: Vec::new(), scheduler, folder }

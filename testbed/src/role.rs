@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use rdask::nanny::{NannyOptions, WorkerInfo};
-use rdask::scheduler::{SchedulerOptions, Server};
+use rdask::scheduler::{Policy, SchedulerOptions, Server};
 use tracing_subscriber::EnvFilter;
 
 /// The variable that says what to be: words separated by commas.
@@ -31,8 +31,11 @@ pub fn play(scene: impl FnOnce(&str, &str, &[&str])) {
         .init();
     let words: Vec<&str> = role.split(',').collect();
     match words[..] {
-        ["scheduler", file] => {
+        ["scheduler", file, seed] => {
             let mut options = SchedulerOptions::new(file);
+            // At random, if there is a seed.
+            let random = seed.parse().map(|seed| Policy::Random { seed });
+            options.policy = random.unwrap_or_default();
             options.host = Some(std::net::Ipv4Addr::LOCALHOST.into());
             options.handle_signals = true;
             Server::start(options).expect("the scheduler starts").wait();

@@ -18,9 +18,11 @@ mod leave;
 mod links;
 mod nesting;
 mod options;
+mod parts;
 mod path;
 mod program;
 mod programs;
+mod reasons;
 mod release;
 mod scheduler_file;
 mod values;
@@ -117,6 +119,14 @@ fn trials() -> Vec<Trial> {
         links::a_worker_whose_path_is_cut_for_a_moment_keeps_its_work,
         links::a_scheduler_that_stands_still_gives_nobody_up,
         links::a_node_that_stands_still_is_given_up_after_a_while_and_comes_back,
+        parts::a_task_has_several_outputs_short_and_long,
+        parts::a_task_with_one_output_is_a_task_with_several,
+        parts::a_wrong_number_of_outputs_fails_its_task_with_both_numbers,
+        parts::a_shuffle_moves_each_piece_once_at_most,
+        parts::outputs_that_only_a_killed_process_had_are_made_again,
+        reasons::every_task_that_waits_says_why,
+        reasons::results_are_the_same_at_random_places,
+        reasons::a_reduction_of_large_values_moves_little,
         intruders::a_stranger_without_the_file_is_turned_away,
         intruders::the_file_of_another_run_is_told_to_be_so,
         intruders::a_scheduler_tells_a_client_of_another_version_both_versions,

@@ -15,6 +15,7 @@ pub(super) fn run(args: Scheduler) -> Result<u8, Failed> {
         pid_file: args.pid_file,
         idle_timeout: args.idle_timeout,
         result_memory: args.result_memory,
+        policy: args.policy,
         handle_signals: true,
         ..SchedulerOptions::new(args.scheduler_file)
     };

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::explain::Explanation;
 use super::task::{Batch, Contact, Shape, TaskOptions};
 use crate::blob::Blob;
 use crate::failure::Failure;
@@ -153,6 +154,13 @@ pub enum FromClient {
         /// The assignment of [`ToClient::Put`].
         assignment: AssignmentId,
     },
+    /// How is it with a task, and why isn't it running?
+    Explain {
+        /// A number of the client's to know the answer by.
+        request: u32,
+        /// Which task.
+        task: TaskId,
+    },
 }
 
 /// What the scheduler says to clients.
@@ -212,6 +220,13 @@ pub enum ToClient {
         request: u32,
         /// The workers that go, or why none does.
         workers: Result<Vec<WorkerId>, UnknownWorkers>,
+    },
+    /// The answer to [`FromClient::Explain`].
+    Explained {
+        /// The request.
+        request: u32,
+        /// How it is.
+        explanation: Explanation,
     },
 }
 
@@ -283,6 +298,8 @@ pub struct ClusterStatus {
     pub failed: u64,
     /// The bytes of results that the scheduler keeps.
     pub result_bytes: u64,
+    /// The bytes of results that processes have fetched from each other so far.
+    pub transferred_bytes: u64,
 }
 
 /// One worker in [`ClusterStatus`].

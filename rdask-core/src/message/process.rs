@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::task::Contact;
 use crate::blob::Blob;
 use crate::failure::Failure;
-use crate::id::{ArrayId, AssignmentId, FunctionKey, ProcessId, StealId, TaskId};
+use crate::id::{ArrayId, AssignmentId, FunctionKey, ProcessId, StealId, TaskId, ValueId};
 use crate::range::Range;
 
 /// What the scheduler says to processes.
@@ -179,10 +179,11 @@ pub enum FromProcess {
         /// What was given up: exactly these tasks will not be run here.
         ranges: Vec<Range>,
     },
-    /// Values that are here too now: copies fetched as inputs, or as [`ToProcess::Acquire`] said.
+    /// Values that are here too now: copies fetched as inputs, or as [`ToProcess::Acquire`] said. Of a
+    /// task with several outputs a copy of one says nothing of the others.
     Holds {
         /// Which values.
-        values: Vec<TaskId>,
+        values: Vec<ValueId>,
     },
     /// An input could not be had from a holder. The assignment's tasks that need it are given back.
     Missed {
@@ -198,6 +199,14 @@ pub enum FromProcess {
     NotAcquired {
         /// Whose result.
         task: TaskId,
+    },
+    /// What fetching inputs from other processes has cost since the last such message.
+    Fetched {
+        /// How many bytes came.
+        bytes: u64,
+        /// How long the fetches took, each for itself, in nanoseconds: of each what was beyond
+        /// [`FETCH_TIME`](super::FETCH_TIME).
+        busy_ns: u64,
     },
 }
 
@@ -221,7 +230,7 @@ pub struct Finished {
 pub enum End {
     /// With small results: one string per task.
     Inline(Blob),
-    /// With results that stay with the process: an estimate of each one's length in bytes, for each
+    /// With results that stay with the process, as all of tasks with several outputs do: an estimate of each one's length in bytes, for each
     /// part of each task in order.
     Stored(Vec<u64>),
     /// With a failure.

@@ -67,6 +67,16 @@ pub enum Param {
     Edge,
     /// In a batch: all edges of the task that are left, as a list. Only as the last parameter.
     Edges,
+    /// Task `i` takes output `first + i` of each of these tasks, as a list: the second half of a
+    /// shuffle.
+    Shuffle {
+        /// The array it depends on.
+        array: ArrayId,
+        /// Which of its tasks.
+        range: Range,
+        /// The output that task 0 takes.
+        first: u16,
+    },
 }
 
 /// How and where a task runs.
@@ -90,7 +100,8 @@ pub struct TaskOptions {
     pub workers: Vec<String>,
     /// Only workers of these pools, if any are given.
     pub pools: Vec<String>,
-    /// How many outputs a task has: 1 but for shuffles.
+    /// How many outputs a task has: 1 but for shuffles, at least 1. With several of them all stay
+    /// with the process that made them, however short.
     pub parts: u16,
     /// How many processes are to hold each large result. More than 1 survive the loss of one.
     pub replicas: u8,

@@ -5,7 +5,7 @@
 
 use std::cmp::Reverse;
 
-use super::kept::first_of;
+use super::kept::outputs_of;
 use super::work::QueueKey;
 use super::{Action, Process, ValueId};
 use crate::id::{ArrayId, AssignmentId, ProcessId, TaskId};
@@ -56,8 +56,13 @@ impl Process {
     }
 
     fn answer_acquired(&mut self, task: TaskId) {
-        if self.kept.has(ValueId { task, part: 0 }) {
-            self.outbox.push_hold(task);
+        if self.kept.is_stored(task) {
+            self.outbox.push_hold(ValueId { task, part: 0 });
+            return;
+        }
+        let outputs = self.kept.replicas_of(task);
+        if !outputs.is_empty() {
+            outputs.into_iter().for_each(|output| self.outbox.push_hold(output));
         } else {
             // It is small, so the scheduler has it or is about to.
             self.actions.push_back(Action::Send(FromProcess::NotAcquired { task }));
@@ -79,10 +84,4 @@ impl Process {
         self.actions.push_back(Action::Send(FromProcess::NotAcquired { task }));
         true
     }
-}
-
-/// The values of one task: from the first up to, but without, the second.
-fn outputs_of(task: TaskId) -> (ValueId, ValueId) {
-    let next = task.index.saturating_add(1);
-    (first_of(task.array, task.index), first_of(task.array, next))
 }

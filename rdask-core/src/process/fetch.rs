@@ -4,6 +4,7 @@
 //! assigned task; at most [`FETCHES_MAX`] fetches under way, the others queue as their tasks do.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -197,17 +198,18 @@ impl Process {
         self.lose_input(value, last);
     }
 
-    pub(super) fn fetched(&mut self, value: ValueId) {
+    pub(super) fn fetched(&mut self, value: ValueId, bytes: u64, took: Duration) {
         if self.inputs.fetching.remove(&value).is_none() {
             self.stale_count += 1;
             return;
         }
+        self.outbox.push_fetched(bytes, took);
         let wanted = self.inputs.all.get(&value);
         if wanted.is_some_and(|input| input.state.is_missing()) {
             self.kept.replicated(value);
-            // What a message calls a holder has the whole result, and only part 0 may be that.
-            if value.part == 0 && !self.inputs.acquiring.contains(&value) {
-                self.outbox.push_hold(value.task);
+            // What is acquired is announced once all of it is here.
+            if !self.inputs.acquiring.contains(&value) {
+                self.outbox.push_hold(value);
             }
             self.came(value, State::Present);
         } else if !self.kept.has(value) {

@@ -101,6 +101,12 @@ impl Kept {
         stored.is_some_and(|stored| stored.contains(task.index))
     }
 
+    /// The outputs of `task` of which there are copies.
+    pub(super) fn replicas_of(&self, task: TaskId) -> Vec<ValueId> {
+        let (from, to) = outputs_of(task);
+        self.replicas.range(from..to).copied().collect()
+    }
+
     /// Whether the runtime has any output of these tasks.
     pub(super) fn has_any(&self, array: ArrayId, range: Range) -> bool {
         let stored = self.stored.get(&array);
@@ -139,6 +145,11 @@ impl Kept {
     pub(super) fn drop_mark_taken(&mut self, array: ArrayId, range: Range) {
         remove_range(&mut self.drop_marks, array, range);
     }
+}
+
+/// The values of one task: from the first up to, but without, the second.
+pub(super) fn outputs_of(task: TaskId) -> (ValueId, ValueId) {
+    (first_of(task.array, task.index), first_of(task.array, task.index.saturating_add(1)))
 }
 
 /// The first value of the task `index` of `array`.

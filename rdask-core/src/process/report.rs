@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use crate::blob::{Blob, BlobBuilder};
 use crate::failure::Failure;
-use crate::id::{AssignmentId, TaskId};
-use crate::message::{CHUNK_BYTES_MAX, CHUNK_TASKS_MAX, End, Finished, FromProcess};
+use crate::id::{AssignmentId, ValueId};
+use crate::message::{CHUNK_BYTES_MAX, CHUNK_TASKS_MAX, End, FETCH_TIME, Finished, FromProcess};
 use crate::range::Range;
 use crate::time::Time;
 
@@ -34,7 +34,9 @@ struct Entry {
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
     entries: Vec<Entry>,
-    holds: Vec<TaskId>,
+    holds: Vec<ValueId>,
+    /// What fetching them has cost: bytes, and nanoseconds.
+    fetched: (u64, u64),
     bytes: usize,
     tasks: u32,
     last_report: u64,
@@ -50,14 +52,22 @@ impl Outbox {
     }
 
     /// Takes a value that was fetched.
-    pub(super) fn push_hold(&mut self, task: TaskId) {
-        self.bytes += size_of::<TaskId>();
-        self.holds.push(task);
+    pub(super) fn push_hold(&mut self, value: ValueId) {
+        self.bytes += size_of::<ValueId>();
+        self.holds.push(value);
+    }
+
+    /// Takes what a fetch has cost.
+    pub(super) fn push_fetched(&mut self, bytes: u64, took: Duration) {
+        let took = took.saturating_sub(FETCH_TIME).as_nanos();
+        let took = u64::try_from(took).unwrap_or(u64::MAX);
+        self.fetched.0 = self.fetched.0.saturating_add(bytes);
+        self.fetched.1 = self.fetched.1.saturating_add(took);
     }
 
     /// Whether there is nothing to send.
     pub(super) fn is_empty(&self) -> bool {
-        self.entries.is_empty() && self.holds.is_empty()
+        self.entries.is_empty() && self.holds.is_empty() && self.fetched.0 == 0
     }
 
     /// Whether there is so much that it must go now.
@@ -89,9 +99,12 @@ impl Outbox {
         (self.bytes, self.tasks) = (0, 0);
         if !self.holds.is_empty() {
             let values = std::mem::take(&mut self.holds);
-            for values in values.chunks(CHUNK_BYTES_MAX / size_of::<TaskId>()) {
+            for values in values.chunks(CHUNK_BYTES_MAX / size_of::<ValueId>()) {
                 send(FromProcess::Holds { values: values.to_vec() });
             }
+        }
+        if let (bytes @ 1.., busy_ns) = std::mem::take(&mut self.fetched) {
+            send(FromProcess::Fetched { bytes, busy_ns });
         }
         let mut report = Vec::new();
         let (mut bytes, mut tasks) = (0, 0);

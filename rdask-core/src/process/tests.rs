@@ -157,6 +157,7 @@ fn short_message(message: &FromProcess) -> String {
             format!("report {number}:{}", each.collect::<String>())
         }
         FromProcess::SlotsFree { slots } => format!("slots free {slots}"),
+        FromProcess::Fetched { bytes, .. } => format!("fetched {bytes}"),
         FromProcess::Parked { runs, slots } => format!("parked {runs} {slots}"),
         FromProcess::GaveUp { assignment, ranges, .. } => {
             format!("gave up a{} {ranges:?}", assignment.0)
@@ -181,10 +182,10 @@ fn a_value_is_acquired_once_beside_the_tasks_that_take_it() {
     let feed = Feed::One(source(5, 3, Place::Held(vec![OTHER])));
     assert_eq!(script.assign(assign(1, 1, Range::one(0), vec![feed])), ["fetch c1.5.3 from p8"]);
     assert_eq!(script.tell(acquire(5, Range::new(3, 5), 1)), ["fetch c1.5.4 from p8"]);
-    script.process.handle_fetched(script.now, value(5, 3));
+    script.process.handle_fetched(script.now, value(5, 3), 0, Duration::ZERO);
     let (three, four) = (task(5, 3), task(5, 4));
     assert_eq!(script.log(), ["start 0 a1 0..1".into(), format!("holds {:?}", [three])]);
-    script.process.handle_fetched(script.now, value(5, 4));
+    script.process.handle_fetched(script.now, value(5, 4), 0, Duration::ZERO);
     assert_eq!(script.log(), [format!("holds {:?}", [four])]);
     script.end(0, ended(Range::one(0)));
     // What is here is announced again.
@@ -200,7 +201,7 @@ fn what_can_not_be_acquired_is_no_verdict_on_its_holder() {
         script.tell(acquire(5, Range::one(3), 2)),
         ["fetch c1.5.3 from p8", "fetch c1.5.3 from p8"]
     );
-    script.process.handle_fetched(script.now, value(5, 3));
+    script.process.handle_fetched(script.now, value(5, 3), 0, Duration::ZERO);
     assert_eq!(script.log(), [""; 0], "it is half here");
     let second = ValueId { part: 1, ..value(5, 3) };
     script.process.handle_fetch_failed(script.now, second, OTHER);
@@ -282,8 +283,9 @@ fn a_missing_input_is_fetched_once_and_announced() {
     let mut log = script.assign(assign(1, 1, Range::new(0, 2), vec![Feed::One(held())]));
     log.extend(script.assign(assign(2, 2, Range::one(0), vec![Feed::Each(vec![held()])])));
     assert_eq!(log, ["fetch c1.5.3 from p8"]);
-    script.process.handle_fetched(script.now, value(5, 3));
-    assert_eq!(script.log(), ["start 0 a1 0..1", "start 1 a1 1..2", "holds [c1.5.3]"]);
+    script.process.handle_fetched(script.now, value(5, 3), 900, Duration::ZERO);
+    let log = ["start 0 a1 0..1", "start 1 a1 1..2", "holds [c1.5.3]", "fetched 900"];
+    assert_eq!(script.log(), log);
     // Dropped while in use, it stays until the last user has ended.
     let ranges = vec![(array(5), Range::new(0, 9))];
     assert_eq!(script.tell(ToProcess::Drop { ranges }), Vec::<String>::new());

@@ -337,7 +337,7 @@ impl Scheduler {
                 && worker.is_some_and(|worker| worker.resource_room(requirement) > 0);
             if has_room {
                 self.blame.held.remove(&suspect);
-                if !self.assign(id, gid, Range::one(index)) {
+                if self.assign(id, gid, Range::one(index)).is_none() {
                     self.blame.held.insert(suspect, Hold::Alone(Some(id)));
                 }
             }

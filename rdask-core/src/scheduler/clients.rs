@@ -141,9 +141,21 @@ impl Scheduler {
                 self.send_client(from, ToClient::Retiring { request, workers });
             }
             FromClient::PutGone { assignment } => self.put_gone(assignment),
+            FromClient::Explain { request, task } => self.asking_why.push((from, request, task)),
         }
         self.work_off();
         Ok(())
+    }
+
+    /// Answers those who asked how it is with a task: after all decisions, so that none of them is
+    /// taken for a reason.
+    pub(crate) fn answer_why(&mut self) {
+        for (client, request, task) in std::mem::take(&mut self.asking_why) {
+            if self.clients.contains_key(&client) {
+                let explanation = self.explain(task);
+                self.send_client(client, ToClient::Explained { request, explanation });
+            }
+        }
     }
 
     /// Answers those who wait for their programs to be at work in each worker that can run them.

@@ -128,6 +128,9 @@ pub(crate) struct Process {
     pub(crate) leaving: Option<u64>,
     /// Ready tasks whose inputs it has.
     pub(crate) local_ready: BTreeMap<ReadyKey, RangeSet>,
+    /// How many they are, and since when it has taken none of them.
+    pub(crate) tied_count: u64,
+    pub(crate) tied_since: Time,
     /// Processes whose contact it has been told.
     pub(crate) knows: BTreeSet<ProcessId>,
     /// Whether it was asked to give up work.
@@ -155,6 +158,8 @@ impl Process {
             copies: BTreeMap::new(),
             leaving: None,
             local_ready: BTreeMap::new(),
+            tied_count: 0,
+            tied_since: Time::default(),
             knows: BTreeSet::new(),
             asked: Asked::default(),
             alone_for: None,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::blob::Blob;
 use crate::failure::{Failure, FailureKind};
-use crate::id::{AssignmentId, ProcessId, TaskId};
+use crate::id::{AssignmentId, ProcessId, ValueId};
 use crate::message::{End, Finished, ToProcess};
 use crate::range::{Range, RangeSet};
 
@@ -125,7 +125,9 @@ impl Scheduler {
 
     /// The tasks of `range` ended; `start` is the first task that `end` speaks of.
     fn apply_end(&mut self, from: ProcessId, gid: Gid, range: Range, start: u32, end: &End) {
+        let parts = self.groups.get(gid).map_or(1, |group| group.parts(range.start));
         match end {
+            End::Inline(_) if parts > 1 => self.finish_unfit(from, gid, range),
             End::Inline(blob) => self.finish_inline(gid, range, start, blob),
             End::Stored(sizes) => self.finish_stored(from, gid, range, start, sizes),
             End::Failed(failure) => self.finish_failed(from, gid, range, failure),
@@ -150,6 +152,16 @@ impl Scheduler {
         self.end_tasks(gid, range, State::Done);
     }
 
+    /// The results have one output where several are to be.
+    fn finish_unfit(&mut self, from: ProcessId, gid: Gid, range: Range) {
+        let Some(origin) = self.groups.get(gid).map(|group| group.task(range.start)) else {
+            return;
+        };
+        let text = "it has one output where several are to be";
+        let failure = Failure::of_scheduler(FailureKind::Unrunnable, text, origin);
+        self.finish_failed(from, gid, range, &failure);
+    }
+
     fn finish_stored(
         &mut self,
         from: ProcessId,
@@ -166,6 +178,10 @@ impl Scheduler {
             let first = (index - start) as usize * parts as usize;
             let own = sizes.get(first..first + parts as usize).unwrap_or_default();
             let size = own.iter().fold(0u64, |sum, size| sum.saturating_add(*size));
+            if parts > 1 {
+                let sizes = own.iter().map(|size| log2(*size)).collect();
+                group.part_sizes.insert(index, sizes);
+            }
             group.holding.set(Range::one(index), Holding::Held(from, log2(size)));
         }
         let mut is_short = group.holders_min > 1;
@@ -266,12 +282,13 @@ impl Scheduler {
     }
 
     /// Copies of values have arrived at a process.
-    pub(crate) fn copied(&mut self, at: ProcessId, values: &[TaskId]) {
-        for task in values {
+    pub(crate) fn copied(&mut self, at: ProcessId, values: &[ValueId]) {
+        for ValueId { task, part } in values {
             self.acquired(at, *task);
             let wanted = self.groups.find(task.array).filter(|gid| {
                 self.groups.get(*gid).is_some_and(|group| {
                     task.index < group.len
+                        && *part < group.parts(task.index)
                         && matches!(group.holding.get(task.index), Holding::Held(..))
                 })
             });
@@ -286,7 +303,7 @@ impl Scheduler {
             if matches!(group.holding.get(task.index), Holding::Held(first, _) if first == at) {
                 continue;
             }
-            let copies = group.copies.entry(task.index).or_default();
+            let copies = group.copies.entry((task.index, *part)).or_default();
             if !copies.contains(&at) {
                 copies.push(at);
             }
@@ -294,6 +311,11 @@ impl Scheduler {
                 process.copies.entry(gid).or_default().insert(Range::one(task.index));
             }
         }
+    }
+
+    /// Processes have fetched values from others.
+    pub(crate) fn bytes_moved(&mut self, bytes: u64, busy_ns: u64) {
+        self.traffic.measured(bytes, busy_ns);
     }
 
     pub(crate) fn parked(&mut self, process: ProcessId, runs: u32, slots: u32) {

@@ -12,8 +12,9 @@ use crate::id::ProcessId;
 use crate::message::Param;
 use crate::range::{Range, RangeSet};
 
-use super::Scheduler;
 use super::group::{Gid, Group, Holding, Inputs, State};
+use super::locality::ties;
+use super::{Policy, Scheduler};
 
 /// A consequence to draw.
 #[derive(Clone, Debug)]
@@ -51,7 +52,11 @@ pub(crate) fn takers(param: &Param, len: u32, range: Range) -> Range {
                 .intersection(all)
         }
         Param::One { task, .. } if range.contains(task.index) => all,
-        Param::All { range: taken, .. } if !taken.intersection(range).is_empty() => all,
+        Param::All { range: taken, .. } | Param::Shuffle { range: taken, .. }
+            if !taken.intersection(range).is_empty() =>
+        {
+            all
+        }
         _ => Range::new(0, 0),
     }
 }
@@ -65,7 +70,7 @@ pub(crate) fn taken(param: &Param, index: u32) -> Range {
             Range::new(first, first.saturating_add(width).min(end))
         }
         Param::One { task, .. } => Range::one(task.index),
-        Param::All { range, .. } => range,
+        Param::All { range, .. } | Param::Shuffle { range, .. } => range,
         Param::Inline | Param::Edge | Param::Edges => Range::new(0, 0),
     }
 }
@@ -95,9 +100,18 @@ fn satisfied(param: &Param, len: u32, available: &RangeSet, range: Range) -> Ran
     Range::new(start, end)
 }
 
-/// Whether all tasks take the same by `param`, so that the array counts as one dependent.
+/// Which output of them it takes by `param`.
+pub(crate) fn part_of(param: &Param, index: u32) -> u16 {
+    match param {
+        Param::Each { part, .. } | Param::One { part, .. } => *part,
+        Param::Shuffle { first, .. } => first.saturating_add(index as u16),
+        _ => 0,
+    }
+}
+
+/// Whether all tasks take of the same by `param`, so that the array counts as one dependent.
 pub(crate) fn is_shared(param: &Param) -> bool {
-    matches!(param, Param::One { .. } | Param::All { .. })
+    matches!(param, Param::One { .. } | Param::All { .. } | Param::Shuffle { .. })
 }
 
 impl Scheduler {
@@ -139,13 +153,18 @@ impl Scheduler {
         }
         let reach = self.groups.get(upstream).map_or(0, |group| group.len);
         if len > 0 && taken(&param, len - 1).end > reach {
-            // It gets no reference to what there is, so that it will not drop one either.
-            if let Some(Inputs::Patterns(info)) =
-                self.groups.get_mut(gid).map(|group| &mut group.inputs)
-            {
-                info.param_groups[nth] = None;
-            }
+            self.untie_param(gid, nth);
             self.fail_unknown_input(gid, all);
+            return;
+        }
+        if len > 0
+            && self
+                .groups
+                .get(upstream)
+                .is_some_and(|group| group.parts_min() <= part_of(&param, len - 1))
+        {
+            self.untie_param(gid, nth);
+            self.fail_unknown_part(gid, all);
             return;
         }
         self.pin(gid, upstream);
@@ -165,7 +184,7 @@ impl Scheduler {
         };
         let there: Vec<Range> = match &param {
             // Once, however many intervals it takes.
-            Param::One { .. } | Param::All { .. } => {
+            Param::One { .. } | Param::All { .. } | Param::Shuffle { .. } => {
                 vec![satisfied(&param, len, &group.available, taken(&param, 0))]
             }
             _ => group
@@ -184,6 +203,15 @@ impl Scheduler {
         }
         for (part, failure) in failed.into_iter().filter(|(part, _)| !part.is_empty()) {
             self.work.push_back(Work::Failed(gid, part, failure));
+        }
+    }
+
+    /// The array gets no reference to what there is, so that it will not drop one either.
+    fn untie_param(&mut self, gid: Gid, nth: usize) {
+        if let Some(Inputs::Patterns(info)) =
+            self.groups.get_mut(gid).map(|group| &mut group.inputs)
+        {
+            info.param_groups[nth] = None;
         }
     }
 
@@ -222,6 +250,7 @@ impl Scheduler {
             self.fail_unknown_input(gid, Range::one(index));
             return;
         };
+        let has_part = edge.part < upstream.parts(edge.index);
         upstream.edge_dependents.add(edge.index, (gid, index));
         let available = upstream.available.contains(edge.index);
         let failure = upstream.failures.get(edge.index).cloned();
@@ -231,6 +260,9 @@ impl Scheduler {
         self.add_refs(edge.group, Range::one(edge.index));
         if available {
             self.work.push_back(Work::Satisfied(gid, Range::one(index)));
+        }
+        if !has_part {
+            self.fail_unknown_part(gid, Range::one(index));
         }
         if let Some(failure) = failure {
             self.work.push_back(Work::Failed(gid, Range::one(index), failure));
@@ -392,7 +424,14 @@ impl Scheduler {
             let key = group.ready_key(gid, part.start);
             let class = group.class(part.start);
             match process.and_then(|process| self.cluster.processes.get_mut(&process)) {
-                Some(process) => process.local_ready.entry(key).or_default().insert(part),
+                Some(record) => {
+                    if record.local_ready.is_empty() {
+                        record.tied_since = self.now;
+                    }
+                    record.tied_count += u64::from(part.len());
+                    record.local_ready.entry(key).or_default().insert(part);
+                    self.tied.extend(process.map(|process| (record.program, process)));
+                }
                 None => {
                     group.ready.insert(part);
                     if let Some(share) = self.shares.get_mut(&group.share) {
@@ -419,13 +458,17 @@ impl Scheduler {
         }
         let (key, class) = (group.ready_key(gid, range.start), group.class(range.start));
         match process {
-            Some(process) => {
-                if let Some(process) = self.cluster.processes.get_mut(&process)
+            Some(id) => {
+                if let Some(process) = self.cluster.processes.get_mut(&id)
                     && let Some(set) = process.local_ready.get_mut(&key)
                 {
                     set.remove(range);
+                    process.tied_count -= u64::from(range.len());
                     if set.is_empty() {
                         process.local_ready.remove(&key);
+                    }
+                    if process.local_ready.is_empty() {
+                        self.tied.remove(&(process.program, id));
                     }
                 }
             }
@@ -445,6 +488,9 @@ impl Scheduler {
         let Some(group) = self.groups.get(gid) else {
             return Vec::new();
         };
+        if self.config.policy != Policy::Locality {
+            return vec![(range, None)];
+        }
         let sources: Vec<(Param, Gid)> = match &group.inputs {
             Inputs::Patterns(_) => self.patterns(gid),
             Inputs::Edges(_) => {
@@ -456,7 +502,11 @@ impl Scheduler {
             Inputs::Scattered(_) => Vec::new(),
         };
         // Inputs that all are with the scheduler leave the choice free.
+        let len = group.len;
         let held = |(param, upstream): &(Param, Gid)| {
+            if !ties(param, len) {
+                return false;
+            }
             let first = taken(param, range.start);
             let last = taken(param, range.end - 1);
             self.groups.get(*upstream).is_some_and(|upstream| {
@@ -478,34 +528,13 @@ impl Scheduler {
         found
     }
 
-    /// The process with the most bytes of a task's inputs.
-    fn preferred(&self, gid: Gid, index: u32) -> Option<ProcessId> {
-        let mut bytes: Vec<(ProcessId, u64)> = Vec::new();
-        let mut count = |group: &Group, input: u32| {
-            if let Holding::Held(process, log2) = group.holding.get(input) {
-                let size = 1u64 << log2.min(62);
-                match bytes.iter_mut().find(|(known, _)| *known == process) {
-                    Some((_, sum)) => *sum += size,
-                    None => bytes.push((process, size)),
-                }
-            }
-        };
-        self.for_each_input(gid, index, &mut |upstream, input| count(upstream, input));
-        let best =
-            bytes.into_iter().max_by_key(|(process, sum)| (*sum, std::cmp::Reverse(*process)))?;
-        let process = self.cluster.processes.get(&best.0)?;
-        let group = self.groups.get(gid)?;
-        let worker = self.cluster.workers.get(&process.worker)?;
-        let runs_it =
-            self.shares.get(&group.share).is_some_and(|share| share.program == process.program);
-        let is_open = !worker.leaving && process.alone_for.is_none();
-        let suits = is_open && worker.suits(self.classes.get(group.class(index)));
-        let fits = runs_it && suits && self.fits_in_time(best.0, group, index);
-        fits.then_some(best.0)
-    }
-
-    /// Calls `visit` with each input of one task.
-    pub(crate) fn for_each_input(&self, gid: Gid, index: u32, visit: &mut dyn FnMut(&Group, u32)) {
+    /// Calls `visit` with each input of one task: whose result, and which output of it.
+    pub(crate) fn for_each_input(
+        &self,
+        gid: Gid,
+        index: u32,
+        visit: &mut dyn FnMut(&Group, u32, u16),
+    ) {
         let Some(group) = self.groups.get(gid) else {
             return;
         };
@@ -515,14 +544,15 @@ impl Scheduler {
                 for (param, upstream) in pairs {
                     if let Some(upstream) = upstream.and_then(|gid| self.groups.get(gid)) {
                         let range = taken(param, index).intersection(upstream.all());
-                        range.iter().for_each(|input| visit(upstream, input));
+                        let part = part_of(param, index);
+                        range.iter().for_each(|input| visit(upstream, input, part));
                     }
                 }
             }
             Inputs::Edges(batch) => {
                 for edge in batch.edges_of(index) {
                     if let Some(upstream) = self.groups.get(edge.group) {
-                        visit(upstream, edge.index);
+                        visit(upstream, edge.index, edge.part);
                     }
                 }
             }

@@ -127,6 +127,10 @@ impl EdgeLists {
         self.nodes.push(EdgeNode { dependent, next });
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
+    }
+
     pub(crate) fn of(&self, index: u32) -> impl Iterator<Item = (Gid, u32)> + '_ {
         let mut at = self.heads.get(&index).copied().unwrap_or(NO_NODE);
         std::iter::from_fn(move || {
@@ -228,6 +232,8 @@ pub(crate) struct Group {
     /// Of which tasks the client has a handle.
     pub(crate) handles: Table<bool>,
     pub(crate) ready: RangeSet,
+    /// Where each process goes on that has got some of it, if neighbours should be together.
+    pub(crate) regions: BTreeMap<ProcessId, u32>,
     pub(crate) available: RangeSet,
     /// How many tasks are not over.
     pub(crate) unfinished: u32,
@@ -247,10 +253,13 @@ pub(crate) struct Group {
     pub(crate) tries: BTreeMap<u32, u32>,
     /// Processes that died while tasks ran, where any did.
     pub(crate) deaths: BTreeMap<u32, Deaths>,
-    /// Copies of held values beyond the first.
-    pub(crate) copies: BTreeMap<u32, Vec<ProcessId>>,
+    /// Copies of held values beyond the first, by task and part.
+    pub(crate) copies: BTreeMap<(u32, u16), Vec<ProcessId>>,
     /// How many holders a value should have.
     pub(crate) holders_min: u8,
+    /// The size of each output of held results, as [`Holding::Held`] says it of whole results, of
+    /// tasks with several.
+    pub(crate) part_sizes: BTreeMap<u32, Box<[u8]>>,
     /// The lengths that a client announced for scattered values.
     pub(crate) sizes: Vec<u64>,
 
@@ -283,6 +292,7 @@ impl Group {
             refs: Table::filled(dense, len, 1),
             handles: Table::filled(false, len, true),
             ready: RangeSet::new(),
+            regions: BTreeMap::new(),
             available: RangeSet::new(),
             unfinished: len,
             unsettled: len,
@@ -296,6 +306,7 @@ impl Group {
             deaths: BTreeMap::new(),
             copies: BTreeMap::new(),
             holders_min: 1,
+            part_sizes: BTreeMap::new(),
             sizes: Vec::new(),
             wants: Vec::new(),
             pattern_dependents: BTreeSet::new(),
@@ -330,6 +341,50 @@ impl Group {
         match &self.inputs {
             Inputs::Scattered(class) => *class,
             _ => self.shape(index).map_or(ClassNo::ANY, |shape| shape.class),
+        }
+    }
+
+    /// How many outputs a task has.
+    pub(crate) fn parts(&self, index: u32) -> u16 {
+        self.shape(index).map_or(1, |info| info.shape.options.parts)
+    }
+
+    /// How many outputs each of the tasks has at least.
+    pub(crate) fn parts_min(&self) -> u16 {
+        let parts = |info: &ShapeInfo| info.shape.options.parts;
+        match &self.inputs {
+            Inputs::Patterns(info) => parts(info),
+            Inputs::Edges(batch) => batch.shapes.iter().map(parts).min().unwrap_or(1),
+            Inputs::Scattered(_) => 1,
+        }
+    }
+
+    /// The first holder of an output, and about how many bytes it has.
+    pub(crate) fn held(&self, index: u32, part: u16) -> Option<(ProcessId, u64)> {
+        let Holding::Held(process, log2) = self.holding.get(index) else { return None };
+        let own = self.part_sizes.get(&index).and_then(|sizes| sizes.get(usize::from(part)));
+        Some((process, 1 << own.copied().unwrap_or(log2).min(62)))
+    }
+
+    /// The processes that have copies of all outputs of a task.
+    pub(crate) fn whole_copies(&self, index: u32) -> impl Iterator<Item = ProcessId> {
+        let of = move |part| self.copies.get(&(index, part)).map_or(&[][..], Vec::as_slice);
+        let has_rest =
+            move |id: &ProcessId| (1..self.parts(index)).all(|part| of(part).contains(id));
+        of(0).iter().copied().filter(has_rest)
+    }
+
+    /// A process has no copies of these tasks' results any more, or is their first holder.
+    pub(crate) fn remove_copies(&mut self, range: Range, process: ProcessId) {
+        let mut emptied = Vec::new();
+        for (value, copies) in self.copies.range_mut((range.start, 0)..(range.end, 0)) {
+            copies.retain(|holder| *holder != process);
+            if copies.is_empty() {
+                emptied.push(*value);
+            }
+        }
+        for value in emptied {
+            self.copies.remove(&value);
         }
     }
 

@@ -152,6 +152,9 @@ impl Scheduler {
         for (id, process) in &self.cluster.processes {
             assert_eq!(process.demand, demand.get(id).copied().unwrap_or(0), "demand of {id}");
             assert!(process.granted <= process.occupied);
+            let tied: u64 = process.local_ready.values().map(RangeSet::len).sum();
+            assert_eq!(process.tied_count, tied, "work tied to {id}");
+            assert_eq!(self.tied.contains(&(process.program, *id)), tied > 0, "{id}");
             for (gid, ranges) in &process.held {
                 let group = self.groups.get(*gid);
                 for index in ranges.iter().flat_map(Range::iter) {

@@ -51,6 +51,7 @@ impl Scheduler {
         self.leases.remove(&peer);
         if let Peer::Process(process) = peer {
             self.open.insert(process);
+            self.copies_have_a_place();
         }
     }
 

@@ -77,6 +77,8 @@ impl Scheduler {
         let Some(process) = self.cluster.processes.get_mut(&id) else { return };
         let assignments: Vec<AssignmentId> = process.assignments.iter().copied().collect();
         let waiting = std::mem::take(&mut process.local_ready);
+        process.tied_count = 0;
+        self.tied.remove(&(process.program, id));
         for assignment in assignments {
             let steal = StealId(self.next_steal);
             self.next_steal += 1;

@@ -19,11 +19,12 @@ use crate::message::{
 use crate::range::{Range, RangeSet};
 
 use super::cluster::{Process, Stage};
-use super::graph::taken;
+use super::graph::{part_of, taken};
 use super::group::{Gid, Group, Holding, Inputs, State};
+use super::locality::{LOOKS_MAX, Tied};
 use super::ready::{ClassNo, ReadyKey, ShareNo};
 use super::stealing::Asked;
-use super::{Assignment, Scheduler};
+use super::{Assignment, Policy, Scheduler};
 
 /// How much work a process should have, per slot. Two round trips take well below 1 ms; the rest is
 /// for the time that a busy machine takes to schedule a thread.
@@ -49,16 +50,13 @@ const LOOKED_AT_MAX: usize = 64;
 /// The most tasks of one assignment.
 const ASSIGN_TASKS_MAX: u32 = 64 * 1024;
 
-/// A value that takes longer than this to move is left to its holder, at a gigabyte per second.
-const MOVE_BYTES_PER_MS: u64 = 1_000_000;
-
 /// Where the next work for a process comes from.
 #[derive(Clone, Copy, Debug)]
-enum Pick {
+pub(super) enum Pick {
     /// Ready tasks tied to no process.
     Central { gid: Gid },
     /// Ready tasks whose inputs this process has.
-    Local { owner: ProcessId, key: ReadyKey },
+    Local { key: ReadyKey },
 }
 
 impl Scheduler {
@@ -80,21 +78,13 @@ impl Scheduler {
             }
         }
         order.sort_unstable();
-        // Again as long as it helps: what wants several slots holds up the few idle ones of a process
-        // until another process has taken it.
-        let mut has_given = true;
-        while has_given {
-            has_given = false;
-            for (_, id) in &order {
-                while let Some(idle) = self.idle_slots(*id)
-                    && self.fill(*id, idle, false)
-                {
-                    has_given = true;
-                }
-            }
-        }
-        for (_, id) in &order {
-            while self.fill(*id, 0, true) {}
+        self.look_again = None;
+        self.looks_left = LOOKS_MAX;
+        if let Policy::Random { .. } = self.config.policy {
+            let ids: Vec<ProcessId> = order.iter().map(|(_, id)| *id).collect();
+            self.place_at_random(&ids);
+        } else {
+            self.place_by_load(&order);
         }
         // Those that could take more stay open; nothing that they could take is left.
         for (_, id) in order {
@@ -109,7 +99,34 @@ impl Scheduler {
         }
     }
 
-    fn idle_slots(&self, id: ProcessId) -> Option<u32> {
+    fn place_by_load(&mut self, order: &[(u64, ProcessId)]) {
+        // Again as long as it helps: what wants several slots holds up the few idle ones of a process
+        // until another process has taken it.
+        let mut has_given = true;
+        while has_given {
+            has_given = false;
+            for (_, id) in order {
+                while let Some(idle) = self.idle_slots(*id)
+                    && self.fill(*id, idle, false)
+                {
+                    has_given = true;
+                }
+            }
+        }
+        // Who is idle still may take what waits for others.
+        if !self.tied.is_empty() {
+            for (_, id) in order {
+                while let Some(idle) = self.idle_slots(*id)
+                    && self.fill_with_tied(*id, idle)
+                {}
+            }
+        }
+        for (_, id) in order {
+            while self.fill(*id, 0, true) {}
+        }
+    }
+
+    pub(super) fn idle_slots(&self, id: ProcessId) -> Option<u32> {
         let process = self.cluster.processes.get(&id)?;
         let worker = self.cluster.workers.get(&process.worker)?;
         let idle = process.idle_slots();
@@ -117,20 +134,19 @@ impl Scheduler {
     }
 
     /// Gives one assignment to a process; says whether there was one to give.
-    fn fill(&mut self, id: ProcessId, idle: u32, ahead: bool) -> bool {
-        let Some(pick) = self.pick(id, ahead) else {
+    pub(super) fn fill(&mut self, id: ProcessId, idle: u32, ahead: bool) -> bool {
+        let Some(pick) = self.pick(id) else {
             return false;
         };
         let (gid, tasks) = match pick {
             Pick::Central { gid } => {
-                let Some(first) = self.groups.get(gid).and_then(|group| group.ready.first()) else {
+                let Some(tasks) = self.region(gid, id) else {
                     return false;
                 };
-                (gid, first)
+                (gid, tasks)
             }
-            Pick::Local { owner, key } => {
-                let set =
-                    self.cluster.processes.get(&owner).and_then(|one| one.local_ready.get(&key));
+            Pick::Local { key } => {
+                let set = self.cluster.processes.get(&id).and_then(|one| one.local_ready.get(&key));
                 let Some(first) = set.and_then(RangeSet::first) else {
                     return false;
                 };
@@ -141,11 +157,41 @@ impl Scheduler {
         if count == 0 {
             return false;
         }
-        self.assign(id, gid, Range::new(tasks.start, tasks.start + count.min(tasks.len())))
+        let tasks = Range::new(tasks.start, tasks.start + count.min(tasks.len()));
+        let Some(end) = self.assign(id, gid, tasks) else {
+            return false;
+        };
+        match pick {
+            Pick::Central { .. } => self.note_region(gid, id, end),
+            Pick::Local { .. } => {
+                if let Some(process) = self.cluster.processes.get_mut(&id) {
+                    process.tied_since = self.now;
+                }
+            }
+        }
+        true
+    }
+
+    /// Gives an idle process what waits for another one, if it should.
+    fn fill_with_tied(&mut self, id: ProcessId, idle: u32) -> bool {
+        let Some(Tied { key, last }) = self.pick_tied(id) else {
+            return false;
+        };
+        let count = self.count_for(id, key.group, last, idle, false).min(last.len());
+        count > 0 && self.assign(id, key.group, Range::new(last.end - count, last.end)).is_some()
+    }
+
+    /// A process has got tasks of an array up to here.
+    fn note_region(&mut self, gid: Gid, id: ProcessId, end: u32) {
+        if self.groups.get(gid).is_some_and(|group| self.goes_by_regions(group))
+            && let Some(group) = self.groups.get_mut(gid)
+        {
+            group.regions.insert(id, end);
+        }
     }
 
     /// What goes first for this process. Its own local work wins a tie.
-    fn pick(&self, id: ProcessId, ahead: bool) -> Option<Pick> {
+    pub(super) fn pick(&self, id: ProcessId) -> Option<Pick> {
         let process = self.cluster.processes.get(&id)?;
         let worker = self.cluster.workers.get(&process.worker)?;
         // What waits for resources must not hold up what needs none.
@@ -161,9 +207,8 @@ impl Scheduler {
             (Some(local), Some(central)) if central < local => {
                 Some(Pick::Central { gid: central.group })
             }
-            (Some(key), _) => Some(Pick::Local { owner: id, key }),
+            (Some(key), _) => Some(Pick::Local { key }),
             (None, Some(key)) => Some(Pick::Central { gid: key.group }),
-            (None, None) if !ahead => self.pick_foreign(id),
             (None, None) => None,
         }
     }
@@ -208,43 +253,6 @@ impl Scheduler {
             }
         }
         best.map(|(.., key)| key)
-    }
-
-    /// Work that waits for another process, if that one is busy for longer than a move takes.
-    fn pick_foreign(&self, id: ProcessId) -> Option<Pick> {
-        let process = self.cluster.processes.get(&id).filter(|one| one.alone_for.is_none())?;
-        let worker = self.cluster.workers.get(&process.worker)?;
-        let program = self.programs.get(process.program)?;
-        for owner_id in &program.processes {
-            let Some(owner) = self.cluster.processes.get(owner_id) else {
-                continue;
-            };
-            let Some((key, set)) = owner.local_ready.iter().next() else {
-                continue;
-            };
-            let Some(first) = set.first() else { continue };
-            let Some(group) = self.groups.get(key.group) else {
-                continue;
-            };
-            let requirement = self.classes.get(group.class(first.start));
-            let suits = worker.suits(requirement)
-                && worker.resource_room(requirement) > 0
-                && self.fits_in_time(id, group, first.start);
-            let wait_ns = owner.queued_ns / u64::from(owner.granted.max(1));
-            let mut bytes = 0u64;
-            self.for_each_input(key.group, first.start, &mut |group, input| {
-                if let Holding::Held(holder, log2) = group.holding.get(input)
-                    && holder != id
-                {
-                    bytes = bytes.saturating_add(1 << log2.min(62));
-                }
-            });
-            let move_ns = (bytes / MOVE_BYTES_PER_MS + 1) * 1_000_000;
-            if *owner_id != id && suits && wait_ns > move_ns {
-                return Some(Pick::Local { owner: *owner_id, key: *key });
-            }
-        }
-        None
     }
 
     /// How many of `tasks` to give to a process in one assignment.
@@ -294,33 +302,26 @@ impl Scheduler {
         (group.ready.len().max(u64::from(tasks.len())), slots)
     }
 
-    /// Hands the first tasks of `tasks` to a process, as many as one assignment can say.
-    pub(crate) fn assign(&mut self, id: ProcessId, gid: Gid, tasks: Range) -> bool {
-        let Some((tasks, payload)) = self.cut(gid, tasks) else {
-            return false;
-        };
-        let Some(group) = self.groups.get(gid) else {
-            return false;
-        };
-        let Some(shape) = group.shape(tasks.start) else {
-            return false;
-        };
+    /// Hands the first tasks of `tasks` to a process, as many as one assignment can say. Says where
+    /// they end.
+    pub(crate) fn assign(&mut self, id: ProcessId, gid: Gid, tasks: Range) -> Option<u32> {
+        let (tasks, payload) = self.cut(gid, tasks)?;
+        let group = self.groups.get(gid)?;
+        let shape = group.shape(tasks.start)?;
         let options = shape.shape.options.clone();
         let (class, stat, function) = (shape.class, shape.stat, shape.shape.function);
         let (tasks, params) = match self.feeds(gid, tasks) {
             Ok(fed) => fed,
             Err(refused) => {
                 self.refuse_oversized(gid, refused);
-                return true;
+                return Some(refused.end);
             }
         };
         let payload = payload.slice(Range::new(0, tasks.len()));
         let assignment = AssignmentId(self.next_assignment);
         self.next_assignment += 1;
         let mean_ns = self.stats.mean_ns(stat).unwrap_or(0);
-        let Some(group) = self.groups.get_mut(gid) else {
-            return false;
-        };
+        let group = self.groups.get_mut(gid)?;
         let runs: Vec<(Range, u32)> =
             group.runs.within(tasks).map(|(part, run)| (part, *run)).collect();
         let (array, depth, share, nested_in) =
@@ -371,7 +372,7 @@ impl Scheduler {
             runs,
         };
         self.send_process(id, ToProcess::Assign(message));
-        true
+        Some(tasks.end)
     }
 
     /// Results of more bytes stay with processes: all of them when there is no room here.
@@ -464,7 +465,7 @@ impl Scheduler {
                 let group = upstream.and_then(|gid| self.groups.get(gid));
                 range
                     .iter()
-                    .map(|input| self.source(group?, input, part_of(param), bytes))
+                    .map(|input| self.source(group?, input, part_of(param, index), bytes))
                     .collect()
             };
             feeds.push(match param {
@@ -472,7 +473,9 @@ impl Scheduler {
                 Param::One { task, .. } => Feed::One(shared(Range::one(task.index), bytes)?.pop()?),
                 Param::All { range, .. } => Feed::List(shared(*range, bytes)?),
                 Param::Each { .. } | Param::Edge => Feed::Each(Vec::new()),
-                Param::Block { .. } | Param::Edges => Feed::Lists(Vec::new()),
+                Param::Block { .. } | Param::Shuffle { .. } | Param::Edges => {
+                    Feed::Lists(Vec::new())
+                }
             });
         }
         Some(feeds)
@@ -490,10 +493,10 @@ impl Scheduler {
         for (param, upstream) in shape.shape.params.iter().zip(&shape.param_groups) {
             match param {
                 Param::Inline | Param::One { .. } | Param::All { .. } => {}
-                Param::Each { .. } | Param::Block { .. } => {
+                Param::Each { .. } | Param::Block { .. } | Param::Shuffle { .. } => {
                     let upstream = self.groups.get((*upstream)?)?;
                     let range = taken(param, index);
-                    let part = part_of(param);
+                    let part = part_of(param, index);
                     let sources =
                         range.iter().map(|input| self.source(upstream, input, part, bytes));
                     own.push(sources.collect::<Option<Vec<Source>>>()?);
@@ -522,7 +525,7 @@ impl Scheduler {
             }
             Holding::Held(first, _) => {
                 let mut holders = vec![first];
-                holders.extend(group.copies.get(&input).into_iter().flatten());
+                holders.extend(group.copies.get(&(input, part)).into_iter().flatten());
                 *bytes += HOLDER_BYTES * holders.len();
                 Place::Held(holders)
             }
@@ -667,11 +670,4 @@ fn window_ns(slots: u32) -> u64 {
 /// ahead at all.
 fn runs_one_ahead(process: &Process) -> u64 {
     (2 * u64::from(process.granted)).saturating_sub(u64::from(process.load()))
-}
-
-fn part_of(param: &Param) -> u16 {
-    match param {
-        Param::Each { part, .. } | Param::One { part, .. } => *part,
-        _ => 0,
-    }
 }

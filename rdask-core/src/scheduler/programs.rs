@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use crate::failure::{Failure, FailureKind};
 use crate::id::{ClientId, NannyId, Peer, ProcessId, ProgramHash, WorkerId};
-use crate::message::{Contact, Launch, ProgramInfo, Surroundings, ToClient, ToNanny, ToProcess};
+use crate::message::{
+    Contact, Launch, ProgramInfo, ProgramState, Surroundings, ToClient, ToNanny, ToProcess,
+};
 use crate::range::Range;
 use crate::time::Time;
 
@@ -128,6 +130,26 @@ impl Programs {
             for orphan in orphans {
                 program.fetching.remove(&orphan);
             }
+        }
+    }
+
+    /// How far a program is in a worker where it isn't at work.
+    pub(crate) fn state(
+        &self,
+        hash: ProgramHash,
+        worker: WorkerId,
+        nanny: NannyId,
+    ) -> ProgramState {
+        let Some(program) = self.programs.get(&hash) else { return ProgramState::Starting };
+        match program.failed.get(&worker) {
+            Some((count, _, why)) if *count >= LAUNCHES_FAILED_MAX => {
+                ProgramState::GivenUp(why.clone())
+            }
+            _ if program.wanting.contains(&nanny) || program.fetching.contains_key(&nanny) => {
+                ProgramState::Fetching
+            }
+            Some((_, _, why)) => ProgramState::Failed(why.clone()),
+            None => ProgramState::Starting,
         }
     }
 

@@ -24,6 +24,7 @@ impl Scheduler {
             self.actions.push_back(Action::Close(Peer::Process(id), why.to_owned()));
         }
         let program = process.program;
+        self.tied.remove(&(program, id));
         self.programs.remove_process(program, id);
         if process.stage == Stage::Running {
             if process.leaving.is_some() {
@@ -98,14 +99,7 @@ impl Scheduler {
         let Some(group) = self.groups.get_mut(gid) else {
             return;
         };
-        for index in ranges.iter().flat_map(Range::iter) {
-            if let Some(copies) = group.copies.get_mut(&index) {
-                copies.retain(|holder| *holder != process);
-                if copies.is_empty() {
-                    group.copies.remove(&index);
-                }
-            }
-        }
+        ranges.iter().for_each(|range| group.remove_copies(range, process));
     }
 
     /// `holder` doesn't have these values any more. A copy takes the place, or they are made again.
@@ -123,9 +117,10 @@ impl Scheduler {
             if first != holder {
                 continue;
             }
-            let mut copies = group.copies.remove(&index).unwrap_or_default();
-            copies.retain(|copy| *copy != holder);
-            if copies.is_empty() {
+            group.remove_copies(Range::one(index), holder);
+            let Some(heir) = group.whole_copies(index).next() else {
+                // Copies of single outputs don't make a result: one run makes all of it again.
+                self.drop_part_copies(gid, index);
                 self.withdraw_availability(gid, Range::one(index));
                 let Some(group) = self.groups.get_mut(gid) else {
                     return;
@@ -133,12 +128,9 @@ impl Scheduler {
                 group.holding.set(Range::one(index), Holding::Nowhere);
                 self.work.push_back(Work::Needed(gid, Range::one(index)));
                 continue;
-            }
-            let heir = copies.remove(0);
+            };
             group.holding.set(Range::one(index), Holding::Held(heir, log2));
-            if !copies.is_empty() {
-                group.copies.insert(index, copies);
-            }
+            group.remove_copies(Range::one(index), heir);
             if let Some(process) = self.cluster.processes.get_mut(&heir) {
                 process.held.entry(gid).or_default().insert(Range::one(index));
                 if let Some(set) = process.copies.get_mut(&gid) {
@@ -290,7 +282,7 @@ impl Scheduler {
 
     fn failed_input(&self, gid: Gid, index: u32) -> Option<Arc<Failure>> {
         let mut found = None;
-        self.for_each_input(gid, index, &mut |upstream, input| {
+        self.for_each_input(gid, index, &mut |upstream, input, _| {
             if found.is_none() {
                 found = upstream.failures.get(input).cloned();
             }

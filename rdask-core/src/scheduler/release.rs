@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use crate::failure::{Failure, FailureKind};
-use crate::id::ArrayId;
+use crate::id::{ArrayId, ProcessId};
 use crate::message::ToProcess;
 use crate::range::Range;
 
 use super::Scheduler;
 use super::graph::Work;
-use super::group::{Gid, Holding, State};
+use super::group::{Gid, Group, Holding, State};
 
 impl Scheduler {
     /// One more reference to each of these tasks. Values that are gone are made again.
@@ -151,15 +151,28 @@ impl Scheduler {
                 told.push((process, part));
             }
         }
-        let copied: Vec<u32> =
-            group.copies.range(range.start..range.end).map(|(at, _)| *at).collect();
-        for index in copied {
-            for process in group.copies.remove(&index).unwrap_or_default() {
-                told.push((process, Range::one(index)));
-            }
+        told.extend(take_copies(group, range));
+        while let Some((&index, _)) = group.part_sizes.range(range.start..range.end).next() {
+            group.part_sizes.remove(&index);
         }
         group.holding.set(range, Holding::Nowhere);
         group.available.remove(range);
+        self.tell_to_drop(gid, array, told);
+    }
+
+    /// The outputs of a task are lost. Copies of some are of no use, since the task runs again: its
+    /// dependents shall all take what one run made.
+    pub(crate) fn drop_part_copies(&mut self, gid: Gid, index: u32) {
+        let Some(group) = self.groups.get_mut(gid) else {
+            return;
+        };
+        let (array, told) = (group.id, take_copies(group, Range::one(index)));
+        group.part_sizes.remove(&index);
+        self.tell_to_drop(gid, array, told);
+    }
+
+    /// These processes don't have to keep these values.
+    fn tell_to_drop(&mut self, gid: Gid, array: ArrayId, told: Vec<(ProcessId, Range)>) {
         for (process, part) in told {
             if let Some(record) = self.cluster.processes.get_mut(&process) {
                 for sets in [&mut record.held, &mut record.copies] {
@@ -258,4 +271,18 @@ impl Scheduler {
             _ => Vec::new(),
         }
     }
+}
+
+/// Takes out who has copies of these values: each process once for each task.
+fn take_copies(group: &mut Group, range: Range) -> Vec<(ProcessId, Range)> {
+    let inside = group.copies.range((range.start, 0)..(range.end, 0));
+    let values: Vec<(u32, u16)> = inside.map(|(value, _)| *value).collect();
+    let mut copies = Vec::new();
+    for value in values {
+        let processes = group.copies.remove(&value).unwrap_or_default();
+        copies.extend(processes.into_iter().map(|process| (process, Range::one(value.0))));
+    }
+    copies.sort_unstable();
+    copies.dedup();
+    copies
 }

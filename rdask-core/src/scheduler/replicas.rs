@@ -10,7 +10,7 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
-use crate::id::{ArrayId, ProcessId, TaskId, WorkerId};
+use crate::id::{ArrayId, Peer, ProcessId, TaskId, WorkerId};
 use crate::message::ToProcess;
 use crate::range::{Range, RangeMap, RangeSet};
 
@@ -153,6 +153,7 @@ impl Scheduler {
     fn is_staying(&self, id: ProcessId) -> bool {
         let process = self.cluster.processes.get(&id);
         process.is_some_and(|process| process.stage == Stage::Running && process.leaving.is_none())
+            && !self.is_silent(Peer::Process(id))
             && self.cluster.worker_of(id).is_some_and(|worker| !worker.leaving)
     }
 
@@ -204,8 +205,7 @@ impl Scheduler {
         if group.refs.get(index) == 0 || (wanted <= 1 && self.is_staying(first)) {
             return None;
         }
-        let holders =
-            std::iter::once(first).chain(group.copies.get(&index).into_iter().flatten().copied());
+        let holders = std::iter::once(first).chain(group.whole_copies(index));
         let staying: Vec<ProcessId> = holders.filter(|id| self.is_staying(*id)).collect();
         let task = group.task(index);
         let coming =
@@ -264,7 +264,7 @@ impl Scheduler {
                 && *id != source
                 && !self.copies.is_coming(*id, task)
                 && !matches!(group.holding.get(index), Holding::Held(first, _) if first == *id)
-                && !group.copies.get(&index).is_some_and(|copies| copies.contains(id))
+                && !group.whole_copies(index).any(|copy| copy == *id)
         };
         let mut targets: Vec<((bool, bool), ProcessId)> = program
             .processes

@@ -1,9 +1,10 @@
-//! How long functions take, as measured: what windows and placement go by.
+//! How long functions and transfers take, as measured: what windows and placement go by.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::id::{FunctionKey, ProgramHash};
+use crate::message::FETCH_TIME;
 
 /// The number of a function's statistics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -80,6 +81,50 @@ impl Spread {
     }
 }
 
+/// What moving values between processes has cost so far.
+#[derive(Debug)]
+pub(crate) struct Traffic {
+    /// All bytes that processes have fetched.
+    pub(crate) bytes: u64,
+    /// The bytes of late, and the time they took beyond [`FETCH_TIME`] each.
+    recent: (u64, u64),
+}
+
+/// Older traffic fades: after so many bytes it counts for half.
+const RECENT_BYTES: u64 = 1 << 30;
+
+impl Default for Traffic {
+    fn default() -> Self {
+        // A gigabyte per second is assumed, and counts as much as the first 16 MiB measured.
+        let bytes = 16 << 20;
+        Self { bytes: 0, recent: (bytes, bytes) }
+    }
+}
+
+impl Traffic {
+    /// So many bytes were fetched and took so long.
+    pub(crate) fn measured(&mut self, bytes: u64, busy_ns: u64) {
+        self.bytes = self.bytes.saturating_add(bytes);
+        let (recent, time) = &mut self.recent;
+        *recent = recent.saturating_add(bytes);
+        *time = time.saturating_add(busy_ns);
+        if *recent > RECENT_BYTES {
+            *recent /= 2;
+            *time /= 2;
+        }
+    }
+
+    /// How long a process takes to fetch so many bytes more.
+    pub(crate) fn move_ns(&self, bytes: u64) -> u64 {
+        if bytes == 0 {
+            return 0;
+        }
+        let (recent, time) = self.recent;
+        let time = u128::from(bytes) * u128::from(time) / u128::from(recent.max(1));
+        (FETCH_TIME.as_nanos() as u64).saturating_add(u64::try_from(time).unwrap_or(u64::MAX))
+    }
+}
+
 /// A new report counts at least for this share of the mean, so that old times fade.
 const FADE: u64 = 8;
 
@@ -144,5 +189,21 @@ mod tests {
         (0..100).for_each(|_| spread.count(1000, 1_000_000));
         assert!(spread.p90_ns().unwrap() < 2_000_000);
         assert!(spread.total <= SPREAD_MAX);
+    }
+
+    const FETCH_NS: u64 = FETCH_TIME.as_nanos() as u64;
+
+    #[test]
+    fn bandwidth_is_assumed_first_and_then_measured() {
+        let mut traffic = Traffic::default();
+        assert_eq!(traffic.move_ns(0), 0);
+        assert_eq!(traffic.move_ns(1_000_000), FETCH_NS + 1_000_000);
+        // A hundred megabytes per second.
+        for _ in 0..100 {
+            traffic.measured(100 << 20, (100 << 20) * 10);
+        }
+        let took = traffic.move_ns(1_000_000) - FETCH_NS;
+        assert!((9_500_000..=10_000_000).contains(&took), "{took}");
+        assert_eq!(traffic.bytes, 100 * (100 << 20));
     }
 }

@@ -13,6 +13,7 @@ impl Scheduler {
         let mut status = ClusterStatus {
             epoch: self.config.epoch,
             result_bytes: self.result_bytes,
+            transferred_bytes: self.traffic.bytes,
             ..ClusterStatus::default()
         };
         status.clients = self

@@ -105,9 +105,10 @@ impl Scheduler {
     fn group_of(&self, param: &Param) -> Option<Gid> {
         match param {
             Param::Inline | Param::Edge | Param::Edges => None,
-            Param::Each { array, .. } | Param::Block { array, .. } | Param::All { array, .. } => {
-                self.groups.find(*array)
-            }
+            Param::Each { array, .. }
+            | Param::Block { array, .. }
+            | Param::All { array, .. }
+            | Param::Shuffle { array, .. } => self.groups.find(*array),
             Param::One { task, .. } => self.groups.find(task.array),
         }
     }
@@ -129,6 +130,10 @@ impl Scheduler {
                     *width > 0 && end.saturating_sub(*start).div_ceil(*width) == len
                 }
                 Param::All { range, .. } => range.start <= range.end,
+                Param::Shuffle { range, first, .. } => {
+                    range.start <= range.end
+                        && u32::from(*first).saturating_add(len) <= u32::from(u16::MAX)
+                }
                 Param::Edge | Param::Edges => false,
             };
             if !fits {
@@ -345,6 +350,19 @@ impl Scheduler {
         let failure = Failure::of_scheduler(
             FailureKind::InputLost,
             "an input was released before this task was submitted",
+            group.task(range.start),
+        );
+        self.work.push_back(Work::Failed(gid, range, failure.into()));
+    }
+
+    /// An input is an output that its task doesn't have.
+    pub(crate) fn fail_unknown_part(&mut self, gid: Gid, range: Range) {
+        let Some(group) = self.groups.get(gid) else {
+            return;
+        };
+        let failure = Failure::of_scheduler(
+            FailureKind::Unrunnable,
+            "it takes an output that the task it depends on doesn't have",
             group.task(range.start),
         );
         self.work.push_back(Work::Failed(gid, range, failure.into()));

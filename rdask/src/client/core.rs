@@ -9,9 +9,9 @@ use crate::assert_captures_nothing;
 use crate::codec::Data;
 use crate::function::Value;
 use crate::options::Options;
-use crate::remote::{Handles, Remote, Remotes};
+use crate::remote::{Handles, Parts, Remote, Remotes};
 use crate::task::submission;
-use crate::task::{Arg, Args, Out, TaskFn, TryOut};
+use crate::task::{Arg, Args, Out, Outputs, Param, TaskFn, TryOut};
 
 /// How many children a node of [`Core::tree`] folds. More make the tree flatter and its nodes
 /// slower to start, since a node needs all its children; Dask's folds use 8, too.
@@ -306,6 +306,102 @@ impl Core {
         }
     }
 
+    /// A task per item, each with `parts` outputs. Who takes one of them moves only that one: what
+    /// [`map`](Self::map) is to results, this is to pieces of results.
+    ///
+    /// The function has one parameter and returns a `Vec` (or array) with exactly `parts` values,
+    /// or a `Result` of one. If it returns more or fewer, the task fails.
+    ///
+    /// # Panics
+    /// If `parts` is 0 or above 65,535.
+    ///
+    /// ```
+    /// # fn main() -> rdask::Result<()> {
+    /// let client = rdask::Client::local()?;
+    /// let digits = client.split(|n: u32| [n / 10, n % 10], [42, 7, 99], 2);
+    /// assert_eq!(client.gather(digits.output(1))?, [2, 7, 9]);
+    /// let tens = client.map(|n: u32| 10 * n, digits.column(0));
+    /// assert_eq!(client.gather(tens)?, [40, 0, 90]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn split<F, P, X, I>(
+        &self,
+        function: F,
+        items: I,
+        parts: usize,
+    ) -> Parts<<F::Ret as Outputs>::Part>
+    where
+        F: TaskFn<(P,)>,
+        F::Ret: Outputs,
+        P: Param,
+        X: Arg<P::Value>,
+        I: IntoIterator<Item = X>,
+    {
+        assert_captures_nothing!(F);
+        let width = parts_of(parts);
+        let _making = Making::begin();
+        let tasks = submission::split(function, items);
+        let options = TaskOptions { parts: width, ..(*self.options).clone() };
+        let tasks = self.session.send_many(tasks, &options);
+        Parts::counted(Arc::clone(&self.session), tasks, width)
+    }
+
+    /// Regroups data: `split` cuts each item into `parts` pieces, and `join` makes each result of
+    /// the pieces that have the same position, in the order of the items. Only pieces move, and
+    /// none of them more than once unless it was lost.
+    ///
+    /// A `split` is run again when its process is lost, so it should cut the same input in the same
+    /// way each time. It returns a `Vec` with exactly `parts` pieces; see [`split`](Self::split) for
+    /// what else can be done with them.
+    ///
+    /// # Panics
+    /// If `parts` is 0 or above 65,535.
+    ///
+    /// ```
+    /// # fn main() -> rdask::Result<()> {
+    /// let client = rdask::Client::local()?;
+    ///
+    /// /// One piece for each of the last digits.
+    /// fn by_last_digit(numbers: Vec<usize>) -> Vec<Vec<usize>> {
+    ///     let mut pieces = vec![Vec::new(); 10];
+    ///     numbers.into_iter().for_each(|n| pieces[n % 10].push(n));
+    ///     pieces
+    /// }
+    ///
+    /// let blocks = (0..4).map(|i| (100 * i..100 * (i + 1)).collect::<Vec<usize>>());
+    /// let join = |pieces: Vec<Vec<usize>>| pieces.concat();
+    /// let groups = client.gather(client.shuffle(blocks, 10, by_last_digit, join))?;
+    /// assert!(groups[7].iter().all(|n| n % 10 == 7) && groups[7].len() == 40);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn shuffle<F, P, X, I, G, R, K>(
+        &self,
+        items: I,
+        parts: usize,
+        split: F,
+        join: G,
+    ) -> Remotes<R::Value>
+    where
+        F: TaskFn<(P,)>,
+        F::Ret: Outputs,
+        P: Param,
+        X: Arg<P::Value>,
+        I: IntoIterator<Item = X>,
+        G: Fn(Vec<<F::Ret as Outputs>::Part>) -> R + Copy + Send + Sync + 'static,
+        R: Out<K> + 'static,
+        K: 'static,
+    {
+        assert_captures_nothing!(F);
+        assert_captures_nothing!(G);
+        let splits = self.split(split, items, parts);
+        let _making = Making::begin();
+        let join = submission::join(join);
+        let (tasks, width) = (splits.tasks(), parts_of(parts));
+        self.remotes(self.session.send_joins(join, &self.options, tasks, width))
+    }
+
     fn remote<T>(&self, task: rdask_core::id::TaskId) -> Remote<T> {
         Remote::counted(Arc::clone(&self.session), task)
     }
@@ -313,4 +409,10 @@ impl Core {
     fn remotes<T>(&self, tasks: super::session::Tasks) -> Remotes<T> {
         Remotes::counted(Arc::clone(&self.session), tasks)
     }
+}
+
+/// How many outputs a task may have.
+fn parts_of(parts: usize) -> u16 {
+    let width = u16::try_from(parts).ok().filter(|parts| *parts > 0);
+    width.unwrap_or_else(|| panic!("a task has 1 to 65,535 outputs, not {parts}"))
 }

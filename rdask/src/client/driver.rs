@@ -138,6 +138,9 @@ impl Driver {
             Action::Retiring { request, workers } => {
                 answer(state, request, Answer::Retiring(workers));
             }
+            Action::Explained { request, explanation } => {
+                answer(state, request, Answer::Explained(Box::new(explanation)));
+            }
             Action::SendProgram => {
                 let values = Arc::clone(&self.values);
                 self.running.spawn(async move { Ended::Program(values.send_program().await) });

@@ -55,12 +55,12 @@ impl Call<'_> {
         now: Time,
         inputs: Vec<Input>,
         held: &mut Tasks,
-    ) -> Vec<Result<TaskId, Refusal>> {
+    ) -> Vec<Result<Edge, Refusal>> {
         let values: Vec<Bytes> = inputs
             .iter()
             .filter_map(|input| match input {
                 Input::Value(bytes) => Some(bytes.clone()),
-                Input::Task(_) | Input::List(..) | Input::Bad(_) => None,
+                Input::Task(_) | Input::List(..) | Input::Parts(..) | Input::Bad(_) => None,
             })
             .collect();
         let len = values.len() as u32;
@@ -70,15 +70,21 @@ impl Call<'_> {
             .into_iter()
             .flat_map(|array| (0..len).map(move |index| TaskId { array, index }));
         let resolve = |input| match input {
-            Input::Task(task) => match machine.failure_here(task) {
-                None => Ok(task),
+            Input::Task(source) => match machine.failure_here(source.task) {
+                None => Ok(source),
                 Some(failure) => Err(Refusal::Input(failure)),
             },
-            Input::Value(_) => Ok(scattered.next().expect("one for each value")),
+            Input::Value(_) => Ok(edge(scattered.next().expect("one for each value"))),
             Input::List(collect, tasks) => {
                 let task = self.collect(machine, now, collect, &tasks)?;
                 held.push((task.array, Range::one(task.index)));
-                Ok(task)
+                Ok(edge(task))
+            }
+            Input::Parts(collect, parts) => {
+                let options = self.collecting();
+                let task = self.over(collect, &options).of_all(machine, now, parts)?;
+                held.push((task.array, Range::one(task.index)));
+                Ok(edge(task))
             }
             Input::Bad(message) => Err(Refusal::Own(message)),
         };
@@ -93,13 +99,8 @@ impl Call<'_> {
         collect: &'static Entry,
         tasks: &Tasks,
     ) -> Result<TaskId, Refusal> {
-        let options = TaskOptions {
-            priority: self.options.priority,
-            workers: self.options.workers.clone(),
-            pools: self.options.pools.clone(),
-            ..TaskOptions::default()
-        };
-        let call = Call { function: collect, options: &options, parent: self.parent };
+        let options = self.collecting();
+        let call = self.over(collect, &options);
         if let [(array, range)] = tasks[..]
             && !machine.is_here(array)
         {
@@ -110,15 +111,36 @@ impl Call<'_> {
         let all = tasks
             .iter()
             .flat_map(|&(array, range)| range.iter().map(move |index| TaskId { array, index }));
-        let mut edges = Vec::new();
-        for task in all {
-            if let Some(failure) = machine.failure_here(task) {
-                return Err(Refusal::Input(failure));
-            }
-            edges.push(edge(task));
+        call.of_all(machine, now, all.map(edge).collect())
+    }
+
+    /// What a task is asked that makes one vector for tasks of this call.
+    fn collecting(&self) -> TaskOptions {
+        TaskOptions {
+            priority: self.options.priority,
+            workers: self.options.workers.clone(),
+            pools: self.options.pools.clone(),
+            ..TaskOptions::default()
         }
-        let shape = call.shape(vec![Param::Edges]);
-        Ok(machine.submit(now, shape, &[], &edges, call.parent))
+    }
+
+    /// Another function's call, by the same run.
+    pub(super) fn over<'b>(&self, function: &'b Entry, options: &'b TaskOptions) -> Call<'b> {
+        Call { function, options, parent: self.parent }
+    }
+
+    /// A task that takes all these as one list.
+    pub(super) fn of_all(
+        &self,
+        machine: &mut Machine,
+        now: Time,
+        edges: Vec<Edge>,
+    ) -> Result<TaskId, Refusal> {
+        if let Some(failure) = edges.iter().find_map(|edge| machine.failure_here(edge.task)) {
+            return Err(Refusal::Input(failure));
+        }
+        let shape = self.shape(vec![Param::Edges]);
+        Ok(machine.submit(now, shape, &[], &edges, self.parent))
     }
 }
 
@@ -134,12 +156,14 @@ pub(super) enum Refusal {
 /// An argument that does not travel with its task.
 #[derive(Debug)]
 pub(super) enum Input {
-    /// The result of a task.
-    Task(TaskId),
+    /// The result of a task, or an output of it.
+    Task(Edge),
     /// A value, encoded.
     Value(Bytes),
     /// The results of these tasks, to be made one vector by a task of this function.
     List(&'static Entry, Tasks),
+    /// The same of single outputs.
+    Parts(&'static Entry, Vec<Edge>),
     /// A value that doesn't encode.
     Bad(String),
 }
@@ -179,18 +203,17 @@ impl Session {
         self.with(|state, now| {
             let machine = &mut state.machine;
             let mut held = Tasks::new();
-            let sources: Result<Vec<TaskId>, Refusal> = match bad {
+            let edges: Result<Vec<Edge>, Refusal> = match bad {
                 Some(refusal) => Err(refusal),
                 None => call.resolve(machine, now, inputs, &mut held).into_iter().collect(),
             };
-            let id = match sources {
-                Ok(sources) => {
+            let id = match edges {
+                Ok(edges) => {
                     let params = task.params.iter().map(|param| match param {
                         ParamSource::Inline => Param::Inline,
                         ParamSource::Input => Param::Edge,
                     });
                     let shape = call.shape(params.collect());
-                    let edges: Vec<Edge> = sources.into_iter().map(edge).collect();
                     machine.submit(now, shape, &task.inline, &edges, call.parent)
                 }
                 Err(refusal) => call.refuse(machine, refusal),
@@ -245,9 +268,9 @@ impl Session {
     /// Checks whose handle it is, or encodes the value: all that needs no lock.
     pub(super) fn input(&self, dep: Dep) -> Input {
         match dep {
-            Dep::Remote(Handle { session, task }) => {
+            Dep::Remote(Handle { session, task, part }) => {
                 self.check_own(session);
-                Input::Task(task)
+                Input::Task(Edge { task, part })
             }
             Dep::Value(value) => match value.encode() {
                 Ok(bytes) => Input::Value(bytes),
@@ -259,6 +282,17 @@ impl Session {
                 }
                 match collect {
                     Ok(collect) => Input::List(collect, listed.tasks),
+                    Err(error) => Input::Bad(error.to_string()),
+                }
+            }
+            Dep::Parts(collect, handles) => {
+                let edge = |Handle { session, task, part }| {
+                    self.check_own(session);
+                    Edge { task, part }
+                };
+                let edges = handles.into_iter().map(edge).collect();
+                match collect {
+                    Ok(collect) => Input::Parts(collect, edges),
                     Err(error) => Input::Bad(error.to_string()),
                 }
             }

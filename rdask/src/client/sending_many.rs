@@ -21,8 +21,8 @@ const RUN_LEN_MIN: usize = 8;
 enum Run {
     /// In the payload.
     Inline { start: usize, end: usize },
-    /// Results of consecutive tasks.
-    Each { array: ArrayId, range: Range },
+    /// One output each of consecutive tasks.
+    Each { array: ArrayId, range: Range, part: u16 },
     /// One that cannot be submitted.
     Refused(Refusal),
 }
@@ -39,14 +39,14 @@ struct Map {
 /// The items of a map as runs.
 struct Runs {
     runs: Vec<Run>,
-    shared: Option<TaskId>,
+    shared: Option<Edge>,
     /// Handles to drop when all is submitted.
     held: Tasks,
 }
 
 impl Session {
     /// A task per item. There is one handle of each.
-    pub(super) fn send_many(
+    pub(crate) fn send_many(
         &self,
         tasks: Result<ManyTasks, UnknownFunction>,
         options: &TaskOptions,
@@ -127,8 +127,8 @@ impl Map {
                     Run::Inline { start, end } => {
                         (Param::Inline, end - start, self.payload(start, end))
                     }
-                    Run::Each { array, range } => {
-                        let (start, part) = (range.start, 0);
+                    Run::Each { array, range, part } => {
+                        let start = range.start;
                         let param = Param::Each { array, start, part };
                         (param, range.len() as usize, Vec::new())
                     }
@@ -137,7 +137,7 @@ impl Map {
                         continue;
                     }
                 };
-                let shared = shared.map(|task| Param::One { task, part: 0 });
+                let shared = shared.map(|Edge { task, part }| Param::One { task, part });
                 let shape = call.shape(std::iter::once(param).chain(shared).collect());
                 let len = u32::try_from(len).expect("a map has at most u32::MAX items");
                 let array = machine.submit_array(len, shape, payload, call.parent);
@@ -154,7 +154,7 @@ impl Map {
         machine: &mut Machine,
         now: Time,
         call: &Call<'_>,
-        (runs, shared): (Vec<Run>, Option<TaskId>),
+        (runs, shared): (Vec<Run>, Option<Edge>),
         tasks: &mut Tasks,
     ) {
         let shared_param = shared.map(|_| Param::Edge);
@@ -163,18 +163,17 @@ impl Map {
         for run in runs {
             match run {
                 Run::Inline { start, end } => {
-                    let edges: Vec<Edge> = shared.map(edge).into_iter().collect();
+                    let edges: Vec<Edge> = shared.into_iter().collect();
                     for position in start..end {
                         let payload = self.item(position);
                         let shape = shape(Param::Inline);
                         push(tasks, machine.submit(now, shape, payload, &edges, call.parent));
                     }
                 }
-                Run::Each { array, range } => {
+                Run::Each { array, range, part } => {
                     for index in range {
-                        let own = TaskId { array, index };
-                        let edges: Vec<Edge> =
-                            std::iter::once(own).chain(shared).map(edge).collect();
+                        let own = Edge { task: TaskId { array, index }, part };
+                        let edges: Vec<Edge> = std::iter::once(own).chain(shared).collect();
                         let shape = shape(Param::Edge);
                         push(tasks, machine.submit(now, shape, &[], &edges, call.parent));
                     }
@@ -199,7 +198,14 @@ impl Map {
                     let array = machine.submit_array(len, shape, payload, call.parent);
                     tasks.push((array, Range::new(0, len)));
                 }
-                Run::Each { array, range } => {
+                Run::Each { array, range, part } if part > 0 => {
+                    let param = Param::Each { array, start: range.start, part };
+                    let shape = call.shape(vec![param]);
+                    let len = range.len();
+                    let array = machine.submit_array(len, shape, Vec::new(), call.parent);
+                    tasks.push((array, Range::new(0, len)));
+                }
+                Run::Each { array, range, .. } => {
                     machine.retain(array, range);
                     tasks.push((array, range));
                 }
@@ -219,7 +225,7 @@ impl Map {
             call.resolve(machine, now, self.shared.take().into_iter().collect(), &mut held);
         let (shared, refused) = match shared.into_iter().next() {
             None => (None, None),
-            Some(Ok(task)) => (Some(task), None),
+            Some(Ok(source)) => (Some(source), None),
             Some(Err(refusal)) => (None, Some(refusal)),
         };
         let len = self.ends.len();
@@ -234,13 +240,13 @@ impl Map {
             runs.extend(inline(next, position));
             next = position + 1;
             match (source, runs.last_mut()) {
-                (Ok(task), Some(Run::Each { array, range }))
-                    if *array == task.array && range.end == task.index =>
+                (Ok(Edge { task, part }), Some(Run::Each { array, range, part: same }))
+                    if *array == task.array && range.end == task.index && *same == part =>
                 {
                     range.end += 1;
                 }
-                (Ok(task), _) => {
-                    runs.push(Run::Each { array: task.array, range: Range::one(task.index) })
+                (Ok(Edge { task: TaskId { array, index }, part }), _) => {
+                    runs.push(Run::Each { array, range: Range::one(index), part });
                 }
                 (Err(refusal), _) => runs.push(Run::Refused(refusal)),
             }
@@ -299,12 +305,12 @@ fn inline(start: usize, end: usize) -> Option<Run> {
     (start < end).then_some(Run::Inline { start, end })
 }
 
-fn one(task: TaskId) -> Tasks {
+pub(super) fn one(task: TaskId) -> Tasks {
     vec![(task.array, Range::one(task.index))]
 }
 
 /// Appends a task, to the last range if it follows it.
-fn push(tasks: &mut Tasks, task: TaskId) {
+pub(super) fn push(tasks: &mut Tasks, task: TaskId) {
     match tasks.last_mut() {
         Some((array, range)) if *array == task.array && range.end == task.index => range.end += 1,
         _ => tasks.push((task.array, Range::one(task.index))),

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use rdask_core::client::{Client as Machine, WaiterId};
 use rdask_core::id::{ArrayId, WorkerId};
-use rdask_core::message::{ClusterStatus, TaskStatus, UnknownWorkers};
+use rdask_core::message::{ClusterStatus, Explanation, TaskStatus, UnknownWorkers};
 use rdask_core::range::Range;
 use rdask_core::time::Time;
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -64,6 +64,7 @@ pub(super) enum Answer {
     States(Vec<(Range, TaskStatus)>),
     Status(ClusterStatus),
     Retiring(Result<Vec<WorkerId>, UnknownWorkers>),
+    Explained(Box<Explanation>),
 }
 
 impl Session {

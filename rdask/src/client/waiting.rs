@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rdask_core::client::{Interest, Piece, WaiterId};
 use rdask_core::id::{ArrayId, TaskId};
-use rdask_core::message::{ClusterStatus, TaskStatus};
+use rdask_core::message::{ClusterStatus, Explanation, TaskStatus, Why};
 use rdask_core::range::Range;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -148,7 +148,19 @@ impl Session {
                 .into_iter()
                 .find(|(range, _)| range.contains(task.index))
                 .map_or(TaskStatus::Pending, |(_, status)| status)),
-            Answer::Attached(_) | Answer::Status(_) | Answer::Retiring(_) => Err(unexpected()),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// How it is with a task.
+    pub(crate) async fn explain(self: &Arc<Self>, task: TaskId) -> Result<Explanation> {
+        if let Some(failure) = self.lock().machine.failure_here(task) {
+            let (function, why) = (failure.function.clone(), Why::Failed((*failure).clone()));
+            return Ok(Explanation { task, function, run: 1, why });
+        }
+        match self.ask(|state| state.machine.ask_why(task)).await? {
+            Answer::Explained(explanation) => Ok(*explanation),
+            _ => Err(unexpected()),
         }
     }
 
@@ -165,7 +177,7 @@ impl Session {
     async fn status_when(self: &Arc<Self>, ready: bool) -> Result<ClusterStatus> {
         match self.ask(|state| state.machine.ask_status(ready)).await? {
             Answer::Status(status) => Ok(status),
-            Answer::Attached(_) | Answer::States(_) | Answer::Retiring(_) => Err(unexpected()),
+            _ => Err(unexpected()),
         }
     }
 
@@ -173,9 +185,7 @@ impl Session {
     pub(crate) async fn retire(self: &Arc<Self>, names: Vec<String>) -> Result<usize> {
         let retired = match self.ask(|state| state.machine.retire(names)).await? {
             Answer::Retiring(workers) => workers.map_err(Error::UnknownWorkers)?,
-            Answer::Attached(_) | Answer::States(_) | Answer::Status(_) => {
-                return Err(unexpected());
-            }
+            _ => return Err(unexpected()),
         };
         while self.cluster().await?.workers.iter().any(|worker| retired.contains(&worker.id)) {
             let sleep = async { tokio::time::sleep(LOOK_EVERY).await };
@@ -198,7 +208,7 @@ impl Session {
             Answer::Attached(tasks) => {
                 tasks.ok_or_else(|| Error::NotDetached { name: name.to_owned() })
             }
-            Answer::States(_) | Answer::Status(_) | Answer::Retiring(_) => Err(unexpected()),
+            _ => Err(unexpected()),
         }
     }
 

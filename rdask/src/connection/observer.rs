@@ -5,8 +5,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use rdask_core::hello::Role;
-use rdask_core::id::WorkerId;
-use rdask_core::message::{ClusterStatus, FromClient, ToClient, UnknownWorkers};
+use rdask_core::id::{TaskId, WorkerId};
+use rdask_core::message::{ClusterStatus, Explanation, FromClient, ToClient, UnknownWorkers};
 use rdask_net::{BindError, Endpoint, EndpointConfig, FileMode, ReadError, SchedulerFile};
 use thiserror::Error;
 use tokio::runtime::Runtime;
@@ -115,11 +115,29 @@ impl Observer {
     /// # Errors
     /// See [`ObserveError`].
     pub fn status(&mut self) -> Result<ClusterStatus, ObserveError> {
-        let request = self.number();
-        self.ask(FromClient::AskStatus { request, when_ready: false }, |answer| match answer {
-            ToClient::Status { request: of, status } if of == request => Some(status),
-            _ => None,
-        })
+        self.ask(
+            |request| FromClient::AskStatus { request, when_ready: false },
+            |asked, answer| match answer {
+                ToClient::Status { request, status } if request == asked => Some(status),
+                _ => None,
+            },
+        )
+    }
+
+    /// How it is with a task, of whatever client.
+    ///
+    /// # Errors
+    /// See [`ObserveError`].
+    pub fn explain(&mut self, task: TaskId) -> Result<Explanation, ObserveError> {
+        self.ask(
+            |request| FromClient::Explain { request, task },
+            |asked, answer| match answer {
+                ToClient::Explained { request, explanation } if request == asked => {
+                    Some(explanation)
+                }
+                _ => None,
+            },
+        )
     }
 
     /// Lets workers go: pools, or workers by name. Which ones go, or why none does.
@@ -130,32 +148,31 @@ impl Observer {
         &mut self,
         names: Vec<String>,
     ) -> Result<Result<Vec<WorkerId>, UnknownWorkers>, ObserveError> {
-        let request = self.number();
-        self.ask(FromClient::Retire { request, names }, |answer| match answer {
-            ToClient::Retiring { request: of, workers } if of == request => Some(workers),
-            _ => None,
-        })
-    }
-
-    fn number(&mut self) -> u32 {
-        self.requests += 1;
-        self.requests
+        self.ask(
+            |request| FromClient::Retire { request, names },
+            |asked, answer| match answer {
+                ToClient::Retiring { request, workers } if request == asked => Some(workers),
+                _ => None,
+            },
+        )
     }
 
     /// Sends a question and waits for what is its answer.
     fn ask<T>(
         &mut self,
-        question: FromClient,
-        is_answer: impl Fn(ToClient) -> Option<T>,
+        question: impl FnOnce(u32) -> FromClient,
+        answered: impl Fn(u32, ToClient) -> Option<T>,
     ) -> Result<T, ObserveError> {
-        self.connected.send.send(question)?;
+        self.requests += 1;
+        let asked = self.requests;
+        self.connected.send.send(question(asked))?;
         let receive = &mut self.connected.receive;
         self.runtime.block_on(async {
             let answer = async {
                 loop {
                     match receive.recv().await {
                         Ok(message) => {
-                            if let Some(answer) = is_answer(message) {
+                            if let Some(answer) = answered(asked, message) {
                                 return Ok(answer);
                             }
                         }

@@ -1,6 +1,7 @@
 //! What a slot executes in one go, and what comes out of it.
 
 use std::fmt;
+use std::sync::Arc;
 
 use super::{Input, Value};
 use crate::codec::{self, Data, EncodeError, Encoded};
@@ -75,6 +76,8 @@ pub struct Outcomes {
     encoded: u64,
     /// Results of more bytes stay typed.
     inline_max: usize,
+    /// How many outputs each task is to have; 0 is 1.
+    parts: u16,
 }
 
 /// The outcome of a task, if it is not a small result.
@@ -82,6 +85,8 @@ pub struct Outcomes {
 pub enum Special {
     /// The result is too long to ride along.
     Stored(Value),
+    /// The outputs of a task with several, or that was to have several and has one.
+    Parts(Vec<Value>),
     /// The task failed.
     Failed(Box<Failure>),
 }
@@ -93,6 +98,8 @@ pub enum Outcome<'a> {
     Inline(&'a [u8]),
     /// The result is too long to ride along.
     Stored(&'a Value),
+    /// The outputs of a task with several.
+    Parts(&'a [Value]),
     /// The task failed.
     Failed(&'a Failure),
 }
@@ -119,19 +126,20 @@ pub enum FailureKind {
     Panicked,
     /// An argument did not fit its parameter.
     Arguments,
-    /// The result could not be encoded.
+    /// The result could not be encoded, or has not the outputs that were asked for.
     Result,
 }
 
 impl Outcomes {
     /// No outcomes, with room for those of a chunk.
     pub fn new() -> Self {
-        Self::with_inline_max(INLINE_RESULT_BYTES_MAX)
+        Self::of(INLINE_RESULT_BYTES_MAX, 1)
     }
 
-    /// No outcomes; only results of at most so many bytes are encoded.
-    pub fn with_inline_max(inline_max: usize) -> Self {
-        Self { inline_max, ..Self::default() }
+    /// No outcomes; only results of at most so many bytes are encoded, and each task is to have so
+    /// many outputs.
+    pub fn of(inline_max: usize, parts: u16) -> Self {
+        Self { inline_max, parts, ..Self::default() }
     }
 
     /// How many tasks have ended.
@@ -170,6 +178,7 @@ impl Outcomes {
             start = end as usize;
             match special.next_if(|(at, _)| *at == position) {
                 Some((_, Special::Stored(value))) => Outcome::Stored(value),
+                Some((_, Special::Parts(values))) => Outcome::Parts(values),
                 Some((_, Special::Failed(failure))) => Outcome::Failed(failure),
                 None => Outcome::Inline(bytes),
             }
@@ -178,7 +187,10 @@ impl Outcomes {
 
     /// Records that the next task resulted in this value.
     #[inline]
-    pub(super) fn push_value<T: Data>(&mut self, value: T) {
+    fn push_value<T: Data>(&mut self, value: T) {
+        if self.parts > 1 {
+            return self.push_parts(vec![Value::new(value)]);
+        }
         match codec::encode_limited(&value, self.inline_max, &mut self.results) {
             Ok(Encoded::Done) => {
                 // Before the outcome is recorded: a panic in here fails the task.
@@ -189,6 +201,32 @@ impl Outcomes {
             Ok(Encoded::TooLong) => self.push_special(Special::Stored(Value::new(value))),
             Err(error) => self.push_failure(Box::new(Failure::from(error))),
         }
+    }
+
+    /// Records that the next task resulted in a value that others share.
+    fn push_shared<T: Data>(&mut self, value: Arc<T>) {
+        match codec::encode_limited(&*value, self.inline_max, &mut self.results) {
+            Ok(Encoded::Done) => {
+                self.encoded += 1;
+                self.push_end();
+            }
+            Ok(Encoded::TooLong) => self.push_special(Special::Stored(Value::from(value))),
+            Err(error) => self.push_failure(Box::new(Failure::from(error))),
+        }
+    }
+
+    /// Records that the next task resulted in these outputs, if they are as many as were asked for.
+    fn push_parts(&mut self, values: Vec<Value>) {
+        let expected = usize::from(self.parts.max(1));
+        if values.len() == expected {
+            return self.push_special(Special::Parts(values));
+        }
+        let message = format!(
+            "it returned {} outputs where {expected} were asked for: one for each",
+            values.len()
+        );
+        let kind = FailureKind::Result;
+        self.push_failure(Box::new(Failure { kind, message, location: None, backtrace: None }));
     }
 
     /// Records that the next task failed. Bytes of a result that did not get finished are
@@ -215,6 +253,40 @@ impl Outcomes {
     /// Counts the encodings of this chunk.
     pub(super) fn finish(&mut self) {
         codec::count_encodings(std::mem::take(&mut self.encoded));
+    }
+}
+
+/// What a call gives.
+pub trait Yield {
+    /// Records it as the outcome of the next task.
+    fn put(self, out: &mut Outcomes);
+}
+
+/// One value.
+impl<T: Data> Yield for T {
+    #[inline(always)]
+    fn put(self, out: &mut Outcomes) {
+        out.push_value(self);
+    }
+}
+
+/// The outputs of a task with several.
+#[derive(Debug)]
+pub struct Parts(pub Vec<Value>);
+
+impl Yield for Parts {
+    fn put(self, out: &mut Outcomes) {
+        out.push_parts(self.0);
+    }
+}
+
+/// A value that others share.
+#[derive(Debug)]
+pub struct Same<T>(pub Arc<T>);
+
+impl<T: Data> Yield for Same<T> {
+    fn put(self, out: &mut Outcomes) {
+        out.push_shared(self.0);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
-use super::{Call, Chunk, Cursor};
+use super::{Call, Chunk, Cursor, Yield};
 use crate::panics::Watch;
 
 /// Runs all tasks of the chunk. Each has an outcome afterwards.
@@ -21,7 +21,7 @@ pub(super) fn run<C: Call>(function: C::Function, chunk: &mut Chunk<'_>) {
             while let Some(task) = chunk.tasks.next() {
                 in_task = true;
                 match C::call(function, &mut Cursor::new(task)) {
-                    Ok(value) => chunk.out.push_value(value),
+                    Ok(value) => value.put(chunk.out),
                     Err(failure) => chunk.out.push_failure(failure),
                 }
                 in_task = false;

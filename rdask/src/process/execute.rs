@@ -19,7 +19,7 @@ use super::store::Store;
 use crate::board::{Board, Entry as OnBoard};
 use crate::context;
 use crate::function::{
-    self, Chunk, EncodedInput, Input, Outcomes, ParamSource, Special, TaskInputs, TaskSource,
+    self, Chunk, EncodedInput, Input, Outcomes, ParamSource, Special, TaskInputs, TaskSource, Value,
 };
 
 /// What a slot needs to run a chunk.
@@ -49,8 +49,9 @@ impl Job {
             Arc::clone(&self.control),
             Arc::clone(&self.home),
         );
-        let mut out = Outcomes::with_inline_max(self.start.assign.inline_max as usize);
-        let entry_on_board = self.board.entry(self.start.assign.array);
+        let assign = &self.start.assign;
+        let mut out = Outcomes::of(assign.inline_max as usize, assign.parts);
+        let entry_on_board = self.board.entry(assign.array);
         let mut source = Tasks::new(self, &entry_on_board);
         let mut chunk = Chunk::new(&mut source, &mut out);
         let well = catch_unwind(AssertUnwindSafe(|| (entry.call)(&mut chunk))).is_ok();
@@ -116,19 +117,9 @@ impl Job {
             let index = start + position;
             match what {
                 Special::Stored(value) => {
-                    noted.begin(index, run_number(&self.start.assign, index));
-                    let hint = catch_unwind(AssertUnwindSafe(|| value.size_hint()));
-                    noted.clear();
-                    stored.push((self.task(index), value));
-                    let size = hint.unwrap_or(0) as u64;
-                    match all.last_mut() {
-                        Some((range, End::Stored(sizes))) if range.end == index => {
-                            range.end = index + 1;
-                            sizes.push(size);
-                        }
-                        _ => all.push((Range::one(index), End::Stored(vec![size]))),
-                    }
+                    self.store(noted, index, vec![value], &mut stored, &mut all)
                 }
+                Special::Parts(values) => self.store(noted, index, values, &mut stored, &mut all),
                 Special::Failed(failure)
                     if self.control.has_given_up() && failure.message == context::GIVEN_UP =>
                 {
@@ -146,6 +137,33 @@ impl Job {
         }
         drop(self.store.insert_results(stored));
         all
+    }
+
+    /// The outputs of a task stay.
+    fn store(
+        &self,
+        noted: &OnBoard<'_>,
+        index: u32,
+        values: Vec<Value>,
+        stored: &mut Vec<(ValueId, Value)>,
+        all: &mut Vec<(Range, End)>,
+    ) {
+        let size = |value: &Value| {
+            let hint = catch_unwind(AssertUnwindSafe(|| value.size_hint()));
+            hint.unwrap_or(0) as u64
+        };
+        noted.begin(index, run_number(&self.start.assign, index));
+        let own: Vec<u64> = values.iter().map(size).collect();
+        noted.clear();
+        let task = self.task(index);
+        stored.extend((0..).zip(values).map(|(part, value)| (ValueId { task, part }, value)));
+        match all.last_mut() {
+            Some((range, End::Stored(sizes))) if range.end == index => {
+                range.end = index + 1;
+                sizes.extend(own);
+            }
+            _ => all.push((Range::one(index), End::Stored(own))),
+        }
     }
 
     fn task(&self, index: u32) -> TaskId {

@@ -31,15 +31,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Store {
     /// Takes results in. What they replace is returned: dropping it is user code.
-    pub(super) fn insert_results(&self, results: Vec<(TaskId, Value)>) -> Vec<Input> {
+    pub(super) fn insert_results(&self, results: Vec<(ValueId, Value)>) -> Vec<Input> {
         if results.is_empty() {
             return Vec::new();
         }
         let mut values = lock(&self.values);
-        let insert = |(task, value)| {
-            let id = ValueId { task, part: 0 };
-            values.insert(id, Input::Typed(value))
-        };
+        let insert = |(id, value)| values.insert(id, Input::Typed(value));
         results.into_iter().filter_map(insert).collect()
     }
 

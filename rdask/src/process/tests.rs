@@ -332,8 +332,10 @@ async fn inputs_come_from_other_processes_and_what_nobody_has_is_missed() {
     };
     driver.assign(next(2, held(0))).await;
     let fetched = driver.hear().await;
-    let values = vec![source(1, 0, Place::Here).task];
+    let values = vec![ValueId::of(&source(1, 0, Place::Here))];
     assert_eq!(fetched, FromProcess::Holds { values });
+    let counted = driver.hear().await;
+    assert!(matches!(counted, FromProcess::Fetched { bytes: 3002.., .. }), "{counted:?}");
     let ended = driver.ended(1).await;
     assert!(matches!(ended[0].end, End::Stored(_)), "{ended:?}");
     assert_eq!(driver.values.store.len(), 2);

@@ -2,7 +2,7 @@
 
 use crate::codec::{self, Data, EncodeError, Encoded};
 use crate::function::{Entry, ParamSource, UnknownFunction, Value};
-use crate::remote::{Handle, Handles, Listed, Remote, Remotes};
+use crate::remote::{Handle, Handles, Listed, Part, Remote, Remotes};
 use crate::task::Param;
 
 /// Arguments up to this size travel with their task; longer ones are scattered first.
@@ -12,9 +12,9 @@ pub(crate) const INLINE_ARG_BYTES_MAX: usize = 64 * 1024;
 ///
 /// | parameter | fed by |
 /// |---|---|
-/// | `T`, `&T` or `Shared<T>` | `T`, [`Remote<T>`](crate::Remote), `&Remote<T>` |
+/// | `T`, `&T` or `Shared<T>` | `T`, [`Remote<T>`](crate::Remote), `&Remote<T>`, [`Part<T>`](crate::Part), `&Part<T>` |
 /// | `String` or `&String` | `&str`, too |
-/// | `Vec<T>`, `&Vec<T>` or `Shared<Vec<T>>` | [`Remotes<T>`](crate::Remotes), `&Remotes<T>`, `&Vec<Remote<T>>`, too: all their results |
+/// | `Vec<T>`, `&Vec<T>` or `Shared<Vec<T>>` | [`Remotes<T>`](crate::Remotes), `&Remotes<T>`, `&Vec<Remote<T>>`, `&Vec<Part<T>>`, too: all their results |
 ///
 /// ```
 /// use rdask::{Remote, task::Arg};
@@ -70,6 +70,25 @@ impl<T: Data> Arg<Vec<T>> for &Remotes<T> {
 impl<T: Data> Arg<Vec<T>> for &Vec<Remote<T>> {
     fn feed(self, sink: &mut ArgSink) {
         sink.list(self);
+    }
+}
+
+impl<T: Data> Arg<T> for Part<T> {
+    fn feed(self, sink: &mut ArgSink) {
+        sink.part(&self);
+    }
+}
+
+impl<T: Data> Arg<T> for &Part<T> {
+    fn feed(self, sink: &mut ArgSink) {
+        sink.part(self);
+    }
+}
+
+impl<T: Data> Arg<Vec<T>> for &Vec<Part<T>> {
+    fn feed(self, sink: &mut ArgSink) {
+        let handles = self.iter().map(Part::handle).collect();
+        sink.dep(Dep::Parts(super::submission::collect::<T>(), handles));
     }
 }
 
@@ -130,6 +149,8 @@ pub enum Dep {
     Value(Value),
     /// The results of many tasks as one vector, which a task of this function makes of them.
     List(Result<&'static Entry, UnknownFunction>, Listed),
+    /// The same of single outputs.
+    Parts(Result<&'static Entry, UnknownFunction>, Vec<Handle>),
 }
 
 /// Takes arguments in, in the order of the parameters.
@@ -176,6 +197,11 @@ impl ArgSink {
     /// Takes the result of another task.
     pub(crate) fn remote<T>(&mut self, remote: &Remote<T>) {
         self.dep(Dep::Remote(remote.handle()));
+    }
+
+    /// Takes one output of another task.
+    fn part<T>(&mut self, part: &Part<T>) {
+        self.dep(Dep::Remote(part.handle()));
     }
 
     /// Takes the results of many tasks as one vector.

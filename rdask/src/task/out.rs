@@ -133,6 +133,53 @@ fn returned<E: Display>(error: E) -> Box<Failure> {
     Box::new(Failure { kind: FailureKind::Returned, message, location: None, backtrace: None })
 }
 
+/// What the functions of `split` and `shuffle` return: a `Vec<T>` or `[T; N]` with one output for
+/// each part, or a `Result` of one, whose `Err` fails the task.
+///
+/// ```
+/// use rdask::task::Outputs;
+///
+/// fn returned<R: Outputs>(_: R) {}
+/// returned(vec![vec![1.0], vec![2.0]]);
+/// returned([1, 2, 3]);
+/// returned("1.5".parse::<f64>().map(|x| vec![x, 2.0 * x]));
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "a function that splits cannot return `{Self}`",
+    label = "expected a `Vec<T>` of a serialisable `T`: one output for each part"
+)]
+pub trait Outputs {
+    /// One output.
+    type Part: Data;
+
+    #[doc(hidden)]
+    fn finish(self) -> Result<Vec<Self::Part>, Box<Failure>>;
+}
+
+impl<T: Data> Outputs for Vec<T> {
+    type Part = T;
+
+    fn finish(self) -> Result<Self, Box<Failure>> {
+        Ok(self)
+    }
+}
+
+impl<T: Data, const N: usize> Outputs for [T; N] {
+    type Part = T;
+
+    fn finish(self) -> Result<Vec<T>, Box<Failure>> {
+        Ok(self.into())
+    }
+}
+
+impl<O: Outputs, E: Display> Outputs for Result<O, E> {
+    type Part = O::Part;
+
+    fn finish(self) -> Result<Vec<O::Part>, Box<Failure>> {
+        self.map_err(returned)?.finish()
+    }
+}
+
 /// How a call treats what its function returned: as [`Out`] or as [`TryOut`].
 pub(super) trait Finish<R>: 'static {
     type Value: Data;

@@ -6,10 +6,12 @@
 use std::marker::PhantomData;
 
 use super::arg::{Arg, ArgSink, Args, Dep};
-use super::out::{AsResult, AsValue, Finish, Out, TryOut};
-use super::param::TaskFn;
+use super::out::{AsResult, AsValue, Finish, Out, Outputs, TryOut};
+use super::param::{Param, TaskFn};
 use crate::codec::{self, Data, EncodeError};
-use crate::function::{Call, Cursor, Entry, Failure, ParamSource, UnknownFunction, register};
+use crate::function::{
+    Call, Cursor, Entry, Failure, ParamSource, Parts, Same, UnknownFunction, Value, register,
+};
 
 /// One task, to be submitted.
 #[derive(Debug)]
@@ -153,6 +155,43 @@ where
     Ok(tasks)
 }
 
+/// A task per item, with several outputs: `function(item)`.
+///
+/// # Errors
+/// If the function is not in the program's table.
+pub fn split<F, P, X, I>(function: F, items: I) -> Result<ManyTasks, UnknownFunction>
+where
+    F: TaskFn<(P,)>,
+    F::Ret: Outputs,
+    P: Param,
+    X: Arg<P::Value>,
+    I: IntoIterator<Item = X>,
+{
+    many::<Split<F, P>, P::Value, X>(function, items)
+}
+
+/// The function whose task takes many values: `function(values)`.
+///
+/// # Errors
+/// If it is not in the program's table.
+pub fn join<F, T, R, K>(function: F) -> Result<&'static Entry, UnknownFunction>
+where
+    F: Fn(Vec<T>) -> R + Copy + Send + Sync + 'static,
+    T: Data,
+    R: Out<K> + 'static,
+    K: 'static,
+{
+    register::<Join<F, T, R, AsValue<K>>>(function)
+}
+
+/// The function whose task results in its argument.
+///
+/// # Errors
+/// If it is not in the program's table.
+pub fn pass<T: Data>() -> Result<&'static Entry, UnknownFunction> {
+    register::<PassOn<T>>(NoFunction)
+}
+
 /// The leaves of a tree, and the function that each of its nodes folds its children with, in order:
 /// a node is a task with as many arguments as it has children. One item is its own tree; without
 /// items there is none.
@@ -174,7 +213,7 @@ where
 /// # Errors
 /// If it is not in the program's table.
 pub(super) fn collect<T: Data>() -> Result<&'static Entry, UnknownFunction> {
-    register::<CollectAll<T>>(Collect)
+    register::<CollectAll<T>>(NoFunction)
 }
 
 fn one<C, P, X>(function: C::Function, args: X) -> Result<OneTask, UnknownFunction>
@@ -286,6 +325,56 @@ where
     }
 }
 
+/// `function(item)`, which makes several outputs.
+struct Split<F, P>(Names<(F, P)>);
+
+impl<F, P> Call for Split<F, P>
+where
+    F: TaskFn<(P,)>,
+    F::Ret: Outputs,
+    P: 'static,
+{
+    type Function = F;
+    type Value = Parts;
+
+    fn call(function: F, task: &mut Cursor<'_>) -> Result<Parts, Box<Failure>> {
+        let outputs = function.call(task)?.finish()?;
+        Ok(Parts(outputs.into_iter().map(Value::new).collect()))
+    }
+}
+
+/// `function(vec![first, second, ..])`.
+struct Join<F, T, R, M>(Names<(F, T, R, M)>);
+
+impl<F, T, R, M> Call for Join<F, T, R, M>
+where
+    F: Fn(Vec<T>) -> R + Copy + Send + Sync + 'static,
+    T: Data,
+    R: 'static,
+    M: Finish<R>,
+{
+    type Function = F;
+    type Value = M::Value;
+
+    fn call(function: F, task: &mut Cursor<'_>) -> Result<M::Value, Box<Failure>> {
+        M::finish(function(take_all(task)?))
+    }
+}
+
+/// Its argument, as it is.
+struct PassOn<T>(Names<T>);
+
+impl<T: Data> Call for PassOn<T> {
+    type Function = NoFunction;
+    type Value = Same<T>;
+
+    fn call(_: NoFunction, task: &mut Cursor<'_>) -> Result<Same<T>, Box<Failure>> {
+        let value = task.shared::<T>()?;
+        task.finish()?;
+        Ok(Same(value.into()))
+    }
+}
+
 /// `function(function(first, second), third)` and so on.
 struct Fold<F, A>(Names<(F, A)>);
 
@@ -311,20 +400,25 @@ where
 /// `vec![first, second, ..]`.
 struct CollectAll<T>(Names<T>);
 
-/// Stands for a function, since [`CollectAll`] needs none.
+/// Stands for a function where none is needed.
 #[derive(Clone, Copy)]
-struct Collect;
+struct NoFunction;
 
 impl<T: Data> Call for CollectAll<T> {
-    type Function = Collect;
+    type Function = NoFunction;
     type Value = Vec<T>;
 
-    fn call(_: Collect, task: &mut Cursor<'_>) -> Result<Vec<T>, Box<Failure>> {
-        let mut all = Vec::with_capacity(task.remaining());
-        while task.remaining() > 0 {
-            all.push(task.owned()?);
-        }
-        task.finish()?;
-        Ok(all)
+    fn call(_: NoFunction, task: &mut Cursor<'_>) -> Result<Vec<T>, Box<Failure>> {
+        take_all(task)
     }
+}
+
+/// All arguments.
+fn take_all<T: Data>(task: &mut Cursor<'_>) -> Result<Vec<T>, Box<Failure>> {
+    let mut all = Vec::with_capacity(task.remaining());
+    while task.remaining() > 0 {
+        all.push(task.owned()?);
+    }
+    task.finish()?;
+    Ok(all)
 }

@@ -19,7 +19,9 @@ mod speed;
 fn input_of(dep: Dep) -> Input {
     match dep {
         Dep::Value(value) => Input::Typed(value),
-        Dep::Remote(_) | Dep::List(..) => panic!("there is no cluster in this test"),
+        Dep::Remote(_) | Dep::List(..) | Dep::Parts(..) => {
+            panic!("there is no cluster in this test")
+        }
     }
 }
 
@@ -52,6 +54,7 @@ fn results<T: Data + Clone>(outcomes: &Outcomes) -> Vec<Result<T, Failure>> {
     let result = |outcome| match outcome {
         Outcome::Inline(bytes) => Ok(codec::decode(bytes).expect("we encoded it")),
         Outcome::Stored(value) => Ok(value.downcast_ref::<T>().expect("its type").clone()),
+        Outcome::Parts(_) => panic!("none of these functions splits"),
         Outcome::Failed(failure) => Err(failure.clone()),
     };
     outcomes.iter().map(result).collect()

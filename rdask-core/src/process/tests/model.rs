@@ -129,7 +129,8 @@ impl World {
                     self.fetches.remove(&value);
                     if well {
                         self.store.insert(value);
-                        self.process.handle_fetched(self.now, value);
+                        let took = Duration::from_micros(1);
+                        self.process.handle_fetched(self.now, value, 100, took);
                     } else {
                         self.process.handle_fetch_failed(self.now, value, holder);
                     }
@@ -371,9 +372,11 @@ impl World {
                     self.answer(assignment, range, false);
                 }
             }
-            FromProcess::SlotsFree { .. } | FromProcess::Parked { .. } => {}
+            FromProcess::SlotsFree { .. }
+            | FromProcess::Parked { .. }
+            | FromProcess::Fetched { .. } => {}
             FromProcess::Holds { values } => {
-                for task in values {
+                for ValueId { task, .. } in values {
                     self.acquiring.remove(&task);
                 }
             }

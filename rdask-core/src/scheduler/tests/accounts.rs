@@ -14,7 +14,7 @@ fn contact() -> Contact {
 
 /// A scheduler with a client and one worker, which has two GPUs, and its process.
 fn cluster() -> (Scheduler, ClientId, ProcessId) {
-    let mut scheduler = Scheduler::new(Config { epoch: 1, result_bytes_max: u64::MAX });
+    let mut scheduler = Scheduler::new(Config::default());
     let program = ProgramInfo { hash: ProgramHash([1; 32]), size: 1, path: "p".into() };
     let (surroundings, name) = (Surroundings::default(), "c".into());
     let info = ClientInfo { program, surroundings, name, nested_in: None };

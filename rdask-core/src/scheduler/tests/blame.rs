@@ -29,7 +29,8 @@ fn contact() -> Contact {
 
 impl Court {
     fn new(slots: u32) -> Self {
-        let mut scheduler = Scheduler::new(Config { epoch: 1, result_bytes_max: 1 << 30 });
+        let mut scheduler =
+            Scheduler::new(Config { result_bytes_max: 1 << 30, ..Config::default() });
         let nanny = NannyId(0);
         let info = ClientInfo {
             program: ProgramInfo { hash: ProgramHash([1; 32]), size: 1, path: "p".into() },

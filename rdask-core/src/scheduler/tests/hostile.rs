@@ -60,7 +60,7 @@ impl Mob {
         Self {
             dice,
             now: Time(0),
-            scheduler: Scheduler::new(Config { epoch: 1, result_bytes_max }),
+            scheduler: Scheduler::new(Config { result_bytes_max, ..Config::default() }),
             clients: Vec::new(),
             nannies: Vec::new(),
             processes: Vec::new(),
@@ -475,7 +475,9 @@ impl Mob {
                 ranges: finished.iter().map(|one| one.range).collect(),
             },
             9 | 10 => FromProcess::Holds {
-                values: (0..self.dice.below(4)).map(|_| self.task()).collect(),
+                values: (0..self.dice.below(4))
+                    .map(|_| ValueId { task: self.task(), part: self.dice.below(3) as u16 })
+                    .collect(),
             },
             11 => FromProcess::NotAcquired { task: self.task() },
             _ => FromProcess::Missed {

@@ -26,7 +26,8 @@ struct Stage {
 
 impl Stage {
     fn new() -> Self {
-        let mut scheduler = Scheduler::new(Config { epoch: 1, result_bytes_max: 1 << 30 });
+        let mut scheduler =
+            Scheduler::new(Config { result_bytes_max: 1 << 30, ..Config::default() });
         let nannies = (0..2).map(|_| join(&mut scheduler, Time(0))).collect();
         let program = ProgramInfo { hash: ProgramHash([1; 32]), size: 1, path: "p".into() };
         let surroundings = Surroundings::default();

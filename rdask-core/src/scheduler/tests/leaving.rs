@@ -25,7 +25,8 @@ fn contact() -> Contact {
 
 impl Stage {
     fn new() -> Self {
-        let mut scheduler = Scheduler::new(Config { epoch: 1, result_bytes_max: 1 << 30 });
+        let mut scheduler =
+            Scheduler::new(Config { result_bytes_max: 1 << 30, ..Config::default() });
         let info = ClientInfo {
             program: ProgramInfo { hash: ProgramHash([1; 32]), size: 1, path: "p".into() },
             surroundings: Surroundings::default(),
@@ -158,7 +159,9 @@ fn values_are_copied_in_as_few_commands_as_there_are_takers() {
     assert_eq!(exits(&actions), []);
     // One of them fails: its value is left where it is, and nothing waits for it.
     let array = ArrayId { client: stage.client, number: 0 };
-    let tasks = |range: Range| range.iter().map(|index| TaskId { array, index }).collect();
+    let tasks = |range: Range| {
+        range.iter().map(|index| ValueId { task: TaskId { array, index }, part: 0 }).collect()
+    };
     let holds = FromProcess::Holds { values: tasks(Range::new(0, 5)) };
     assert_eq!(exits(&stage.process_says(one, holds)), []);
     let holds = FromProcess::Holds { values: tasks(Range::new(5, 9)) };
@@ -269,7 +272,8 @@ fn a_scattered_value_with_two_copies_survives_one_holder_and_gets_another() {
     let end = End::Stored(vec![1 << 20]);
     let actions = stage.report(holder, Finished { assignment, array, range, busy_ns: 0, end });
     assert_eq!(acquires(&actions), [(second, range, first)]);
-    let holds = FromProcess::Holds { values: vec![TaskId { array, index: 0 }] };
+    let holds =
+        FromProcess::Holds { values: vec![ValueId { task: TaskId { array, index: 0 }, part: 0 }] };
     assert_eq!(acquires(&stage.process_says(second, holds.clone())), []);
     // Its holder dies: the copy takes the place, and the next worker gets one.
     assert_eq!(acquires(&stage.lose(Peer::Process(first))), []);

@@ -17,7 +17,7 @@ fn contact() -> Contact {
 
 /// A scheduler with one worker of two slots.
 fn scheduler() -> Scheduler {
-    let mut scheduler = Scheduler::new(Config { epoch: 1, result_bytes_max: u64::MAX });
+    let mut scheduler = Scheduler::new(Config::default());
     let worker = WorkerInfo { name: "w".into(), slots: 2, memory_limit: 0, resources: Vec::new() };
     let info =
         NannyInfo { node: "n".into(), pool: "p".into(), workers: vec![worker], contact: contact() };

@@ -44,7 +44,7 @@ fn payload(count: u32) -> Blob {
 
 impl Stage {
     fn new(slots: u32) -> Self {
-        let mut scheduler = Scheduler::new(Config { epoch: 1, result_bytes_max: 1 << 30 });
+        let mut scheduler = Scheduler::new(Config::default());
         let worker = WorkerInfo { name: "w".into(), slots, memory_limit: 0, resources: Vec::new() };
         let workers = vec![worker];
         let info = NannyInfo { node: "n".into(), pool: "p".into(), workers, contact: contact() };
@@ -185,7 +185,7 @@ fn a_failed_task_fails_its_dependents_once_and_names_the_origin() {
 #[test]
 fn without_room_for_results_they_stay_with_the_process() {
     let mut stage = Stage::new(1);
-    stage.scheduler = Scheduler::new(Config { epoch: 1, result_bytes_max: 0 });
+    stage.scheduler = Scheduler::new(Config { result_bytes_max: 0, ..Config::default() });
     let worker = WorkerInfo { name: "w".into(), slots: 1, memory_limit: 0, resources: Vec::new() };
     let info =
         NannyInfo { node: "n".into(), pool: "p".into(), workers: vec![worker], contact: contact() };
@@ -245,4 +245,47 @@ fn a_late_worker_steals_the_far_end_of_what_another_has_ahead() {
     let end = End::Inline(payload(first.range.len()));
     let next = steals(stage.finish(&first, first.range, end, Duration::from_micros(100)));
     assert_eq!(next.len(), 1, "it has reported: {next:?}");
+}
+
+/// Why the first tasks of an array aren't running.
+fn why(stage: &Stage, number: u32, index: u32) -> Why {
+    let array = ArrayId { client: stage.client, number };
+    stage.scheduler.explain(TaskId { array, index }).why
+}
+
+#[test]
+fn what_no_worker_has_is_told_of_each_worker() {
+    let mut stage = Stage::new(2);
+    let resources = vec![("GPU".to_owned(), 10_000)];
+    let options = TaskOptions { resources, ..TaskOptions::default() };
+    let shape = Shape { options: options.clone(), ..shape(vec![]) };
+    stage.say(FromClient::SubmitArray { number: 0, len: 1, shape, parent: None });
+    let lacks = vec![("w".to_owned(), Lack::Resource("GPU".into(), 0))];
+    assert_eq!(why(&stage, 0, 0), Why::Unsuited { needs: options, count: 1, workers: lacks });
+    stage.array(1, 1, vec![Param::Each { array: ids(stage.client, 0), start: 0, part: 0 }]);
+    let input = TaskId { array: ids(stage.client, 0), index: 0 };
+    let first = vec![(input, InputState::Ready)];
+    assert_eq!(why(&stage, 1, 0), Why::Inputs { missing: 1, first });
+}
+
+#[test]
+fn a_wide_task_holds_a_place_and_those_behind_it_say_so() {
+    let mut stage = Stage::new(2);
+    let given = assigned(&stage.array(0, 1, vec![Param::Inline]));
+    let options = TaskOptions { threads: 2, priority: 1, ..TaskOptions::default() };
+    let shape = Shape { options, ..shape(vec![]) };
+    stage.say(FromClient::SubmitArray { number: 1, len: 1, shape, parent: None });
+    let (processes, sharers, resource) = (1, 0, None);
+    assert_eq!(why(&stage, 1, 0), Why::NoRoom { processes, ahead: 0, sharers, resource });
+    stage.array(2, 3, vec![Param::Inline]);
+    let wide = TaskId { array: ids(stage.client, 1), index: 0 };
+    assert_eq!(why(&stage, 2, 1), Why::Behind { task: wide });
+    let Why::Assigned { ahead: 0, slots: 2, moving: None, .. } = why(&stage, 0, 0) else {
+        panic!("{:?}", why(&stage, 0, 0))
+    };
+    let end = End::Inline(payload(1));
+    stage.finish(&given[0], given[0].range, end, Duration::from_millis(1));
+    assert_eq!(why(&stage, 0, 0), Why::Done { holders: Vec::new() });
+    assert!(matches!(why(&stage, 1, 0), Why::Assigned { .. }));
+    assert_eq!(why(&stage, 3, 0), Why::Unknown);
 }

@@ -1,13 +1,14 @@
 //! A cluster of fakes around the real scheduler: processes compute by the rules of the model.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use crate::blob::{Blob, BlobBuilder};
 use crate::failure::{Failure, FailureKind};
 use crate::id::*;
 use crate::message::*;
 use crate::range::{Range, RangeSet};
-use crate::scheduler::{Action, ClientInfo, Config, NannyInfo, Scheduler};
+use crate::scheduler::{Action, ClientInfo, Config, NannyInfo, Policy, Scheduler};
 use crate::time::Time;
 
 /// A small generator of its own, so that a failing seed outlives any library.
@@ -44,6 +45,11 @@ fn value_of(function: u64, payload: &[u8], inputs: &[u64]) -> u64 {
     inputs.iter().fold(start, |sum, input| mix(sum.wrapping_mul(31) ^ input))
 }
 
+/// What each output of a task is, given the value that tells what it was made from.
+fn part_value(value: u64, part: u16) -> u64 {
+    if part == 0 { value } else { mix(value ^ u64::from(part)) }
+}
+
 /// Whether the model keeps a value inline or with the process.
 fn is_inline(value: u64) -> bool {
     !value.is_multiple_of(3)
@@ -61,7 +67,7 @@ fn is_killer(function: u64, index: u32) -> bool {
 #[derive(Default)]
 struct FakeProcess {
     assigned: Vec<(Assign, RangeSet)>,
-    values: BTreeMap<TaskId, u64>,
+    values: BTreeMap<ValueId, u64>,
     reports: u64,
     slots: u32,
     steals: Vec<(StealId, AssignmentId, u32)>,
@@ -107,12 +113,17 @@ pub(super) struct World {
     client: ClientId,
     expected: BTreeMap<TaskId, Expected>,
     arrays: Vec<(ArrayId, u32)>,
+    /// How many outputs the tasks of an array have, if not one.
+    parts: BTreeMap<ArrayId, u16>,
     next_number: u32,
     wanted: BTreeSet<TaskId>,
     told: BTreeMap<TaskId, u32>,
     to_fetch: Vec<(TaskId, ProcessId)>,
     cancelled: BTreeSet<TaskId>,
     scattered: BTreeMap<TaskId, u64>,
+    /// What each task takes.
+    inputs: BTreeMap<TaskId, Vec<ValueId>>,
+    reactions: u64,
     losses: bool,
     /// Workers leave in good order, and nothing else goes wrong: no task may run twice.
     gentle: bool,
@@ -133,7 +144,11 @@ impl World {
         let mut dice = Dice(seed);
         // In some runs the scheduler soon has no room for results.
         let result_bytes_max = if dice.chance(20) { 40 } else { u64::MAX };
-        let config = Config { epoch: 1, result_bytes_max };
+        let policy = match dice.chance(25) {
+            true => Policy::Random { seed: dice.roll() },
+            false => Policy::Locality,
+        };
+        let config = Config { result_bytes_max, policy, ..Config::default() };
         let mut scheduler = Scheduler::new(config);
         let info = ClientInfo {
             program: ProgramInfo { hash: ProgramHash([7; 32]), size: 1, path: "p".into() },
@@ -164,12 +179,15 @@ impl World {
             client,
             expected: BTreeMap::new(),
             arrays: Vec::new(),
+            parts: BTreeMap::new(),
             next_number: 0,
             wanted: BTreeSet::new(),
             told: BTreeMap::new(),
             to_fetch: Vec::new(),
             cancelled: BTreeSet::new(),
             scattered: BTreeMap::new(),
+            inputs: BTreeMap::new(),
+            reactions: 0,
             losses,
             gentle,
             runs: BTreeMap::new(),
@@ -229,18 +247,14 @@ impl World {
                 }
                 Action::ToNanny(nanny, ToNanny::Kill { process, .. }) => {
                     self.launching.retain(|(_, launching)| *launching != process);
-                    if let Some(fake) = self.processes.remove(&process) {
-                        let board = self.some_of(&fake);
-                        let exit = Exit::Planned;
-                        self.obituaries.push(Obituary { nanny, process, exit, board });
-                    }
+                    self.end_process(nanny, process);
                 }
                 Action::ToProcess(id, message) => self.order(id, message),
                 Action::ToClient(_, message) => self.tell(message),
                 Action::Close(Peer::Client(_), _) => {
                     panic!("a link was closed for a breach of protocol")
                 }
-                Action::Close(Peer::Process(id), _) => drop(self.processes.remove(&id)),
+                Action::Close(Peer::Process(id), _) => self.end_process(self.nanny_of[&id], id),
                 Action::Close(Peer::Nanny(id), _) => {
                     self.launching.retain(|(launching, _)| *launching != id);
                     self.nannies.retain(|other| *other != id);
@@ -254,6 +268,80 @@ impl World {
             }
         }
         self.scheduler.check();
+        self.reactions += 1;
+        if self.reactions.is_multiple_of(16) {
+            self.check_reasons();
+        }
+    }
+
+    /// A process ends as the scheduler wants it to.
+    fn end_process(&mut self, nanny: NannyId, process: ProcessId) {
+        if let Some(fake) = self.processes.remove(&process) {
+            let board = self.some_of(&fake);
+            self.obituaries.push(Obituary { nanny, process, exit: Exit::Planned, board });
+        }
+    }
+
+    /// Every task that isn't running has a reason, and the reason is true.
+    fn check_reasons(&self) {
+        for (task, inputs) in &self.inputs {
+            let found = self.scheduler.explain(*task);
+            let is_done =
+                |input: &TaskId| matches!(self.scheduler.explain(*input).why, Why::Done { .. });
+            let inputs: BTreeSet<TaskId> = inputs.iter().map(|input| input.task).collect();
+            let missing = inputs.iter().filter(|input| !is_done(input)).count() as u64;
+            let case = format!("{task}: {found:?}");
+            match found.why {
+                Why::Inputs { missing: said, .. } => {
+                    assert!(missing > 0 && said == missing, "{case}, {missing} are missing");
+                    continue;
+                }
+                Why::Unknown | Why::Done { .. } | Why::Failed(_) | Why::Released => continue,
+                Why::Assigned { process, .. } => {
+                    // It may have died, and the scheduler not know yet.
+                    let Some(process) = self.processes.get(&process) else { continue };
+                    let assigned = &process.assigned;
+                    let has = |(assign, remaining): &(Assign, RangeSet)| {
+                        assign.array == task.array && remaining.contains(task.index)
+                    };
+                    assert!(assigned.iter().any(has), "{case}");
+                    continue;
+                }
+                _ => assert_eq!(missing, 0, "{case}"),
+            }
+            let staying: Vec<&NannyId> =
+                self.nannies.iter().filter(|nanny| !self.noticed.contains(nanny)).collect();
+            let mut able = self.processes.iter().filter(|(id, _)| {
+                staying.contains(&&self.nanny_of[id]) && self.is_heard(**id) && !self.is_alone(**id)
+            });
+            let room = |process: &FakeProcess| {
+                let runs = process.assigned.iter().filter(|(assign, _)| assign.threads > 0);
+                let queued: u64 = runs.map(|(_, remaining)| remaining.len()).sum();
+                u64::from(process.slots).saturating_sub(queued)
+            };
+            match found.why {
+                Why::NoWorkers => assert!(self.nannies.is_empty(), "{case}"),
+                Why::Unsuited { .. } => assert!(staying.is_empty(), "{case}"),
+                Why::Program { .. } => {
+                    assert!(!self.nannies.is_empty() && able.next().is_none(), "{case}");
+                }
+                Why::Suspected { deaths } => assert!(deaths > 0, "{case}"),
+                Why::NoRoom { .. } => {
+                    assert!(!self.processes.is_empty(), "{case}");
+                    let idle = able.find(|(_, process)| room(process) > 0);
+                    assert!(idle.is_none(), "{case}, and {:?} is idle", idle.map(|(id, _)| *id));
+                }
+                Why::Holder { process, .. } => {
+                    assert_eq!(room(&self.processes[&process]), 0, "{case}");
+                    let idle = able.find(|(_, process)| room(process) > 0);
+                    assert!(idle.is_some(), "{case}, and nobody is idle");
+                    assert!(self.scheduler.poll_timeout().is_some(), "{case}, and for ever");
+                }
+                Why::Delay { left } => assert!(left <= Duration::from_millis(2), "{case}"),
+                Why::Arguments => {}
+                _ => panic!("{case}: no task of this model has that reason"),
+            }
+        }
     }
 
     fn order(&mut self, id: ProcessId, message: ToProcess) {
@@ -267,9 +355,9 @@ impl World {
             }
             ToProcess::Drop { ranges } => {
                 for (array, range) in ranges {
-                    range.iter().for_each(|index| {
-                        process.values.remove(&TaskId { array, index });
-                    });
+                    process
+                        .values
+                        .retain(|id, _| id.task.array != array || !range.contains(id.task.index));
                 }
             }
             ToProcess::SetSlots { slots } => process.slots = slots,
@@ -331,7 +419,7 @@ impl World {
             ToClient::Put { task, assignment, process, .. } => {
                 let value = self.scattered[&task];
                 if let Some(fake) = self.processes.get_mut(&process) {
-                    fake.values.insert(task, value);
+                    fake.values.insert(ValueId { task, part: 0 }, value);
                     fake.assigned.push((
                         put_as_assign(task, assignment),
                         RangeSet::from(Range::one(task.index)),
@@ -356,18 +444,25 @@ impl World {
         }
     }
 
+    /// One of the outputs that tasks of an array have.
+    fn some_part(&mut self, array: ArrayId) -> u16 {
+        let parts = self.parts.get(&array).copied().unwrap_or(1);
+        self.dice.below(u64::from(parts)) as u16
+    }
+
     fn new_array(&mut self) -> ArrayId {
         let id = ArrayId { client: self.client, number: self.next_number };
         self.next_number += 1;
         id
     }
 
-    fn expect(&mut self, task: TaskId, function: u64, payload: &[u8], inputs: &[TaskId]) {
+    fn expect(&mut self, task: TaskId, function: u64, payload: &[u8], inputs: &[ValueId]) {
+        self.inputs.insert(task, inputs.to_vec());
         let mut values = Vec::new();
         let mut is_failure = function == POISON && task.index % 5 == 1;
         for input in inputs {
-            match self.expected[input] {
-                Expected::Value(value) => values.push(value),
+            match self.expected[&input.task] {
+                Expected::Value(value) => values.push(part_value(value, input.part)),
                 Expected::Failure | Expected::Death => is_failure = true,
             }
         }
@@ -395,7 +490,7 @@ impl World {
                 0 if !is_fixed => {
                     len = 1 + self.dice.below(u64::from(reach - start)) as u32;
                     is_fixed = true;
-                    params.push(Param::Each { array, start, part: 0 });
+                    params.push(Param::Each { array, start, part: self.some_part(array) });
                 }
                 1 if !is_fixed => {
                     let width = 1 + self.dice.below(4) as u32;
@@ -403,8 +498,18 @@ impl World {
                     is_fixed = true;
                     params.push(Param::Block { array, start, end: reach, width });
                 }
+                2 if !is_fixed && self.parts.contains_key(&array) => {
+                    let first = self.some_part(array);
+                    len = 1 + self.dice.below(u64::from(self.parts[&array] - first)) as u32;
+                    is_fixed = true;
+                    let range = Range::new(start, reach);
+                    params.push(Param::Shuffle { array, range, first });
+                }
                 2 => params.push(Param::All { array, range: Range::new(start, reach) }),
-                _ => params.push(Param::One { task: TaskId { array, index: start }, part: 0 }),
+                _ => {
+                    let (task, part) = (TaskId { array, index: start }, self.some_part(array));
+                    params.push(Param::One { task, part });
+                }
             }
         }
         if self.dice.chance(60) {
@@ -416,12 +521,16 @@ impl World {
             (0..len).map(|_| vec![1; self.dice.below(3) as usize]).collect();
         let has_payload = params.contains(&Param::Inline);
         for index in 0..len {
-            let inputs: Vec<TaskId> =
+            let inputs: Vec<ValueId> =
                 params.iter().flat_map(|param| inputs_of(param, index)).collect();
             let payload = if has_payload { &payloads[index as usize][..] } else { &[] };
             self.expect(TaskId { array: id, index }, function, payload, &inputs);
         }
-        let shape = self.shape(function, params);
+        let mut shape = self.shape(function, params);
+        if self.dice.chance(30) {
+            shape.options.parts = 2 + self.dice.below(3) as u16;
+            self.parts.insert(id, shape.options.parts);
+        }
         self.arrays.push((id, len));
         self.say(FromClient::SubmitArray { number: id.number, len, shape, parent: None });
         let mut sent = 0;
@@ -441,6 +550,7 @@ impl World {
         let options = TaskOptions {
             priority: self.dice.below(3) as i32,
             retries: self.dice.below(2) as u32,
+            retry_delay: Duration::from_millis(self.dice.below(3)),
             ..TaskOptions::default()
         };
         Shape { function: FunctionKey(function), name: "f".into(), params, options }
@@ -460,18 +570,18 @@ impl World {
             let mut inputs = Vec::new();
             for _ in 0..count {
                 if index > 0 && self.dice.chance(50) {
-                    inputs.push(TaskId {
-                        array: id,
-                        index: self.dice.below(u64::from(index)) as u32,
-                    });
+                    let index = self.dice.below(u64::from(index)) as u32;
+                    inputs.push(ValueId { task: TaskId { array: id, index }, part: 0 });
                 } else if let Some((array, reach)) = self.some_array() {
-                    inputs.push(TaskId { array, index: self.dice.below(u64::from(reach)) as u32 });
+                    let index = self.dice.below(u64::from(reach)) as u32;
+                    let part = self.some_part(array);
+                    inputs.push(ValueId { task: TaskId { array, index }, part });
                 }
             }
             shape_of.push(u16::from(!inputs.is_empty()));
             payload.push(&bytes);
             self.expect(TaskId { array: id, index }, function, &bytes, &inputs);
-            edges.extend(inputs.into_iter().map(|task| Edge { task, part: 0 }));
+            edges.extend(inputs.into_iter().map(|ValueId { task, part }| Edge { task, part }));
             edge_ends.push(edges.len() as u32);
         }
         self.arrays.push((id, len));
@@ -584,6 +694,12 @@ impl World {
         self.note(format!("{peer:?} has a link again"));
         self.silent.remove(&peer);
         self.scheduler.handle_link_resumed(self.now, peer);
+    }
+
+    /// Whether a process is there for one suspect only.
+    fn is_alone(&self, id: ProcessId) -> bool {
+        let record = self.scheduler.cluster.processes.get(&id);
+        record.is_some_and(|record| record.alone_for.is_some())
     }
 
     fn is_heard(&self, id: ProcessId) -> bool {
@@ -742,13 +858,16 @@ impl World {
         let Some(process) = self.processes.get_mut(&id) else { return };
         let (task, holder) = process.acquiring.swap_remove(nth);
         let fails = !self.gentle && self.dice.chance(20);
-        let value = self.processes.get(&holder).and_then(|one| one.values.get(&task).copied());
-        let answer = match value.filter(|_| !fails) {
-            Some(value) => {
-                self.processes.get_mut(&id).map(|one| one.values.insert(task, value));
-                FromProcess::Holds { values: vec![task] }
-            }
-            None => FromProcess::NotAcquired { task },
+        let outputs = ValueId { task, part: 0 }..=ValueId { task, part: u16::MAX };
+        let there = self.processes.get(&holder).map(|one| one.values.range(outputs));
+        let found: Vec<(ValueId, u64)> =
+            there.into_iter().flatten().map(|(output, value)| (*output, *value)).collect();
+        let answer = if fails || found.is_empty() {
+            FromProcess::NotAcquired { task }
+        } else {
+            let values = found.iter().map(|(output, _)| *output).collect();
+            self.processes.get_mut(&id).map(|one| one.values.extend(found));
+            FromProcess::Holds { values }
         };
         self.hear(id, answer);
     }
@@ -812,13 +931,14 @@ impl World {
         }
         let assign = self.processes[&id].assigned[nth].0.clone();
         let mut finished = Vec::new();
+        let mut copies = Vec::new();
         for index in piece {
             let task = TaskId { array: assign.array, index };
             if assign.threads == 0 {
                 finished.push(self.end(&assign, index, End::Stored(vec![8])));
                 continue;
             }
-            match self.compute(id, &assign, index) {
+            match self.compute(id, &assign, index, &mut copies) {
                 Err((missed, holder)) => {
                     let left = Range::new(index, piece.end);
                     self.retire(id, nth, piece);
@@ -841,25 +961,43 @@ impl World {
                     let failure = Failure::of_scheduler(FailureKind::Panicked, "poison", task);
                     finished.push(self.end(&assign, index, End::Failed(failure)));
                 }
-                Ok(value) if assign.inline_max > 0 && is_inline(value) => {
+                Ok(value) if assign.inline_max > 0 && assign.parts == 1 && is_inline(value) => {
                     *self.runs.entry(task).or_insert(0) += 1;
                     let mut blob = BlobBuilder::new();
                     blob.push(&value.to_le_bytes());
                     finished.push(self.end(&assign, index, End::Inline(blob.build())));
                 }
                 Ok(value) => {
+                    let parts = 0..assign.parts;
                     if let Some(process) = self.processes.get_mut(&id) {
-                        process.values.insert(task, value);
+                        let output = |part| (ValueId { task, part }, part_value(value, part));
+                        process.values.extend(parts.clone().map(output));
                     }
                     *self.runs.entry(task).or_insert(0) += 1;
                     // All values of a gentle world together may be copied.
-                    let size = 1 << self.dice.below(if self.gentle { 20 } else { 30 });
-                    finished.push(self.end(&assign, index, End::Stored(vec![size])));
+                    let size_max = if self.gentle { 20 } else { 30 };
+                    let sizes = parts.map(|_| 1 << self.dice.below(size_max)).collect();
+                    finished.push(self.end(&assign, index, End::Stored(sizes)));
                 }
             }
         }
         self.retire(id, nth, piece);
         self.report(id, finished);
+        if self.dice.chance(50) {
+            self.keep_copies(id, copies);
+        }
+    }
+
+    /// What a process has fetched stays there, and it says so.
+    fn keep_copies(&mut self, id: ProcessId, copies: Vec<(ValueId, u64)>) {
+        let Some(process) = self.processes.get_mut(&id) else { return };
+        let values: Vec<ValueId> = copies.iter().map(|(value, _)| *value).collect();
+        process.values.extend(copies);
+        if !values.is_empty() {
+            let (bytes, busy_ns) = (1 << self.dice.below(30), self.dice.below(1 << 30));
+            self.hear(id, FromProcess::Holds { values });
+            self.hear(id, FromProcess::Fetched { bytes, busy_ns });
+        }
     }
 
     fn end(&mut self, assign: &Assign, index: u32, end: End) -> Finished {
@@ -896,6 +1034,7 @@ impl World {
         id: ProcessId,
         assign: &Assign,
         index: u32,
+        copies: &mut Vec<(ValueId, u64)>,
     ) -> Result<u64, (TaskId, ProcessId)> {
         let nth = (index - assign.range.start) as usize;
         let mut inputs = Vec::new();
@@ -908,29 +1047,36 @@ impl World {
                 Feed::List(all) => all.iter().collect(),
             };
             for source in sources {
-                inputs.push(self.find(id, source)?);
+                let value = self.find(id, source)?;
+                let of = ValueId { task: source.task, part: source.part };
+                if !matches!(source.place, Place::Inline(_))
+                    && !self.processes[&id].values.contains_key(&of)
+                {
+                    copies.push((of, value));
+                }
+                inputs.push(value);
             }
         }
         Ok(value_of(assign.function.0, assign.payload.get(nth as u32), &inputs))
     }
 
     fn find(&self, id: ProcessId, source: &Source) -> Result<u64, (TaskId, ProcessId)> {
+        let of = ValueId { task: source.task, part: source.part };
         match &source.place {
             Place::Inline(bytes) => Ok(u64::from_le_bytes(bytes[..].try_into().unwrap())),
             Place::Held(holders) => holders
                 .iter()
-                .find_map(|holder| self.processes.get(holder)?.values.get(&source.task).copied())
+                .find_map(|holder| self.processes.get(holder)?.values.get(&of).copied())
                 .ok_or((source.task, holders[0])),
-            Place::Here => {
-                self.processes[&id].values.get(&source.task).copied().ok_or((source.task, id))
-            }
+            Place::Here => self.processes[&id].values.get(&of).copied().ok_or((source.task, id)),
         }
     }
 
     /// The client fetches what it was told is held.
     fn fetch_results(&mut self) {
         for (task, holder) in std::mem::take(&mut self.to_fetch) {
-            match self.processes.get(&holder).and_then(|one| one.values.get(&task)) {
+            let value = ValueId { task, part: 0 };
+            match self.processes.get(&holder).and_then(|one| one.values.get(&value)) {
                 Some(value) => {
                     assert_eq!(self.expected[&task], Expected::Value(*value), "{task}");
                     *self.told.entry(task).or_insert(0) += 1;
@@ -1088,15 +1234,19 @@ fn put_as_assign(task: TaskId, assignment: AssignmentId) -> Assign {
     }
 }
 
-fn inputs_of(param: &Param, index: u32) -> Vec<TaskId> {
+fn inputs_of(param: &Param, index: u32) -> Vec<ValueId> {
+    let value = |array, index, part| ValueId { task: TaskId { array, index }, part };
     match *param {
-        Param::Each { array, start, .. } => vec![TaskId { array, index: start + index }],
+        Param::Each { array, start, part } => vec![value(array, start + index, part)],
         Param::Block { array, start, end, width } => {
             let first = start + index * width;
-            (first..(first + width).min(end)).map(|index| TaskId { array, index }).collect()
+            (first..(first + width).min(end)).map(|index| value(array, index, 0)).collect()
         }
-        Param::One { task, .. } => vec![task],
-        Param::All { array, range } => range.iter().map(|index| TaskId { array, index }).collect(),
+        Param::One { task, part } => vec![ValueId { task, part }],
+        Param::All { array, range } => range.iter().map(|index| value(array, index, 0)).collect(),
+        Param::Shuffle { array, range, first } => {
+            range.iter().map(|task| value(array, task, first + index as u16)).collect()
+        }
         _ => Vec::new(),
     }
 }

@@ -216,6 +216,7 @@ impl World {
                 drop(values);
                 self.say(ToClient::States { request, states });
             }
+            FromClient::Explain { .. } => panic!("nobody asks why in these tests"),
             FromClient::AskStatus { request, .. } => {
                 let status = Default::default();
                 self.say(ToClient::Status { request, status });
@@ -283,6 +284,7 @@ impl World {
         match outcomes.iter().next().unwrap() {
             function::Outcome::Inline(bytes) => Ok(Bytes::copy_from_slice(bytes)),
             function::Outcome::Stored(value) => Ok(value.encode().unwrap()),
+            function::Outcome::Parts(_) => panic!("none of these functions splits"),
             function::Outcome::Failed(failure) => {
                 let kind = match failure.kind {
                     function::FailureKind::Returned => FailureKind::Returned,
@@ -354,6 +356,7 @@ fn sources_of_patterns(params: &[Param], index: u32) -> Vec<Vec<TaskId>> {
         Param::One { task, .. } => Some(vec![task]),
         Param::All { array, range } => Some(range.iter().map(|index| task(array, index)).collect()),
         Param::Edge | Param::Edges => panic!("only in batches"),
+        Param::Shuffle { .. } => panic!("nothing is shuffled in these tests"),
     };
     params.iter().filter_map(sources).collect()
 }
