@@ -199,6 +199,13 @@ pub enum FromProcess {
         /// Whose result.
         task: TaskId,
     },
+    /// Runs that were reported as timed out have ended now: their slots are free.
+    Stopped {
+        /// By which right they ran.
+        assignment: AssignmentId,
+        /// Which tasks.
+        range: Range,
+    },
 }
 
 /// The end of a range of runs, all of one kind.

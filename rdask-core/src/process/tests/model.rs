@@ -371,7 +371,9 @@ impl World {
                     self.answer(assignment, range, false);
                 }
             }
-            FromProcess::SlotsFree { .. } | FromProcess::Parked { .. } => {}
+            FromProcess::SlotsFree { .. }
+            | FromProcess::Parked { .. }
+            | FromProcess::Stopped { .. } => {}
             FromProcess::Holds { values } => {
                 for task in values {
                     self.acquiring.remove(&task);
