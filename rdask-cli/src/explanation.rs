@@ -224,6 +224,11 @@ fn details(why: &Why) -> Vec<String> {
                 }
                 ProgramState::GivenUp(why) => format!("{name} can't start it: {why}"),
                 ProgramState::Silent => format!("{name} has it, but can't be reached now"),
+                ProgramState::Ending => {
+                    format!(
+                        "{name} ends its process, in which a task does not stop, and starts another"
+                    )
+                }
             });
             with_rest(lines.collect(), *count)
         }

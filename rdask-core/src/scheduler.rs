@@ -4,10 +4,10 @@
 //! `submit` brings tasks in, `graph` moves them from waiting to ready, `placement` hands them
 //! to processes as `locality` says (or `random`, the control), `finish` takes reports, `wants`
 //! tells clients, `release` forgets, and `recovery` starts anew what a lost process had, `blame`
-//! finds out who ended it, `stealing` moves work to the idle, `leave` lets workers go in good order,
-//! `ends` knows when they will, `replicas` copies values, and `leases` waits for those whose links
-//! broke. `explain` says why a task isn't running. `programs` gets programs to nodes and `grants`
-//! shares a worker's slots among them.
+//! finds out who ended it, `overrun` ends what doesn't stop, `stealing` moves work to the idle,
+//! `leave` lets workers go in good order, `ends` knows when they will, `replicas` copies values, and
+//! `leases` waits for those whose links broke. `explain` says why a task isn't running. `programs`
+//! gets programs to nodes and `grants` shares a worker's slots among them.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -28,6 +28,7 @@ use self::cluster::{Cluster, Nanny, Stage, Worker};
 use self::ends::Ends;
 use self::graph::Work;
 use self::group::{Gid, Group};
+use self::overrun::Overruns;
 use self::programs::Programs;
 use self::random::Dice;
 use self::ready::{ClassNo, Classes, Share, ShareNo};
@@ -49,6 +50,7 @@ mod invariants;
 mod leases;
 mod leave;
 mod locality;
+mod overrun;
 mod placement;
 mod programs;
 mod random;
@@ -192,6 +194,8 @@ pub struct Scheduler {
     detached: BTreeMap<String, Vec<clients::Detached>>,
     /// Who is suspected of ending processes.
     blame: Blame,
+    /// Runs that were told to stop.
+    overruns: Overruns,
     /// What to do at a time: tasks whose retry delay ends.
     delayed: BTreeSet<(Time, Gid, u32)>,
     /// Peers whose links broke, and until when they may come back.
@@ -296,6 +300,7 @@ impl Scheduler {
             looks_left: 0,
             detached: BTreeMap::new(),
             blame: Blame::default(),
+            overruns: Overruns::default(),
             delayed: BTreeSet::new(),
             leases: BTreeMap::new(),
             no_verdict_before: Time::default(),
@@ -426,6 +431,7 @@ impl Scheduler {
         }
         match message {
             FromProcess::Report { number, finished } => self.take_report(from, number, finished),
+            FromProcess::Stopped { assignment, range } => self.stopped(from, assignment, range),
             FromProcess::SlotsFree { slots } => self.slots_freed(from, slots),
             FromProcess::Parked { runs, slots } => self.parked(from, runs, slots),
             FromProcess::GaveUp { steal, assignment, ranges } => {
@@ -491,6 +497,7 @@ impl Scheduler {
         self.begin(now);
         self.end_leases();
         self.end_delays();
+        self.end_graces();
         self.end_idle_programs();
         self.end_workers();
         // Launches that are due again are tried by `settle`.
@@ -507,6 +514,7 @@ impl Scheduler {
 
     /// Decides, once per batch of facts.
     fn settle(&mut self) {
+        self.end_closing();
         self.launch_processes();
         self.launch_suspects();
         self.share_slots();
@@ -531,6 +539,7 @@ impl Scheduler {
             self.next_lease_end(),
             self.ends.next_timeout(),
             self.look_again,
+            self.overruns.next_timeout(),
         ];
         due.into_iter().flatten().min()
     }

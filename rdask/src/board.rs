@@ -1,7 +1,7 @@
 //! The slot board: what a process runs at this moment, in memory that outlives it.
 //!
 //! A nanny makes a [`BoardFile`] for each process it starts, a file that is in memory only, and the
-//! process maps it as its [`Board`]. Whatever runs user code has an [`Entry`] there and notes the
+//! process maps it as its [`Board`]. Whatever runs user code has an `Entry` there and notes the
 //! task before the body starts: one store per task, no lock, no system call. When the process has
 //! died, by whatever signal, the nanny reads who was at it.
 //!
@@ -10,7 +10,7 @@
 //! are made in its order, and the nanny looks when no thread is left. The first line says whether
 //! the process has closed the board: it ends by itself then, and nobody is to blame.
 //!
-//! Mapping the file is the one place with `unsafe` code here, [`map`].
+//! Mapping the file is the one place with `unsafe` code here, `map`.
 
 use std::fs::File;
 use std::io;

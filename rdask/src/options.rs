@@ -82,7 +82,8 @@ impl Options {
         self.set(|options| options.retry_delay = delay)
     }
 
-    /// A run that takes longer fails.
+    /// A run that takes longer fails. Its slot is free when it has stopped, or when its process has
+    /// been ended for it: see [`kill_grace`](Self::kill_grace).
     ///
     /// ```
     /// # let client = rdask::Client::local().unwrap();
@@ -91,6 +92,20 @@ impl Options {
     /// ```
     pub fn timeout(self, timeout: Duration) -> Self {
         self.set(|options| options.timeout = Some(timeout))
+    }
+
+    /// How long a run may go on after it was cancelled or has timed out, before its process is
+    /// ended: 10 s unless given. Other runs in that process have as long again, and are repeated
+    /// elsewhere if they take longer. A run stops in good order by looking at
+    /// [`Context::is_cancelled`](crate::Context::is_cancelled).
+    ///
+    /// ```
+    /// # let client = rdask::Client::local().unwrap();
+    /// # use std::time::Duration;
+    /// let strict = client.options().timeout(Duration::from_secs(60)).kill_grace(Duration::ZERO);
+    /// ```
+    pub fn kill_grace(self, grace: Duration) -> Self {
+        self.set(|options| options.kill_grace = Some(grace))
     }
 
     /// How many slots of its worker a run takes, for functions that start threads themselves.

@@ -18,6 +18,7 @@ mod leave;
 mod links;
 mod nesting;
 mod options;
+mod overrun;
 mod parts;
 mod path;
 mod program;
@@ -96,6 +97,9 @@ fn trials() -> Vec<Trial> {
         blame::async_tasks_are_on_the_board_too,
         blame::a_result_that_kills_when_it_is_encoded_is_not_made_for_ever,
         blame::processes_killed_from_outside_cost_time_only,
+        overrun::the_slot_of_a_cancelled_task_is_free_within_its_grace_time,
+        overrun::a_thread_that_does_not_stop_is_left_alone,
+        overrun::neighbours_of_a_task_that_does_not_time_out_in_good_order_are_right,
         release::what_nobody_has_a_handle_of_does_not_start,
         release::inputs_stay_while_a_dependent_needs_them,
         release::a_part_of_a_map_keeps_only_itself,

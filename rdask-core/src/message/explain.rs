@@ -170,6 +170,8 @@ pub enum ProgramState {
     GivenUp(String),
     /// Its process is there, but the link to it is broken.
     Silent,
+    /// Its process is about to be ended, for a run in it that does not stop; another one follows.
+    Ending,
 }
 
 /// What may take an assigned task from its process.

@@ -208,6 +208,13 @@ pub enum FromProcess {
         /// [`FETCH_TIME`](super::FETCH_TIME).
         busy_ns: u64,
     },
+    /// Runs that were reported as timed out have ended now: their slots are free.
+    Stopped {
+        /// By which right they ran.
+        assignment: AssignmentId,
+        /// Which tasks.
+        range: Range,
+    },
 }
 
 /// The end of a range of runs, all of one kind.

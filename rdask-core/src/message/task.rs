@@ -105,6 +105,9 @@ pub struct TaskOptions {
     pub parts: u16,
     /// How many processes are to hold each large result. More than 1 survive the loss of one.
     pub replicas: u8,
+    /// How long a run may go on after it was cancelled or has timed out, before its process is
+    /// ended: unless given, 10 s.
+    pub kill_grace: Option<Duration>,
 }
 
 impl Default for TaskOptions {
@@ -121,6 +124,7 @@ impl Default for TaskOptions {
             pools: Vec::new(),
             parts: 1,
             replicas: 1,
+            kill_grace: None,
         }
     }
 }

@@ -218,6 +218,12 @@ impl Process {
                 self.not_run(chunk.assignment, range);
             }
         }
+        if chunk.timed_out {
+            // After the report of its failure.
+            self.flush();
+            let (assignment, range) = (chunk.assignment, chunk.range);
+            self.actions.push_back(Action::Send(FromProcess::Stopped { assignment, range }));
+        }
         self.remove_if_over(chunk.assignment);
     }
 
@@ -364,7 +370,7 @@ fn timed_out(work: &Work, index: u32) -> Failure {
         run: run_number(assign, index),
         ..Failure::of_scheduler(
             FailureKind::TimedOut,
-            format!("it ran longer than {limit:?}; its slot is free once it ends"),
+            format!("it ran longer than {limit:?}"),
             task,
         )
     }

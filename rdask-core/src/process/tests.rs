@@ -156,6 +156,7 @@ fn short_message(message: &FromProcess) -> String {
             });
             format!("report {number}:{}", each.collect::<String>())
         }
+        FromProcess::Stopped { range, .. } => format!("stopped {range:?}"),
         FromProcess::SlotsFree { slots } => format!("slots free {slots}"),
         FromProcess::Fetched { bytes, .. } => format!("fetched {bytes}"),
         FromProcess::Parked { runs, slots } => format!("parked {runs} {slots}"),
@@ -435,7 +436,8 @@ fn a_run_beyond_its_timeout_fails_once_and_keeps_its_slot_until_it_ends() {
     script.pass(1000);
     script.process.handle_timeout(script.now);
     assert_eq!(script.log(), ["cancel 0 0..1", "report 1: a1 0..1 timed out"]);
-    assert_eq!(script.end(0, stored(Range::one(0))), ["drop c1.1 0..1", "start 1 a1 1..2"]);
+    let log = script.end(0, stored(Range::one(0)));
+    assert_eq!(log, ["drop c1.1 0..1", "stopped 0..1", "start 1 a1 1..2"]);
 }
 
 #[test]

@@ -347,11 +347,11 @@ impl Scheduler {
     /// Suspects that wait for nothing else.
     fn due_suspects(&self, which: impl Fn(Hold) -> bool) -> Vec<Suspect> {
         let waiting = self.blame.held.iter().filter(|(_, hold)| which(**hold));
-        let is_due = |(gid, index): &Suspect| {
-            let group = self.groups.get(*gid);
-            group.is_some_and(|group| group.state.get(*index) == State::Waiting(1))
-        };
-        waiting.map(|(suspect, _)| *suspect).filter(is_due).collect()
+        waiting.map(|(suspect, _)| *suspect).filter(|suspect| self.is_due(*suspect)).collect()
+    }
+
+    fn is_due(&self, (gid, index): Suspect) -> bool {
+        self.groups.get(gid).is_some_and(|group| group.state.get(index) == State::Waiting(1))
     }
 
     /// The worker with most room for a process of the suspect's own.
@@ -373,12 +373,13 @@ impl Scheduler {
         suited.min().map(|(.., id)| id)
     }
 
-    /// The slots that a process needs for the suspect it was started for; 0 once that is over.
+    /// The slots that a process needs for the suspect it was started for; 0 once that is over, or as
+    /// long as the suspect waits for inputs, which may need the slots to be made again.
     pub(crate) fn slots_alone(&self, id: ProcessId) -> u32 {
         let Some(process) = self.cluster.processes.get(&id) else { return 0 };
         let Some(suspect) = process.alone_for else { return 0 };
         let is_held = self.blame.held.get(&suspect) == Some(&Hold::Alone(Some(id)));
-        if !is_held && process.assignments.is_empty() {
+        if !(is_held && self.is_due(suspect)) && process.assignments.is_empty() {
             return 0;
         }
         let (gid, index) = suspect;

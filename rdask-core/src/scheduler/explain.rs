@@ -90,6 +90,7 @@ impl Scheduler {
             .filter(|(id, process)| {
                 process.program == share.program
                     && process.stage == Stage::Running
+                    && process.leaving.is_none()
                     && process.alone_for.is_none()
                     && !self.is_silent(Peer::Process(**id))
                     && self.cluster.workers.get(&process.worker).is_some_and(|one| suited(&one))
@@ -176,6 +177,7 @@ impl Scheduler {
                     Some(process) if self.is_silent(Peer::Process(*process)) => {
                         ProgramState::Silent
                     }
+                    Some(process) if self.is_closing(*process) => ProgramState::Ending,
                     _ => self.programs.state(hash, *id, worker.nanny),
                 };
                 (worker.info.name.clone(), state)

@@ -38,7 +38,13 @@ impl Scheduler {
         let gid = self.assignments.get(&assignment).map(|assignment| assignment.group);
         let is_known = is_consistent
             && gid.is_some_and(|gid| self.groups.get(gid).is_none_or(|group| group.id == array));
-        let parts = if is_known { self.account(from, assignment, range) } else { Vec::new() };
+        // A run that has timed out keeps its slot until it has stopped.
+        let goes_on = matches!(&end, End::Failed(failure) if failure.kind == FailureKind::TimedOut);
+        let parts = match is_known {
+            true if goes_on => self.still_assigned(from, assignment, range),
+            true => self.account(from, assignment, range),
+            false => Vec::new(),
+        };
         let (Some(gid), false) = (gid, parts.is_empty()) else {
             self.stale_count += 1;
             if let End::Stored(_) = end {
@@ -63,6 +69,15 @@ impl Scheduler {
                 }
             }
         }
+    }
+
+    /// Which of these tasks are on an assignment, and stay there.
+    fn still_assigned(&mut self, from: ProcessId, id: AssignmentId, range: Range) -> Vec<Range> {
+        let assignment = self.assignments.get(&id).filter(|one| one.process == from);
+        let Some(assignment) = assignment else { return Vec::new() };
+        let parts = assignment.remaining.within(range).collect();
+        self.expect_stop(id, range);
+        parts
     }
 
     /// Takes tasks off an assignment; says which of them were on it.

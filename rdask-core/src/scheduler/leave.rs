@@ -73,7 +73,7 @@ impl Scheduler {
     }
 
     /// Asks back all that a process has not started, and gives what waits for it to others.
-    fn take_back_all(&mut self, id: ProcessId) {
+    pub(crate) fn take_back_all(&mut self, id: ProcessId) {
         let Some(process) = self.cluster.processes.get_mut(&id) else { return };
         let assignments: Vec<AssignmentId> = process.assignments.iter().copied().collect();
         let waiting = std::mem::take(&mut process.local_ready);

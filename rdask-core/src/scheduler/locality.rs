@@ -65,6 +65,7 @@ impl Scheduler {
             let fits = process.program == program
                 && process.stage == Stage::Running
                 && !worker.leaving
+                && process.leaving.is_none()
                 && process.alone_for.is_none()
                 && worker.suits(requirement)
                 && self.fits_in_time(id, group, index);

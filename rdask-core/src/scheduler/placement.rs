@@ -67,7 +67,9 @@ impl Scheduler {
         for id in open {
             match self.cluster.processes.get(&id) {
                 Some(process)
-                    if process.stage == Stage::Running && !self.is_silent(Peer::Process(id)) =>
+                    if process.stage == Stage::Running
+                        && process.leaving.is_none()
+                        && !self.is_silent(Peer::Process(id)) =>
                 {
                     let load = u64::from(process.load()) * 1000 / u64::from(process.granted.max(1));
                     order.push((load, id));
@@ -616,7 +618,8 @@ impl Scheduler {
         let suited = program.processes.iter().filter_map(|id| {
             let process = self.cluster.processes.get(id)?;
             let worker = self.cluster.workers.get(&process.worker)?;
-            let takes_any = process.stage == Stage::Running && !worker.leaving;
+            let is_open = !worker.leaving && process.leaving.is_none();
+            let takes_any = process.stage == Stage::Running && is_open;
             let fits =
                 takes_any && !self.is_silent(Peer::Process(*id)) && worker.suits(requirement);
             fits.then(|| {

@@ -78,10 +78,11 @@ impl Scheduler {
         };
         let array = group.id;
         for (part, state) in group.state.runs_vec(range) {
-            if let State::Assigned(assignment) = state
-                && let Some(assignment) = self.assignments.get(&assignment)
+            if let State::Assigned(id) = state
+                && let Some(assignment) = self.assignments.get(&id)
             {
                 let process = assignment.process;
+                self.expect_stop(id, part);
                 self.send_process(process, ToProcess::Cancel { array, range: part });
                 // Noted, not done at once: nesting may be deep.
                 let nested = self.groups.nested_in(array, part);

@@ -52,7 +52,8 @@ impl Scheduler {
         let Some(process) = self.cluster.processes.get(&id) else { return false };
         let is_leaving = self.cluster.worker_of(id).is_none_or(|worker| worker.leaving);
         let is_heard = !self.is_silent(Peer::Process(id));
-        let may_take = process.stage == Stage::Running && process.alone_for.is_none();
+        let is_open = process.leaving.is_none() && process.alone_for.is_none();
+        let may_take = process.stage == Stage::Running && is_open;
         may_take && process.idle_slots() > 0 && !is_leaving && is_heard
     }
 

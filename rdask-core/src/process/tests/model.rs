@@ -374,7 +374,8 @@ impl World {
             }
             FromProcess::SlotsFree { .. }
             | FromProcess::Parked { .. }
-            | FromProcess::Fetched { .. } => {}
+            | FromProcess::Fetched { .. }
+            | FromProcess::Stopped { .. } => {}
             FromProcess::Holds { values } => {
                 for ValueId { task, .. } in values {
                     self.acquiring.remove(&task);

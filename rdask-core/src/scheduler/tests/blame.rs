@@ -11,16 +11,17 @@ use crate::scheduler::{Action, ClientInfo, Config, NannyInfo, Scheduler};
 use crate::time::Time;
 
 /// A scheduler, a client that wants what it submits, and a worker, whose processes do as told.
-struct Court {
-    scheduler: Scheduler,
-    nanny: NannyId,
-    client: ClientId,
+pub(super) struct Court {
+    pub(super) scheduler: Scheduler,
+    pub(super) now: Time,
+    pub(super) nanny: NannyId,
+    pub(super) client: ClientId,
     launching: Vec<ProcessId>,
     /// What runs, in the order it was assigned in.
-    running: Vec<(ProcessId, Assign)>,
-    ended: BTreeSet<ProcessId>,
-    failures: Vec<Failure>,
-    done: u32,
+    pub(super) running: Vec<(ProcessId, Assign)>,
+    pub(super) ended: BTreeSet<ProcessId>,
+    pub(super) failures: Vec<Failure>,
+    pub(super) done: u32,
 }
 
 fn contact() -> Contact {
@@ -28,7 +29,7 @@ fn contact() -> Contact {
 }
 
 impl Court {
-    fn new(slots: u32) -> Self {
+    pub(super) fn new(slots: u32) -> Self {
         let mut scheduler =
             Scheduler::new(Config { result_bytes_max: 1 << 30, ..Config::default() });
         let nanny = NannyId(0);
@@ -41,6 +42,7 @@ impl Court {
         let client = scheduler.connect_client(Time(0), info);
         let mut court = Self {
             scheduler,
+            now: Time(0),
             nanny,
             client,
             launching: Vec::new(),
@@ -53,7 +55,7 @@ impl Court {
         court
     }
 
-    fn add_worker(&mut self, name: &str, slots: u32) -> NannyId {
+    pub(super) fn add_worker(&mut self, name: &str, slots: u32) -> NannyId {
         let worker =
             WorkerInfo { name: name.into(), slots, memory_limit: 512 << 20, resources: Vec::new() };
         let info = NannyInfo {
@@ -62,13 +64,13 @@ impl Court {
             workers: vec![worker],
             contact: contact(),
         };
-        let (nanny, _) = self.scheduler.connect_nanny(Time(0), info);
+        let (nanny, _) = self.scheduler.connect_nanny(self.now, info);
         self.act();
         nanny
     }
 
     /// Starts what is to be started, and confirms slots; notes the rest.
-    fn act(&mut self) {
+    pub(super) fn act(&mut self) {
         while let Some(action) = self.scheduler.poll_action() {
             match action {
                 Action::ToNanny(_, ToNanny::Launch(launch)) => self.launching.push(launch.process),
@@ -81,7 +83,7 @@ impl Court {
                 }
                 Action::ToProcess(process, ToProcess::SetSlots { slots }) => {
                     let message = FromProcess::SlotsFree { slots };
-                    self.scheduler.handle_process(Time(0), process, message);
+                    self.scheduler.handle_process(self.now, process, message);
                 }
                 Action::ToClient(_, ToClient::Ended { range, outcome, .. }) => match outcome {
                     Outcome::Failed(failure) => self.failures.push(failure),
@@ -91,13 +93,13 @@ impl Court {
             }
             if let Some(process) = self.launching.pop() {
                 // It may have been ended before it began.
-                let _ = self.scheduler.connect_process(Time(0), process, contact());
+                let _ = self.scheduler.connect_process(self.now, process, contact());
             }
         }
         self.scheduler.check();
     }
 
-    fn submit(&mut self, number: u32, len: u32, parent: Option<Parent>) {
+    pub(super) fn submit(&mut self, number: u32, len: u32, parent: Option<Parent>) {
         let shape = Shape {
             function: FunctionKey(1),
             name: "f".into(),
@@ -109,17 +111,17 @@ impl Court {
             FromClient::SubmitArray { number, len, shape, parent },
             FromClient::Want { array, range: Range::new(0, len), values: false },
         ] {
-            self.scheduler.handle_client(Time(0), self.client, message);
+            self.scheduler.handle_client(self.now, self.client, message);
         }
         self.act();
     }
 
-    fn task(&self, index: u32) -> TaskId {
+    pub(super) fn task(&self, index: u32) -> TaskId {
         TaskId { array: ArrayId { client: self.client, number: 0 }, index }
     }
 
     /// The process that runs a task, and in which run.
-    fn home_of(&self, index: u32) -> Option<(ProcessId, u32)> {
+    pub(super) fn home_of(&self, index: u32) -> Option<(ProcessId, u32)> {
         let (task, running) = (self.task(index), self.running.iter());
         running
             .filter(|(_, assign)| assign.array == task.array && assign.range.contains(index))
@@ -128,36 +130,36 @@ impl Court {
     }
 
     /// What runs beside it.
-    fn beside(&self, process: ProcessId) -> u32 {
+    pub(super) fn beside(&self, process: ProcessId) -> u32 {
         let all = self.running.iter().filter(|(of, _)| *of == process);
         all.map(|(_, assign)| assign.range.len()).sum::<u32>() - 1
     }
 
-    fn lose_link(&mut self, process: ProcessId) {
+    pub(super) fn lose_link(&mut self, process: ProcessId) {
         self.running.retain(|(of, _)| *of != process);
-        self.scheduler.handle_link_lost(Time(0), Peer::Process(process));
+        self.scheduler.handle_link_lost(self.now, Peer::Process(process));
         self.act();
     }
 
     /// The nanny says how a process ended.
-    fn exited(&mut self, process: ProcessId, exit: Exit, board: &[u32]) {
+    pub(super) fn exited(&mut self, process: ProcessId, exit: Exit, board: &[u32]) {
         self.running.retain(|(of, _)| *of != process);
         let board = board.iter().map(|index| (self.task(*index), 1)).collect();
         let stderr = vec![format!("{process} says goodbye")];
         let message = FromNanny::Exited { process, exit, board, stderr };
-        self.scheduler.handle_nanny(Time(0), self.nanny, message);
+        self.scheduler.handle_nanny(self.now, self.nanny, message);
         self.act();
     }
 
     /// A task ends the process it runs in; says which, and in which run.
-    fn kill(&mut self, index: u32) -> (ProcessId, u32) {
+    pub(super) fn kill(&mut self, index: u32) -> (ProcessId, u32) {
         let (process, run) = self.home_of(index).expect("it runs");
         let board = [index];
         self.exited(process, Exit::Signal(6), &board);
         (process, run)
     }
 
-    fn finish_all(&mut self) {
+    pub(super) fn finish_all(&mut self) {
         while let Some((process, assign)) = self.running.pop() {
             let mut blob = BlobBuilder::new();
             assign.range.iter().for_each(|_| blob.push(b""));
@@ -169,12 +171,12 @@ impl Court {
                 end: End::Inline(blob.build()),
             };
             let report = FromProcess::Report { number: 1, finished: vec![finished] };
-            self.scheduler.handle_process(Time(0), process, report);
+            self.scheduler.handle_process(self.now, process, report);
             self.act();
         }
     }
 
-    fn is_at_rest(&self) -> bool {
+    pub(super) fn is_at_rest(&self) -> bool {
         self.scheduler.blame.is_empty() && self.running.is_empty()
     }
 }

@@ -307,6 +307,7 @@ impl Mob {
             pools: (0..self.dice.below(2)).map(|_| self.name()).collect(),
             parts: self.number32() as u16,
             replicas: self.number32() as u8,
+            kill_grace: self.dice.chance(50).then(|| std::time::Duration::from_secs(self.number())),
         }
     }
 

@@ -1,0 +1,126 @@
+//! Runs that don't stop when they should: cancelled, or longer than their timeout, and deaf to
+//! their token.
+//!
+//! A thread can't be ended from outside, a process can. A run that goes on for its grace time costs
+//! its process: nothing new goes there, what has not started is taken back, values that only it has
+//! are copied to others, and its neighbours have as long again to end. Then it is ended, which
+//! blames nobody, and the neighbours' runs are repeated elsewhere.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::id::{AssignmentId, ProcessId};
+use crate::range::Range;
+use crate::time::Time;
+
+use super::Scheduler;
+use super::cluster::Stage;
+use super::group::State;
+use super::replicas::COPIED_OFF_BYTES_MAX;
+
+/// How long a run may go on after it was told to stop, unless its options say otherwise. A loop
+/// that looks at its token at all looks more often; whoever waits for the slot can wait so long.
+const KILL_GRACE: Duration = Duration::from_secs(10);
+
+/// Who has been told to stop, and who pays for those that don't.
+#[derive(Debug, Default)]
+pub(crate) struct Overruns {
+    /// When to look whether these have stopped, and how long their neighbours may go on then.
+    /// Looked at once: entries of what has stopped go when their time comes.
+    due: BTreeSet<(Time, AssignmentId, Range, Duration)>,
+    /// Processes that are to be ended, and when at the latest.
+    closing: BTreeMap<ProcessId, Time>,
+}
+
+impl Overruns {
+    pub(crate) fn next_timeout(&self) -> Option<Time> {
+        let due = self.due.first().map(|(time, ..)| *time);
+        due.into_iter().chain(self.closing.values().copied()).min()
+    }
+}
+
+impl Scheduler {
+    /// Runs of these tasks, if there are any, were told to stop.
+    pub(crate) fn expect_stop(&mut self, id: AssignmentId, range: Range) {
+        let Some(assignment) = self.assignments.get(&id).filter(|one| one.threads > 0) else {
+            return;
+        };
+        let shape = self.groups.get(assignment.group).and_then(|group| group.shape(range.start));
+        let grace = shape.and_then(|shape| shape.shape.options.kill_grace).unwrap_or(KILL_GRACE);
+        self.overruns.due.insert((self.now + grace, id, range, grace));
+    }
+
+    /// Timed-out runs of a process have ended: only now their slots are free.
+    pub(crate) fn stopped(&mut self, from: ProcessId, assignment: AssignmentId, range: Range) {
+        let group = self.assignments.get(&assignment).and_then(|one| self.groups.get(one.group));
+        let Some(group) = group else { return self.stale_count += 1 };
+        // Runs that nobody told to stop end with a report.
+        let told = group.state.runs_vec(range.intersection(group.all()));
+        for (part, state) in told {
+            let is_told = state != State::Assigned(assignment);
+            if !is_told || self.account(from, assignment, part).is_empty() {
+                self.stale_count += 1;
+            }
+        }
+        self.open.insert(from);
+    }
+
+    /// Looks who has not stopped in time.
+    pub(crate) fn end_graces(&mut self) {
+        while let Some(first) = self.overruns.due.first().copied()
+            && first.0 <= self.now
+        {
+            self.overruns.due.pop_first();
+            let (_, id, range, grace) = first;
+            let goes_on = self
+                .assignments
+                .get(&id)
+                .filter(|assignment| assignment.remaining.within(range).next().is_some());
+            if let Some(process) = goes_on.map(|assignment| assignment.process) {
+                self.close_process(process, grace);
+            }
+        }
+        self.work_off();
+    }
+
+    /// Nothing new goes to this process, and what can be saved is saved, before it is ended.
+    fn close_process(&mut self, id: ProcessId, grace: Duration) {
+        let process = self.cluster.processes.get(&id);
+        let is_running = process.is_some_and(|process| process.stage == Stage::Running);
+        if !is_running || self.overruns.closing.contains_key(&id) {
+            return;
+        }
+        tracing::warn!(process = %id, "a run does not stop; its process will be ended");
+        self.overruns.closing.insert(id, self.now + grace);
+        self.take_back_all(id);
+        self.copy_off(id, COPIED_OFF_BYTES_MAX);
+    }
+
+    /// Whether a process is to be ended for a run that doesn't stop.
+    pub(crate) fn is_closing(&self, id: ProcessId) -> bool {
+        self.overruns.closing.contains_key(&id)
+    }
+
+    /// Ends processes for the runs in them that don't stop, as soon as nothing else is lost by it.
+    pub(crate) fn end_closing(&mut self) {
+        for (id, latest) in self.overruns.closing.clone() {
+            if !self.cluster.processes.contains_key(&id) {
+                self.overruns.closing.remove(&id);
+            } else if latest <= self.now || (!self.has_live_runs(id) && self.is_copied_off(id)) {
+                self.overruns.closing.remove(&id);
+                self.end_process(id, "a run in it did not stop when it was told to");
+            }
+        }
+    }
+
+    /// Whether a process has tasks whose results somebody waits for.
+    fn has_live_runs(&self, id: ProcessId) -> bool {
+        let Some(process) = self.cluster.processes.get(&id) else { return false };
+        process.assignments.iter().any(|id| {
+            let Some(assignment) = self.assignments.get(id) else { return false };
+            let Some(group) = self.groups.get(assignment.group) else { return false };
+            let mut parts = assignment.remaining.iter().flat_map(|part| group.state.runs(part));
+            parts.any(|(_, state)| state == State::Assigned(*id))
+        })
+    }
+}
