@@ -331,6 +331,7 @@ impl Scheduler {
         }
         record.stage = Stage::Running;
         record.contact = contact;
+        self.programs.launched(record.program, record.worker);
         self.open.insert(process);
         Ok(())
     }
@@ -444,7 +445,7 @@ impl Scheduler {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Time> {
         let delayed = self.delayed.first().map(|(time, ..)| *time);
-        [delayed, self.programs.next_timeout()].into_iter().flatten().min()
+        [delayed, self.programs.next_timeout(self.now)].into_iter().flatten().min()
     }
 
     /// Since when nothing has been submitted, run or wanted; `None` while something is.

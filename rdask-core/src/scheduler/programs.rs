@@ -100,6 +100,13 @@ impl Programs {
         }
     }
 
+    /// A process of the program has started in a worker: what failed there before is over.
+    pub(crate) fn launched(&mut self, hash: ProgramHash, worker: WorkerId) {
+        if let Some(program) = self.programs.get_mut(&hash) {
+            program.failed.remove(&worker);
+        }
+    }
+
     pub(crate) fn remove_nanny(&mut self, nanny: NannyId) {
         for program in self.programs.values_mut() {
             program.holders.remove(&nanny);
@@ -118,11 +125,14 @@ impl Programs {
         }
     }
 
-    pub(crate) fn next_timeout(&self) -> Option<Time> {
+    /// When a program has been idle for long enough, or a launch is tried again. One that is due by
+    /// `now` has been tried.
+    pub(crate) fn next_timeout(&self, now: Time) -> Option<Time> {
         let ends = self.programs.values().filter_map(|one| Some(one.idle_since? + PROGRAM_IDLE));
-        let retries = self.programs.values().flat_map(|one| {
+        let retries = self.programs.values().flat_map(move |one| {
             let failed = one.failed.values();
-            failed.filter(|(count, ..)| *count < LAUNCHES_FAILED_MAX).map(|(_, time, _)| *time)
+            let again = failed.filter(|(count, ..)| *count < LAUNCHES_FAILED_MAX);
+            again.map(|(_, time, _)| *time).filter(move |time| *time > now)
         });
         ends.chain(retries).min()
     }
