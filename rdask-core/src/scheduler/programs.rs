@@ -231,6 +231,7 @@ impl Scheduler {
             program.fetching.remove(&nanny);
             program.wanting.retain(|wanting| *wanting != nanny);
         }
+        self.serve_program(hash);
         let now = self.now;
         let Some(program) = self.programs.programs.get_mut(&hash) else {
             return;
@@ -372,9 +373,18 @@ impl Scheduler {
         self.program_wanted(nanny, hash);
     }
 
+    /// Serves every program to those who wait for one: a nanny that was being served is gone.
+    pub(crate) fn serve_programs(&mut self) {
+        let waited_for = self.programs.programs.iter().filter(|(_, one)| !one.wanting.is_empty());
+        let hashes: Vec<ProgramHash> = waited_for.map(|(hash, _)| *hash).collect();
+        for hash in hashes {
+            self.serve_program(hash);
+        }
+    }
+
     /// Names a source to each nanny that wants the program, as far as there are free ones; asks a
     /// client for it if nobody has it.
-    fn serve_program(&mut self, hash: ProgramHash) {
+    pub(crate) fn serve_program(&mut self, hash: ProgramHash) {
         let nannies = &self.cluster.nannies;
         let Some(program) = self.programs.programs.get_mut(&hash) else {
             return;

@@ -329,6 +329,7 @@ impl Scheduler {
             return;
         };
         self.programs.remove_nanny(id);
+        self.serve_programs();
         for worker in nanny.workers {
             let Some(record) = self.cluster.workers.remove(&worker) else {
                 continue;
