@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::failure::{Failure, FailureKind};
 use crate::id::{NannyId, ProcessId, TaskId};
-use crate::message::{Exit, ToNanny};
+use crate::message::{Exit, ToNanny, ToProcess};
 use crate::range::{Range, RangeSet};
 
 use super::Scheduler;
@@ -170,15 +170,22 @@ impl Scheduler {
         let range = RangeSet::from(Range::one(task.index));
         self.forget_copies(gid, &range, holder);
         self.lose_values(gid, Range::one(task.index), holder);
+        let mut was_thought_there = false;
         if let Some(process) = self.cluster.processes.get_mut(&holder) {
             for sets in [&mut process.held, &mut process.copies] {
                 if let Some(set) = sets.get_mut(&gid) {
+                    was_thought_there |= set.contains(task.index);
                     set.remove(Range::one(task.index));
                     if set.is_empty() {
                         sets.remove(&gid);
                     }
                 }
             }
+        }
+        if was_thought_there {
+            // It may have the value all the same, and only not have been reached.
+            let ranges = vec![(task.array, Range::one(task.index))];
+            self.send_process(holder, ToProcess::Drop { ranges });
         }
         self.work_off();
     }
