@@ -75,10 +75,18 @@ impl Scheduler {
             }
         }
         order.sort_unstable();
-        for (_, id) in &order {
-            while let Some(idle) = self.idle_slots(*id)
-                && self.fill(*id, idle, false)
-            {}
+        // Again as long as it helps: what wants several slots holds up the few idle ones of a process
+        // until another process has taken it.
+        let mut has_given = true;
+        while has_given {
+            has_given = false;
+            for (_, id) in &order {
+                while let Some(idle) = self.idle_slots(*id)
+                    && self.fill(*id, idle, false)
+                {
+                    has_given = true;
+                }
+            }
         }
         for (_, id) in &order {
             while self.fill(*id, 0, true) {}
@@ -133,7 +141,15 @@ impl Scheduler {
     /// What goes first for this process. Its own local work wins a tie.
     fn pick(&self, id: ProcessId, ahead: bool) -> Option<Pick> {
         let process = self.cluster.processes.get(&id)?;
-        let local = process.local_ready.keys().next().copied();
+        let worker = self.cluster.workers.get(&process.worker)?;
+        // What waits for resources must not hold up what needs none.
+        let has_room = |key: &ReadyKey, ranges: &RangeSet| {
+            let (group, first) = (self.groups.get(key.group)?, ranges.first()?);
+            Some(worker.resource_room(self.classes.get(group.class(first.start))) > 0)
+        };
+        let mut local = process.local_ready.iter();
+        let local = local.find(|(key, ranges)| has_room(key, ranges) == Some(true));
+        let local = local.map(|(key, _)| *key);
         let central = self.pick_central(id, process.program);
         match (local, central) {
             (Some(local), Some(central)) if central < local => {
