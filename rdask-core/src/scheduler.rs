@@ -28,6 +28,8 @@ use self::programs::Programs;
 use self::ready::{ClassNo, Classes, Share, ShareNo};
 use self::stats::Stats;
 
+pub use self::look::Look;
+
 mod clients;
 mod cluster;
 mod finish;
@@ -36,6 +38,7 @@ mod graph;
 mod group;
 mod invariants;
 mod leave;
+mod look;
 mod placement;
 mod programs;
 mod ready;
