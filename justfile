@@ -14,7 +14,7 @@ soak cases="20000":
 simulate seeds="10000" first="0":
     cargo run --profile sim -p rdask-sim -- --seeds {{seeds}} --first-seed {{first}}
 
-# The tutorial's speed-up, by criterion.
+# The tutorial's experiments, by criterion.
 bench:
     cargo bench -p rdask-bench
 

@@ -3,9 +3,10 @@
 //! In reading order: `group` is what it knows of tasks, `cluster` what it knows of machines;
 //! `submit` brings tasks in, `graph` moves them from waiting to ready, `placement` hands them
 //! to processes, `finish` takes reports, `wants` tells clients, `release` forgets, and
-//! `recovery` starts anew what a lost process had, `stealing` moves work to the idle, `leave` lets
-//! workers go in good order. `programs` gets programs to nodes and
-//! `grants` shares a worker's slots among them.
+//! `recovery` starts anew what a lost process had, `blame` finds out who ended it, `stealing`
+//! moves work to the idle, `leave` lets workers go in good order, `ends` knows when they will,
+//! `replicas` copies values, and `leases` waits for those whose links broke. `programs` gets
+//! programs to nodes and `grants` shares a worker's slots among them.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -21,22 +22,29 @@ use crate::range::Range;
 use crate::range::RangeSet;
 use crate::time::Time;
 
+use self::blame::Blame;
 use self::cluster::{Cluster, Nanny, Stage, Worker};
+use self::ends::Ends;
 use self::graph::Work;
 use self::group::{Gid, Group};
 use self::programs::Programs;
 use self::ready::{ClassNo, Classes, Share, ShareNo};
+use self::replicas::Copies;
 use self::stats::Stats;
 
+pub use self::leases::{CLIENT_GRACE, SILENCE_FENCED};
 pub use self::look::Look;
 
+mod blame;
 mod clients;
 mod cluster;
+mod ends;
 mod finish;
 mod grants;
 mod graph;
 mod group;
 mod invariants;
+mod leases;
 mod leave;
 mod look;
 mod placement;
@@ -44,6 +52,7 @@ mod programs;
 mod ready;
 mod recovery;
 mod release;
+mod replicas;
 mod stats;
 mod status;
 mod stealing;
@@ -137,6 +146,8 @@ pub struct Scheduler {
     assignments: BTreeMap<AssignmentId, Assignment>,
     next_assignment: u64,
     next_steal: u64,
+    copies: Copies,
+    ends: Ends,
     /// Scattered values that wait for a process to be put with.
     puts: BTreeMap<ProgramHash, BTreeSet<(Gid, u32)>>,
     /// Clients that wait for their programs to be at work, and by which request.
@@ -145,8 +156,14 @@ pub struct Scheduler {
     open: BTreeSet<ProcessId>,
     /// Results under a name.
     detached: BTreeMap<String, Vec<clients::Detached>>,
+    /// Who is suspected of ending processes.
+    blame: Blame,
     /// What to do at a time: tasks whose retry delay ends.
     delayed: BTreeSet<(Time, Gid, u32)>,
+    /// Peers whose links broke, and until when they may come back.
+    leases: BTreeMap<Peer, Time>,
+    /// Until then nobody is given up: the scheduler stood still.
+    no_verdict_before: Time,
     /// The bytes of inline results that are kept.
     result_bytes: u64,
     /// Messages about assignments that are no more.
@@ -232,11 +249,16 @@ impl Scheduler {
             assignments: BTreeMap::new(),
             next_assignment: 1,
             next_steal: 1,
+            copies: Copies::default(),
+            ends: Ends::default(),
             puts: BTreeMap::new(),
             asking_ready: Vec::new(),
             open: BTreeSet::new(),
             detached: BTreeMap::new(),
+            blame: Blame::default(),
             delayed: BTreeSet::new(),
+            leases: BTreeMap::new(),
+            no_verdict_before: Time::default(),
             result_bytes: 0,
             stale_count: 0,
             work: VecDeque::new(),
@@ -286,8 +308,10 @@ impl Scheduler {
                     node: info.node.clone(),
                     pool: info.pool.clone(),
                     processes: BTreeMap::new(),
+                    alone: BTreeSet::new(),
                     free,
                     leaving: false,
+                    ends_at: None,
                 },
             );
         }
@@ -296,7 +320,8 @@ impl Scheduler {
             pool: info.pool,
             contact: info.contact,
             workers: ids.clone(),
-            leaving: false,
+            ends_at: None,
+            ends_with_job: false,
             may_go: false,
         };
         self.cluster.nannies.insert(nanny, record);
@@ -334,8 +359,10 @@ impl Scheduler {
         }
         record.stage = Stage::Running;
         record.contact = contact;
-        self.programs.launched(record.program, record.worker);
+        let (program, worker) = (record.program, record.worker);
+        self.programs.launched(program, worker);
         self.open.insert(process);
+        self.copies_have_a_place();
         Ok(())
     }
 
@@ -368,6 +395,7 @@ impl Scheduler {
                 }
             }
             FromProcess::Holds { values } => self.copied(from, &values),
+            FromProcess::NotAcquired { task } => self.not_acquired(from, task),
             FromProcess::Missed { task, holder, given_back } => {
                 self.value_missed(task, holder);
                 for (assignment, range) in given_back {
@@ -392,14 +420,16 @@ impl Scheduler {
             }
             FromNanny::LaunchFailed { process, message } => self.launch_failed(process, &message),
             FromNanny::Exited { process, exit, board, stderr } => {
-                self.process_exited(process, &exit, &board, &stderr);
+                self.process_exited(from, process, &exit, &board, &stderr);
             }
             FromNanny::Leaving { reason } => self.nanny_leaving(from, &reason),
-            FromNanny::Pong { .. } => {}
+            FromNanny::EndsIn { time, is_job } => self.ends_in(from, time, is_job),
+            FromNanny::InJob { job } => self.in_job(from, job),
+            FromNanny::JobEndsIn { time } => self.job_ends_in(from, time),
         }
     }
 
-    /// A peer's link ended.
+    /// A peer is gone: it said so, or its node did.
     pub fn handle_link_lost(&mut self, now: Time, peer: Peer) {
         self.begin(now);
         match peer {
@@ -418,8 +448,10 @@ impl Scheduler {
     /// The time of [`poll_timeout`](Self::poll_timeout) has come.
     pub fn handle_timeout(&mut self, now: Time) {
         self.begin(now);
+        self.end_leases();
         self.end_delays();
         self.end_idle_programs();
+        self.end_workers();
         // Launches that are due again are tried by `settle`.
     }
 
@@ -435,10 +467,13 @@ impl Scheduler {
     /// Decides, once per batch of facts.
     fn settle(&mut self) {
         self.launch_processes();
+        self.launch_suspects();
         self.share_slots();
+        self.start_suspects();
         self.place_puts();
         self.place();
         self.steal();
+        self.make_copies();
         self.let_go();
         self.answer_ready();
         self.note_idleness();
@@ -448,7 +483,13 @@ impl Scheduler {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Time> {
         let delayed = self.delayed.first().map(|(time, ..)| *time);
-        [delayed, self.programs.next_timeout(self.now)].into_iter().flatten().min()
+        let due = [
+            delayed,
+            self.programs.next_timeout(self.now),
+            self.next_lease_end(),
+            self.ends.next_timeout(),
+        ];
+        due.into_iter().flatten().min()
     }
 
     /// Since when nothing has been submitted, run or wanted; `None` while something is.

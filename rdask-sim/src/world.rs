@@ -113,6 +113,8 @@ pub(crate) struct World {
     kept: BTreeMap<u32, Kept>,
     /// Launches that failed, or ended before they had registered.
     launches_failed: u64,
+    /// Processes that something ended, and tasks in them are suspected of it.
+    deaths: u64,
     /// Tasks whose value was not had from a holder.
     missed: BTreeSet<TaskId>,
     is_healed: bool,
@@ -187,6 +189,7 @@ impl World {
             links_by_peer: BTreeMap::new(),
             kept: BTreeMap::new(),
             launches_failed: 0,
+            deaths: 0,
             missed: BTreeSet::new(),
             is_healed: false,
             quiet_at: 0,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use rdask_core::failure::Failure;
 pub use rdask_core::failure::FailureKind;
 use rdask_core::id::TaskId;
+pub use rdask_core::message::UnknownWorkers;
 
 use crate::codec::DecodeError;
 
@@ -61,6 +62,9 @@ pub enum Error {
         /// The name.
         name: String,
     },
+    /// Workers that are to be retired are not there.
+    #[error(transparent)]
+    UnknownWorkers(UnknownWorkers),
     /// The result of a task was asked for after its last handle was dropped.
     #[error("task {task} has been released")]
     Released {
@@ -96,6 +100,7 @@ impl Error {
             | Self::Connection(_)
             | Self::Timeout
             | Self::NotDetached { .. }
+            | Self::UnknownWorkers(_)
             | Self::Released { .. }
             | Self::NoNesting => None,
         }
@@ -290,6 +295,21 @@ impl From<ConnectionError> for Error {
     fn from(error: ConnectionError) -> Self {
         Self::Connection(error)
     }
+}
+
+/// An error and its causes, in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        // Errors that are transparent say the same again.
+        if !text.ends_with(&next) {
+            text = format!("{text}: {next}");
+        }
+        cause = error.source();
+    }
+    text
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use rdask_core::hello::You;
 use rdask_core::id::{ProcessId, ProgramHash};
@@ -17,6 +18,7 @@ use rdask_core::scheduler::{ClientInfo, NannyInfo};
 use rdask_net::FileMode;
 use tokio::task::JoinSet;
 
+use crate::board::Board;
 use crate::client::Client;
 use crate::client::connect::connect_file;
 use crate::client::nested::NestedClient;
@@ -25,7 +27,7 @@ use crate::client::parking::park_on;
 use crate::client::parts::{BoxFuture, ClientParts, Put, ValueSource};
 use crate::client::values::LocalValues;
 use crate::connection::Connected;
-use crate::error::{ConnectionError, Result};
+use crate::error::{ConnectionError, Result, chain};
 use crate::nanny::{self, NannyOptions, probe};
 use crate::process::{DataPlane, Home, ProcessRuntime, ProcessSetup};
 use crate::scheduler::{SchedulerOptions, Server};
@@ -168,6 +170,9 @@ impl Threads {
     }
 }
 
+/// How long processes on threads have to end with the scheduler.
+const ENDING_TIME_MAX: Duration = Duration::from_secs(2);
+
 /// The nanny of a cluster of threads: a launch is a task on the same thread.
 struct Host {
     door: crate::scheduler::Door,
@@ -181,15 +186,20 @@ impl Host {
             tokio::select! {
                 message = nanny.receive.recv() => match message {
                     Ok(ToNanny::Launch(launch)) => self.launch(&mut processes, launch.process),
+                    // Retired, or the end of the scheduler.
+                    Ok(ToNanny::Exit { .. }) => break,
                     Ok(_) => {}
                     Err(_) => break,
                 },
                 Some(_) = processes.join_next() => {}
             }
         }
-        // Their links have ended, too.
-        while processes.join_next().await.is_some() {}
-        drop(nanny.send);
+        drop(nanny);
+        // Their links have ended, too, unless the worker was retired.
+        let ended = async { while processes.join_next().await.is_some() {} };
+        if tokio::time::timeout(ENDING_TIME_MAX, ended).await.is_err() {
+            processes.shutdown().await;
+        }
     }
 
     fn launch(&self, processes: &mut JoinSet<()>, process: ProcessId) {
@@ -207,8 +217,16 @@ impl Host {
             });
             let home = Home { worker: "local".to_owned(), node: slurm::node_name(), client };
             let data = DataPlane::Local;
-            let setup =
-                ProcessSetup { process, slots: 0, home, to_scheduler, from_scheduler, data };
+            let setup = ProcessSetup {
+                process,
+                slots: 0,
+                home,
+                to_scheduler,
+                from_scheduler,
+                data,
+                // Nobody outlives this OS process to read it.
+                board: Board::default(),
+            };
             let runtime = ProcessRuntime::new(setup);
             values.add(process, runtime.values());
             let reason = runtime.run().await;
@@ -318,12 +336,13 @@ impl Processes {
             ports: 0..=0,
             local_directory: None,
             death_timeout: nanny::DEATH_TIMEOUT,
+            lifetime: None,
             pid_file: None,
             handle_signals: false,
         };
         let run = move || {
             if let Err(error) = nanny::run(options) {
-                tracing::error!("the local cluster's nanny has ended: {}", init::chain(&error));
+                tracing::error!("the local cluster's nanny has ended: {}", chain(&error));
             }
         };
         let nanny = std::thread::Builder::new().name("rdask-nanny".to_owned()).spawn(run);
@@ -360,7 +379,7 @@ fn check_program() -> Result<()> {
         not_connected(format!(
             "this program can't be started as a worker ({}): `rdask::init()` must come first in \
              main, and a test harness has a main of its own, so use `processes(0)` in tests",
-            init::chain(&error)
+            chain(&error)
         ))
         .into()
     })
@@ -382,7 +401,7 @@ fn no_contact() -> Contact {
 }
 
 fn not_started(error: &(dyn std::error::Error + 'static)) -> ConnectionError {
-    not_connected(format!("the local cluster can't be started: {}", init::chain(error)))
+    not_connected(format!("the local cluster can't be started: {}", chain(error)))
 }
 
 fn not_connected(reason: String) -> ConnectionError {

@@ -26,7 +26,9 @@ use thiserror::Error;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
-use crate::connection::{ConnectError, Connected, contact_of, dial, joining};
+use crate::connection::{
+    ConnectError, Connected, ConnectionEnd, Persistence, contact_of, dial, joining,
+};
 use crate::program::cache::{Cache, CacheError};
 use crate::slurm;
 use membership::{Gone, Membership};
@@ -66,6 +68,8 @@ pub struct NannyOptions {
     pub local_directory: Option<PathBuf>,
     /// How long to go on without a scheduler.
     pub death_timeout: Duration,
+    /// After so long the workers are given notice.
+    pub lifetime: Option<Duration>,
     /// Where to write the process number.
     pub pid_file: Option<PathBuf>,
     /// Whether SIGTERM and SIGINT are a notice to the nanny.
@@ -80,6 +84,8 @@ pub enum NannyEnd {
     Told(String),
     /// A signal did.
     Signal(&'static str),
+    /// Its lifetime was over before it found a scheduler.
+    Lifetime,
 }
 
 /// Why a nanny ended otherwise.
@@ -158,15 +164,30 @@ async fn serve(
     cache: &Cache,
     signals: &mut Signals,
 ) -> Result<NannyEnd, NannyError> {
+    let end = options.lifetime.map(|lifetime| Instant::now() + lifetime);
     loop {
+        let over = async {
+            match end {
+                Some(end) => tokio::time::sleep_until(end).await,
+                None => std::future::pending().await,
+            }
+        };
         let joined = tokio::select! {
             joined = join(options) => joined?,
+            () = over => return Ok(NannyEnd::Lifetime),
             name = signals.next() => return Ok(NannyEnd::Signal(name)),
         };
         let membership = Membership::new(options, cache.clone(), joined);
+        membership.tell_end(end, options.handle_signals);
         match membership.serve(signals).await {
             Gone::Told(reason) => return Ok(NannyEnd::Told(reason)),
             Gone::Signal(name) => return Ok(NannyEnd::Signal(name)),
+            Gone::Lost(ConnectionEnd::NoScheduler { time, last }) => {
+                return Err(NannyError::NoScheduler { time, last: last.into() });
+            }
+            Gone::Lost(ConnectionEnd::Fenced) => tracing::warn!(
+                "the scheduler has given this nanny up: its processes are ended, joining anew"
+            ),
             Gone::Lost(end) => tracing::warn!(
                 file = %options.scheduler_file.display(),
                 "the scheduler is gone ({end}): its processes here are ended, waiting for it or \
@@ -238,12 +259,20 @@ async fn try_join(options: &NannyOptions) -> Result<Joined, NotJoined> {
         workers: options.workers.clone(),
         contact: contact_of(&endpoint),
     };
-    match dial(&endpoint, &file, role).await {
+    match dial(&endpoint, &file, role, persistence(options, &file)).await {
         Ok(connected) => Ok(Joined { endpoint, file, connected }),
         Err(error) if error.is_version() => Err(for_good(error)),
         // A refusal may come of a file that a new scheduler is about to replace.
         Err(error) => Err(NotJoined::ForNow(error.into())),
     }
+}
+
+/// How long to go on without a link: its processes run meanwhile. A new scheduler ends that.
+fn persistence(options: &NannyOptions, file: &SchedulerFile) -> Persistence {
+    let (path, mode, run) =
+        (options.scheduler_file.clone(), options.file_mode, file.run_id.clone());
+    let is_replaced = move || SchedulerFile::read(&path, mode).is_ok_and(|file| file.run_id != run);
+    Persistence::at_most(options.death_timeout).unless(is_replaced)
 }
 
 /// The signals that a nanny takes as a notice: none inside another program.

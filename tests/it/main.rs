@@ -9,18 +9,19 @@
 #![expect(clippy::unwrap_used, reason = "a test that can not go on ends")]
 
 mod api;
-mod cluster;
+mod blame;
 mod data;
 mod failures;
 mod fairness;
 mod intruders;
+mod leave;
+mod links;
 mod nesting;
 mod options;
-mod proc;
+mod path;
 mod program;
 mod programs;
 mod release;
-mod role;
 mod scheduler_file;
 mod values;
 mod wiretap;
@@ -28,6 +29,8 @@ mod wiretap;
 use std::time::{Duration, Instant};
 
 use libtest_mimic::{Arguments, Conclusion, Trial};
+// As if they were modules of this program.
+use rdask_testbed::{cluster, proc, role};
 
 /// No test takes so long on a busy machine: one that does hangs, and ends the program.
 const TEST_TIME_MAX: Duration = Duration::from_secs(180);
@@ -44,7 +47,7 @@ macro_rules! trials {
 
 fn main() {
     rdask::init();
-    role::play();
+    role::play(program::play);
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(1);
     let conclusion: Conclusion = libtest_mimic::run(&arguments, trials());
@@ -71,6 +74,7 @@ fn trials() -> Vec<Trial> {
         programs::two_programs_at_a_time_run_their_own_code,
         programs::a_program_that_is_built_anew_at_the_same_place_runs_its_new_code,
         programs::a_program_that_is_deleted_while_it_runs_still_works,
+        programs::a_program_that_the_scheduler_cannot_keep_is_told_to_be_so,
         programs::no_process_outlives_its_nanny,
         programs::a_name_brings_results_from_one_program_to_the_next,
         failures::a_panic_is_told_and_ends_nothing_else,
@@ -78,6 +82,18 @@ fn trials() -> Vec<Trial> {
         failures::panics_in_serialize_and_drop_are_told_and_end_nothing_else,
         failures::the_tasks_of_a_killed_process_run_again,
         failures::results_that_only_a_killed_process_had_are_made_again,
+        leave::what_a_leaving_worker_holds_is_copied_and_not_made_again,
+        leave::retired_workers_go_and_leave_what_they_hold,
+        leave::a_scattered_value_with_two_holders_survives_the_death_of_one,
+        leave::a_process_that_gets_sigterm_goes_on,
+        leave::a_nanny_whose_parent_dies_takes_that_as_a_notice,
+        blame::a_killer_among_a_thousand_ends_after_three_runs_and_the_others_are_right,
+        blame::each_way_to_die_is_told,
+        blame::a_memory_hog_is_told_to_be_one,
+        blame::who_dies_once_succeeds,
+        blame::async_tasks_are_on_the_board_too,
+        blame::a_result_that_kills_when_it_is_encoded_is_not_made_for_ever,
+        blame::processes_killed_from_outside_cost_time_only,
         release::what_nobody_has_a_handle_of_does_not_start,
         release::inputs_stay_while_a_dependent_needs_them,
         release::a_part_of_a_map_keeps_only_itself,
@@ -97,6 +113,10 @@ fn trials() -> Vec<Trial> {
         options::wide_tasks_take_as_many_slots_as_they_say,
         options::resources_limit_what_runs_at_a_time,
         options::tasks_run_where_they_may,
+        links::a_client_whose_path_is_cut_for_seconds_misses_nothing,
+        links::a_worker_whose_path_is_cut_for_a_moment_keeps_its_work,
+        links::a_scheduler_that_stands_still_gives_nobody_up,
+        links::a_node_that_stands_still_is_given_up_after_a_while_and_comes_back,
         intruders::a_stranger_without_the_file_is_turned_away,
         intruders::the_file_of_another_run_is_told_to_be_so,
         intruders::a_scheduler_tells_a_client_of_another_version_both_versions,

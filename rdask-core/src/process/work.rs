@@ -87,12 +87,15 @@ fn misfit(assign: &Assign) -> Option<&'static str> {
         Feed::Lists(lists) => lists.len() != len,
         Feed::Inline | Feed::One(_) | Feed::List(_) => false,
     };
+    let in_order = |pair: &[(Range, u32)]| pair[0].0.end <= pair[1].0.start;
     if assign.range.is_empty() {
         Some("its range is empty")
     } else if assign.payload.check().is_err() || assign.payload.count() as usize != len {
         Some("its payload doesn't fit its range")
     } else if assign.params.iter().any(feed_misfits) {
         Some("its inputs don't fit its range")
+    } else if !assign.runs.windows(2).all(in_order) {
+        Some("its run numbers are in no order")
     } else if assign.threads == 0 || assign.parts == 0 {
         Some("its runs take no slot or have no output")
     } else {
@@ -134,7 +137,7 @@ impl Process {
         };
         for source in common_sources(&assign) {
             let waiter = Waiter { assignment: id, index: None };
-            work.common_missing += u32::from(self.use_input(source, waiter, key));
+            work.common_missing += u32::from(self.use_input(source, Some(waiter), key));
             work.uses_local |= self.is_local(source);
         }
         if has_own_sources(&assign) {
@@ -154,7 +157,7 @@ impl Process {
             let waiter = Waiter { assignment: assign.assignment, index: Some(index) };
             let mut missing = 0;
             for source in own_sources(&assign, position) {
-                missing += u32::from(self.use_input(source, waiter, work.key));
+                missing += u32::from(self.use_input(source, Some(waiter), work.key));
                 work.uses_local |= self.is_local(source);
             }
             if missing > 0 {

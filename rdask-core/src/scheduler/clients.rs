@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::id::{ArrayId, ClientId, ProcessId, ProgramHash};
+use crate::id::{ArrayId, ClientId, Peer, ProcessId, ProgramHash};
 use crate::message::{FromClient, ToClient};
 use crate::range::{Range, RangeSet};
 
@@ -136,6 +136,11 @@ impl Scheduler {
             }
             FromClient::Taken { bytes } => self.results_taken(from, bytes),
             FromClient::PutGone { assignment } => self.put_gone(assignment),
+            FromClient::ProgramNotSent { message } => self.program_not_sent(from, &message),
+            FromClient::Retire { request, names } => {
+                let workers = self.retire(&names);
+                self.send_client(from, ToClient::Retiring { request, workers });
+            }
         }
         self.work_off();
         Ok(())
@@ -265,6 +270,7 @@ impl Scheduler {
         let Some(client) = self.clients.get_mut(&id) else {
             return;
         };
+        self.leases.remove(&Peer::Client(id));
         let groups: Vec<Gid> = client.groups.iter().copied().collect();
         let attached = std::mem::take(&mut client.attached);
         let wants_in = std::mem::take(&mut client.wants_in);

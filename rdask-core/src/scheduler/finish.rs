@@ -33,7 +33,7 @@ impl Scheduler {
         let Finished { assignment, array, range, busy_ns, end } = finished;
         let is_consistent = match &end {
             End::Inline(blob) => blob.check().is_ok() && blob.count() == range.len(),
-            End::Stored(_) | End::Failed(_) | End::Cancelled => true,
+            End::Stored(_) | End::Failed(_) | End::Cancelled | End::Lost => true,
         };
         let gid = self.assignments.get(&assignment).map(|assignment| assignment.group);
         let is_known = is_consistent
@@ -131,6 +131,7 @@ impl Scheduler {
             End::Failed(failure) => self.finish_failed(from, gid, range, failure),
             // Nobody asked for it any more when it was told, and somebody does again.
             End::Cancelled => self.recompute_assigned(gid, range, false),
+            End::Lost => self.recompute_assigned(gid, range, true),
         }
     }
 
@@ -167,8 +168,13 @@ impl Scheduler {
             let size = own.iter().fold(0u64, |sum, size| sum.saturating_add(*size));
             group.holding.set(Range::one(index), Holding::Held(from, log2(size)));
         }
+        let mut is_short = group.holders_min > 1;
         if let Some(process) = self.cluster.processes.get_mut(&from) {
             process.held.entry(gid).or_default().insert(range);
+            is_short |= process.leaving.is_some();
+        }
+        if is_short {
+            self.watch_copies(gid, range);
         }
         self.end_tasks(gid, range, State::Done);
     }
@@ -259,9 +265,10 @@ impl Scheduler {
         self.work_off();
     }
 
-    /// Copies of values have arrived at a process as inputs.
+    /// Copies of values have arrived at a process.
     pub(crate) fn copied(&mut self, at: ProcessId, values: &[TaskId]) {
         for task in values {
+            self.acquired(at, *task);
             let wanted = self.groups.find(task.array).filter(|gid| {
                 self.groups.get(*gid).is_some_and(|group| {
                     task.index < group.len

@@ -1,6 +1,6 @@
 //! What a simulation may see of the state, and a check that nobody is idle beside work.
 
-use crate::id::{ProcessId, TaskId};
+use crate::id::{Peer, ProcessId, TaskId};
 
 use super::Scheduler;
 use super::cluster::Stage;
@@ -66,8 +66,13 @@ impl Scheduler {
             if process.stage != Stage::Running || worker.leaving || idle == 0 {
                 continue;
             }
-            // Past so many parked runs only some tasks may start.
-            if process.parked_runs > 0 {
+            // Past so many parked runs only some tasks may start, and only some beside one that runs
+            // alone or before a worker's end.
+            let is_choosy = process.parked_runs > 0
+                || process.alone_for.is_some()
+                || worker.ends_at.is_some()
+                || self.is_silent(Peer::Process(*id));
+            if is_choosy {
                 continue;
             }
             if let Some(task) = self.startable(*id, idle) {

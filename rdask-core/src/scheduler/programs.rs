@@ -6,8 +6,10 @@ use std::time::Duration;
 use crate::failure::{Failure, FailureKind};
 use crate::id::{ClientId, NannyId, Peer, ProcessId, ProgramHash, WorkerId};
 use crate::message::{Contact, Launch, ProgramInfo, Surroundings, ToClient, ToNanny, ToProcess};
+use crate::range::Range;
 use crate::time::Time;
 
+use super::blame::Suspect;
 use super::cluster::{Process, Stage};
 use super::group::{Gid, State};
 use super::{Action, PROGRAM_IDLE, Scheduler};
@@ -28,7 +30,9 @@ pub(crate) struct Program {
     pub(crate) surroundings: Surroundings,
     /// Clients that brought it and are connected, without nested ones.
     pub(crate) clients: BTreeSet<ClientId>,
+    /// One in each worker, without those that were started for one suspect each.
     pub(crate) processes: BTreeSet<ProcessId>,
+    alone: BTreeSet<ProcessId>,
     /// Nannies that have its bytes.
     holders: BTreeSet<NannyId>,
     /// Whether the scheduler's process has them.
@@ -67,6 +71,7 @@ impl Programs {
             surroundings: surroundings.clone(),
             clients: BTreeSet::new(),
             processes: BTreeSet::new(),
+            alone: BTreeSet::new(),
             holders: BTreeSet::new(),
             is_stored: false,
             asked: None,
@@ -97,13 +102,7 @@ impl Programs {
     pub(crate) fn remove_process(&mut self, hash: ProgramHash, process: ProcessId) {
         if let Some(program) = self.programs.get_mut(&hash) {
             program.processes.remove(&process);
-        }
-    }
-
-    /// A process of the program has started in a worker: what failed there before is over.
-    pub(crate) fn launched(&mut self, hash: ProgramHash, worker: WorkerId) {
-        if let Some(program) = self.programs.get_mut(&hash) {
-            program.failed.remove(&worker);
+            program.alone.remove(&process);
         }
     }
 
@@ -123,6 +122,21 @@ impl Programs {
                 program.fetching.remove(&orphan);
             }
         }
+    }
+
+    /// A process of it has begun to work in a worker.
+    pub(crate) fn launched(&mut self, hash: ProgramHash, worker: WorkerId) {
+        if let Some(program) = self.programs.get_mut(&hash) {
+            program.failed.remove(&worker);
+        }
+    }
+
+    /// Whether a process of it may be started in a worker now.
+    pub(crate) fn may_launch(&self, hash: ProgramHash, worker: WorkerId, now: Time) -> bool {
+        self.get(hash).is_some_and(|program| {
+            let failed = program.failed.get(&worker);
+            failed.is_none_or(|(count, time, _)| *count < LAUNCHES_FAILED_MAX && *time <= now)
+        })
     }
 
     /// When a program has been idle for long enough, or a launch is tried again. One that is due by
@@ -175,41 +189,43 @@ impl Scheduler {
     }
 
     fn launch_missing(&mut self, hash: ProgramHash) {
-        let Some(program) = self.programs.get(hash) else {
-            return;
-        };
-        let may_try = |id: &WorkerId| {
-            program
-                .failed
-                .get(id)
-                .is_none_or(|(count, time, _)| *count < LAUNCHES_FAILED_MAX && *time <= self.now)
-        };
         let missing: Vec<WorkerId> = self
             .cluster
             .workers
             .iter()
             .filter(|(id, worker)| {
-                !worker.leaving && !worker.processes.contains_key(&hash) && may_try(id)
+                !worker.leaving
+                    && !self.is_silent(Peer::Nanny(worker.nanny))
+                    && !worker.processes.contains_key(&hash)
+                    && self.programs.may_launch(hash, **id, self.now)
             })
             .map(|(id, _)| *id)
             .collect();
         for worker in missing {
-            self.launch(hash, worker);
+            self.launch(hash, worker, None);
         }
     }
 
-    fn launch(&mut self, hash: ProgramHash, worker: WorkerId) {
+    /// Starts a process in a worker: the program's, or one for a suspect alone.
+    pub(crate) fn launch(
+        &mut self,
+        hash: ProgramHash,
+        worker: WorkerId,
+        alone_for: Option<Suspect>,
+    ) -> Option<ProcessId> {
         let id = ProcessId(self.fresh_id());
-        let Some(record) = self.cluster.workers.get_mut(&worker) else {
-            return;
-        };
-        let Some(program) = self.programs.programs.get_mut(&hash) else {
-            return;
-        };
-        record.processes.insert(hash, id);
-        program.processes.insert(id);
+        let record = self.cluster.workers.get_mut(&worker)?;
+        let program = self.programs.programs.get_mut(&hash)?;
+        if alone_for.is_some() {
+            record.alone.insert(id);
+            program.alone.insert(id);
+        } else {
+            record.processes.insert(hash, id);
+            program.processes.insert(id);
+        }
         let nanny = record.nanny;
-        self.cluster.processes.insert(id, Process::new(worker, nanny, hash));
+        let process = Process { alone_for, ..Process::new(worker, nanny, hash) };
+        self.cluster.processes.insert(id, process);
         let launch = Launch {
             process: id,
             worker,
@@ -217,6 +233,7 @@ impl Scheduler {
             surroundings: program.surroundings.clone(),
         };
         self.send_nanny(nanny, ToNanny::Launch(launch));
+        Some(id)
     }
 
     /// A process could not be started, or ended before it registered.
@@ -279,8 +296,12 @@ impl Scheduler {
             let Some(group) = self.groups.get(gid) else {
                 continue;
             };
-            for (part, state) in group.state.runs_vec(group.all()) {
-                if matches!(state, State::Ready(_)) {
+            let held = self.blame.held().filter(|((of, _), _)| *of == gid);
+            let held = held.map(|((_, index), _)| (Range::one(index), true)).collect::<Vec<_>>();
+            let states = group.state.runs(group.all());
+            let ready = states.map(|(part, state)| (part, matches!(state, State::Ready(_))));
+            for (part, is_stuck) in ready.chain(held).collect::<Vec<_>>() {
+                if is_stuck {
                     let Some(group) = self.groups.get(gid) else {
                         break;
                     };
@@ -309,7 +330,7 @@ impl Scheduler {
             let Some(program) = self.programs.programs.remove(&hash) else {
                 continue;
             };
-            for process in program.processes {
+            for process in program.processes.into_iter().chain(program.alone) {
                 self.end_process(process, "nobody needs its program any more");
             }
             if program.is_stored {
@@ -319,14 +340,14 @@ impl Scheduler {
     }
 
     /// Has a process end itself. It takes no part in anything from now on.
-    fn end_process(&mut self, id: ProcessId, reason: &str) {
+    pub(crate) fn end_process(&mut self, id: ProcessId, reason: &str) {
         if let Some(process) = self.cluster.processes.get_mut(&id) {
             process.stage = Stage::Ending;
             tracing::info!(process = %id, program = %process.program, reason, "ending a process");
             let message = ToProcess::Exit { reason: reason.to_owned() };
             self.send_process(id, message);
-            self.lose_process(id, reason);
             self.actions.push_back(Action::Close(Peer::Process(id), reason.to_owned()));
+            self.lose_process(id, reason);
         }
     }
 
@@ -356,6 +377,26 @@ impl Scheduler {
             program.asked = None;
         }
         self.serve_program(hash);
+    }
+
+    /// A client that was asked for its program could not bring it: nannies that wait for it can't
+    /// start it now.
+    pub(crate) fn program_not_sent(&mut self, client: ClientId, message: &str) {
+        let mut waiting = Vec::new();
+        for program in self.programs.programs.values_mut() {
+            if program.asked == Some(client) {
+                program.asked = None;
+                let of_wanting = |id: &ProcessId| {
+                    let process = self.cluster.processes.get(id)?;
+                    let waits = process.stage == Stage::Launching;
+                    (waits && program.wanting.contains(&process.nanny)).then_some(*id)
+                };
+                waiting.extend(program.processes.iter().filter_map(of_wanting));
+            }
+        }
+        for process in waiting {
+            self.launch_failed(process, &format!("the client can't bring it: {message}"));
+        }
     }
 
     pub(crate) fn program_fetch_failed(

@@ -3,51 +3,30 @@
 use std::sync::Arc;
 
 use crate::failure::{Failure, FailureKind};
-use crate::id::{NannyId, ProcessId, TaskId};
-use crate::message::{Exit, ToNanny, ToProcess};
+use crate::id::{NannyId, Peer, ProcessId, TaskId};
+use crate::message::{ToNanny, ToProcess};
 use crate::range::{Range, RangeSet};
 
-use super::Scheduler;
 use super::cluster::Stage;
 use super::graph::{Work, taken};
 use super::group::{Gid, Holding, Inputs, State};
+use super::{Action, Scheduler};
 
 impl Scheduler {
-    /// A nanny reports the end of a process.
-    pub(crate) fn process_exited(
-        &mut self,
-        process: ProcessId,
-        exit: &Exit,
-        _board: &[(TaskId, u32)],
-        stderr: &[String],
-    ) {
-        let how = match exit {
-            Exit::Code(code) => format!("it exited with code {code}"),
-            Exit::Signal(signal) => format!("signal {signal} ended it"),
-            Exit::OutOfMemory => "it ran out of memory".to_owned(),
-        };
-        let why = match stderr.last() {
-            Some(line) => format!("{how}; its last words: {line}"),
-            None => how,
-        };
-        if self.cluster.processes.get(&process).is_some_and(|one| one.stage == Stage::Launching) {
-            self.launch_failed(process, &why);
-        } else {
-            self.lose_process(process, &why);
-        }
-    }
-
     /// A process is gone, for whatever reason. From now on its number means nothing.
     pub(crate) fn lose_process(&mut self, id: ProcessId, why: &str) {
         let Some(process) = self.cluster.processes.remove(&id) else {
             return;
         };
         self.open.remove(&id);
+        self.leases.remove(&Peer::Process(id));
+        if process.stage == Stage::Running {
+            self.actions.push_back(Action::Close(Peer::Process(id), why.to_owned()));
+        }
         let program = process.program;
         self.programs.remove_process(program, id);
         if process.stage == Stage::Running {
-            let nanny = self.cluster.nannies.get(&process.nanny);
-            if nanny.is_some_and(|nanny| nanny.leaving) {
+            if process.leaving.is_some() {
                 tracing::info!(process = %id, program = %program, why, "a process left with its worker");
             } else {
                 tracing::warn!(process = %id, program = %program, why, "lost a process");
@@ -56,10 +35,15 @@ impl Scheduler {
         if self.cluster.nannies.contains_key(&process.nanny) {
             // Fenced: whatever is left of it has no right to go on.
             self.send_nanny(process.nanny, ToNanny::Kill { process: id, reason: why.to_owned() });
+            self.await_verdict(id, &process);
         }
         if let Some(worker) = self.cluster.workers.get_mut(&process.worker) {
-            worker.processes.remove(&program);
+            match process.alone_for {
+                Some(_) => drop(worker.alone.remove(&id)),
+                None => drop(worker.processes.remove(&program)),
+            }
         }
+        self.forget_own_process(&process, id);
         for assignment in &process.assignments {
             let Some(assignment_record) = self.assignments.remove(assignment) else {
                 continue;
@@ -94,6 +78,7 @@ impl Scheduler {
                 }
             }
         }
+        self.stop_acquiring(id);
         for (gid, ranges) in &process.copies {
             self.forget_copies(*gid, ranges, id);
         }
@@ -103,9 +88,13 @@ impl Scheduler {
             }
         }
         self.work_off();
+        self.hold_for_verdict(id);
     }
 
     fn forget_copies(&mut self, gid: Gid, ranges: &RangeSet, process: ProcessId) {
+        if self.are_copies_watched(gid) {
+            ranges.iter().for_each(|range| self.watch_copies(gid, range));
+        }
         let Some(group) = self.groups.get_mut(gid) else {
             return;
         };
@@ -121,6 +110,9 @@ impl Scheduler {
 
     /// `holder` doesn't have these values any more. A copy takes the place, or they are made again.
     fn lose_values(&mut self, gid: Gid, range: Range, holder: ProcessId) {
+        if self.are_copies_watched(gid) {
+            self.watch_copies(gid, range);
+        }
         for index in range {
             let Some(group) = self.groups.get_mut(gid) else {
                 return;
@@ -293,6 +285,7 @@ impl Scheduler {
                 }
             }
         }
+        self.hold_last_tries(gid, range);
     }
 
     fn failed_input(&self, gid: Gid, index: u32) -> Option<Arc<Failure>> {
@@ -335,8 +328,10 @@ impl Scheduler {
         let Some(nanny) = self.cluster.nannies.remove(&id) else {
             return;
         };
+        self.leases.remove(&Peer::Nanny(id));
         self.programs.remove_nanny(id);
         self.serve_programs();
+        self.forget_end(id, nanny.ends_at);
         for worker in nanny.workers {
             let Some(record) = self.cluster.workers.remove(&worker) else {
                 continue;
@@ -345,9 +340,10 @@ impl Scheduler {
                 worker = %record.info.name, node = %record.node, pool = %record.pool, why,
                 "a worker left"
             );
-            for process in record.processes.into_values() {
+            for process in record.all_processes() {
                 self.lose_process(process, why);
             }
         }
+        self.forget_lost_of(id);
     }
 }

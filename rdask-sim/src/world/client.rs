@@ -213,7 +213,7 @@ impl World {
                 let put = (assignment, number, value.len() as u64);
                 self.start_put(Actor::Client(client), ValueId { task, part: 0 }, process, put);
             }
-            Action::Progress { .. } | Action::Warn(_) => {}
+            Action::Progress { .. } | Action::Warn(_) | Action::Retiring { .. } => {}
             Action::Complete(waiter) => self.completed(client, waiter),
             Action::Attached { request, ranges } => self.attached(client, request, ranges),
             Action::States { .. } | Action::Status { .. } => {
@@ -609,6 +609,7 @@ impl World {
                     || self.dropped_puts.contains(&origin)
                     || holders.iter().any(|holder| !self.scheduler.core.knows(*holder))
             }),
+            FailureKind::Killed => self.deaths >= 3,
             FailureKind::Unrunnable => self.launches_failed >= 3,
             _ => expect.fails,
         };

@@ -17,6 +17,7 @@ impl World {
         match what {
             What::KillProcess { node, worker, program } => {
                 if let Some(process) = self.process_at(node, worker, program) {
+                    self.deaths += 1;
                     self.kill_process(process, SECOND);
                 }
             }

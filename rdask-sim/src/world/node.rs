@@ -93,12 +93,11 @@ impl World {
                 if let Some(index) = self.by_id.get(&process).copied()
                     && self.processes[index].is_alive
                 {
+                    self.processes[index].exit = Exit::Planned;
                     self.kill_process(index, World::soon());
                 }
             }
-            Message::ToNanny(ToNanny::Ping { nonce }) => {
-                self.nanny_says(node, FromNanny::Pong { nonce });
-            }
+            Message::ToNanny(ToNanny::AskJobEnd) => {}
             Message::ToNanny(ToNanny::Exit { .. }) => {
                 note!(self, "node {node} is told to go");
                 self.nanny_goes(node, 10 * MS);
@@ -180,12 +179,10 @@ impl World {
         if !self.is_alive(Actor::Nanny(node, nanny_age)) {
             return;
         }
-        let exited = FromNanny::Exited {
-            process: id,
-            exit: Exit::Signal(9),
-            board: Vec::new(),
-            stderr: Vec::new(),
-        };
+        let state = &self.processes[process];
+        let exit = state.exit.clone();
+        let board = state.running_runs();
+        let exited = FromNanny::Exited { process: id, exit, board, stderr: Vec::new() };
         self.nanny_says(node, exited);
     }
 

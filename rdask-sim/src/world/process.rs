@@ -7,7 +7,7 @@ use bytes::Bytes;
 use rdask_core::blob::BlobBuilder;
 use rdask_core::failure::{Failure, FailureKind};
 use rdask_core::id::{ProcessId, TaskId};
-use rdask_core::message::{Assign, End, Feed, Parent, Place, Source};
+use rdask_core::message::{Assign, End, Exit, Feed, Parent, Place, Source};
 use rdask_core::process::{
     Action, ChunkEnd, ChunkId, Process as Core, StartChunk, ValueId, run_number,
 };
@@ -33,6 +33,8 @@ pub(super) struct Process {
     pub(super) store: BTreeMap<ValueId, u64>,
     chunks: BTreeMap<ChunkId, Chunk>,
     timer_at: Option<u64>,
+    /// How its nanny says that it ended.
+    pub(super) exit: Exit,
     /// Its client for nested tasks.
     pub(super) nested: Option<usize>,
 }
@@ -54,6 +56,13 @@ struct Chunk {
 }
 
 impl Process {
+    /// What is on its slot board.
+    pub(super) fn running_runs(&self) -> Vec<(TaskId, u32)> {
+        let chunks = self.chunks.values();
+        let run = |chunk: &Chunk| run_number(&chunk.start.assign, chunk.current);
+        self.running_tasks().into_iter().zip(chunks.map(run)).collect()
+    }
+
     pub(super) fn running_tasks(&self) -> Vec<TaskId> {
         let task = |chunk: &Chunk| TaskId { array: chunk.start.assign.array, index: chunk.current };
         self.chunks.values().map(task).collect()
@@ -82,6 +91,7 @@ impl World {
             store: BTreeMap::new(),
             chunks: BTreeMap::new(),
             timer_at: None,
+            exit: Exit::Signal(9),
             nested: None,
         });
         self.by_id.insert(id, index);
@@ -294,7 +304,7 @@ impl World {
         let fate = match end {
             End::Inline(_) => Fate::Inline,
             End::Stored(_) => Fate::Stored,
-            End::Failed(_) | End::Cancelled => Fate::Failed,
+            End::Failed(_) | End::Cancelled | End::Lost => Fate::Failed,
         };
         let task = TaskId { array: assign.array, index };
         let run = run_number(&assign, index);

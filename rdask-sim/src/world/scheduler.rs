@@ -252,7 +252,7 @@ impl World {
                         (End::Inline(_), _) => "ended inline",
                         (End::Stored(_), _) => "ended stored",
                         (End::Failed(_), _) => "failed",
-                        (End::Cancelled, _) => "not run",
+                        (End::Cancelled | End::Lost, _) => "not run",
                     };
                     mark(self, one.array, one.range.start, event);
                     if is_known {
@@ -272,7 +272,8 @@ impl World {
                 self.ledger.missed(*task);
                 self.missed.insert(*task);
             }
-            FromProcess::SlotsFree { .. }
+            FromProcess::NotAcquired { .. }
+            | FromProcess::SlotsFree { .. }
             | FromProcess::Parked { .. }
             | FromProcess::GaveUp { .. } => {}
         }

@@ -135,6 +135,9 @@ impl Driver {
             }
             Action::States { request, states } => answer(state, request, Answer::States(states)),
             Action::Status { request, status } => answer(state, request, Answer::Status(status)),
+            Action::Retiring { request, workers } => {
+                answer(state, request, Answer::Retiring(workers));
+            }
             Action::SendProgram => {
                 let values = Arc::clone(&self.values);
                 self.running.spawn(async move { Ended::Program(values.send_program().await) });
@@ -180,6 +183,7 @@ impl Driver {
             Ok(Ended::Program(Ok(()))) => {}
             Ok(Ended::Program(Err(reason))) => {
                 tracing::warn!(reason, "the scheduler did not take the program");
+                state.machine.handle_program_not_sent(now, reason);
             }
             // Only this driver aborts, when it ends.
             Err(error) => tracing::error!(%error, "a transfer panicked"),

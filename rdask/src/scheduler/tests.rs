@@ -3,15 +3,18 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::Arc;
 
-use rdask_core::hello::{Hello, HelloError, Role, decode_welcome, encode_hello};
+use rdask_core::hello::{Hello, HelloError, Role, decode_resumption, decode_welcome, encode_hello};
 use rdask_core::message::ProgramInfo;
 use rdask_net::{
     Endpoint, EndpointConfig, FileMode, FrameReceiver, FrameSender, KeyRequest, push_frame,
 };
 
+use tokio::net::UdpSocket;
+
 use super::*;
-use crate::connection::{ConnectError, ConnectionEnd, dial, scheduler_target};
+use crate::connection::{ConnectError, ConnectionEnd, Persistence, dial, scheduler_target};
 use crate::program;
 
 fn options(path: &Path) -> SchedulerOptions {
@@ -54,7 +57,10 @@ async fn answer_to(file: &SchedulerFile, first: &[u8]) -> Result<Welcome, HelloE
 
 async fn ask(file: &SchedulerFile) {
     let endpoint = endpoint(file).await;
-    let mut observer = dial::<FromClient, ToClient>(&endpoint, file, Role::Observer).await.unwrap();
+    let mut observer =
+        dial::<FromClient, ToClient>(&endpoint, file, Role::Observer, Persistence::none())
+            .await
+            .unwrap();
     let request = FromClient::AskStatus { request: 7, when_ready: false };
     observer.send.send(request).unwrap();
     let answer = observer.receive.recv().await.unwrap();
@@ -114,9 +120,119 @@ fn a_process_that_nobody_launched_is_refused() {
         let endpoint = endpoint(file).await;
         let contact = Contact { quic: Vec::new(), tls: Vec::new() };
         let role = Role::Process { process: ProcessId(77), pid: 1, contact };
-        let error = dial::<FromProcess, ToProcess>(&endpoint, file, role).await;
+        let error =
+            dial::<FromProcess, ToProcess>(&endpoint, file, role, Persistence::none()).await;
         let error = error.unwrap_err();
         assert!(matches!(error, ConnectError::Refused(_)) && error.is_refusal(), "{error}");
+    });
+}
+
+/// What the scheduler answers to somebody who comes back with the identity of an endpoint.
+async fn resume(endpoint: &Endpoint, file: &SchedulerFile, role: Role) -> String {
+    let (mut sender, mut receiver) = raw(endpoint, file).await;
+    let run_id = file.run_id.clone();
+    let hello = encode_hello(&Hello { run_id, certificate_request: Vec::new(), role });
+    let mut frame = Vec::new();
+    push_frame(&mut frame, |body| body.extend_from_slice(&hello)).unwrap();
+    sender.send(&frame).await.unwrap();
+    match receiver.recv().await {
+        Ok(Some(answer)) => format!("{:?}", decode_resumption(&answer)),
+        other => format!("{other:?}"),
+    }
+}
+
+#[test]
+fn only_who_was_named_goes_on_under_that_name() {
+    with_scheduler(async |file| {
+        let client = |name: &str| Role::Client {
+            program: client().program,
+            surroundings: program::surroundings(),
+            name: name.to_owned(),
+            nested_in: None,
+        };
+        let own = endpoint(file).await;
+        let other = endpoint(file).await;
+        let join = async |endpoint, name| {
+            dial::<FromClient, ToClient>(endpoint, file, client(name), Persistence::none()).await
+        };
+        let (mut first, second) =
+            (join(&own, "a").await.unwrap(), join(&other, "b").await.unwrap());
+        let who = first.welcome.you.peer();
+        let resumption = |who, epoch, attempt| Role::Resume { who, epoch, attempt, received: 0 };
+        // With another's certificate, or the one that everybody has.
+        let stranger = endpoint(file).await;
+        for thief in [&other, &stranger] {
+            let answer = resume(thief, file, resumption(who, FIRST_EPOCH, 1)).await;
+            assert!(answer.contains("another's"), "{answer}");
+        }
+        // Of another start, or of nobody.
+        let answer = resume(&own, file, resumption(who, FIRST_EPOCH + 1, 1)).await;
+        assert_eq!(answer, "Ok(Fenced)");
+        first.send.send(FromClient::AskStatus { request: 1, when_ready: false }).unwrap();
+        assert!(first.receive.recv().await.is_ok(), "it was not disturbed");
+        // The owner may, while its old link still stands; that one ends.
+        let answer = resume(&own, file, resumption(who, FIRST_EPOCH, 2)).await;
+        assert_eq!(answer, "Ok(Resumed { received: 1 })");
+        assert!(matches!(first.receive.recv().await, Err(ConnectionEnd::Lost(_))));
+        // An earlier try that comes late is not heard.
+        let answer = resume(&own, file, resumption(who, FIRST_EPOCH, 1)).await;
+        assert!(answer.contains("Err") || answer.contains("None"), "{answer}");
+        drop(second);
+    });
+}
+
+/// A relay of datagrams for one dialer, until it is cut.
+async fn carry_datagrams(front: Arc<UdpSocket>, back: Arc<UdpSocket>) {
+    let (mut there, mut here) = (vec![0; 1 << 16], vec![0; 1 << 16]);
+    let mut dialer = None;
+    loop {
+        tokio::select! {
+            Ok((length, from)) = front.recv_from(&mut there) => {
+                dialer = Some(from);
+                back.send(&there[..length]).await.unwrap();
+            }
+            Ok(length) = back.recv(&mut here) => {
+                if let Some(dialer) = dialer {
+                    front.send_to(&here[..length], dialer).await.unwrap();
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn what_quic_loses_tls_brings() {
+    with_scheduler(async |file| {
+        // Open to the end: whoever hears that a port is closed is sure that nobody is there.
+        let front = Arc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
+        let back = Arc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
+        back.connect(file.addresses[0]).await.unwrap();
+        let detour = vec![front.local_addr().unwrap()];
+        let path = tokio::spawn(carry_datagrams(front.clone(), back.clone()));
+        let file = SchedulerFile { addresses: detour, ..file.clone() };
+        assert!(!file.tls_addresses.is_empty());
+        let endpoint = endpoint(&file).await;
+        let role = Role::Client {
+            program: client().program,
+            surroundings: program::surroundings(),
+            name: "both".into(),
+            nested_in: None,
+        };
+        let persistence = Persistence::at_most(Duration::from_secs(60));
+        let dialled = dial::<FromClient, ToClient>(&endpoint, &file, role, persistence).await;
+        let mut client = dialled.unwrap();
+        let ask = |request| FromClient::AskStatus { request, when_ready: false };
+        client.send.send(ask(1)).unwrap();
+        assert!(client.receive.recv().await.is_ok());
+        path.abort();
+        drop(path.await);
+        for request in 2..100 {
+            client.send.send(ask(request)).unwrap();
+        }
+        for asked in 2..100 {
+            let answer = client.receive.recv().await.unwrap();
+            assert!(matches!(answer, ToClient::Status { request, .. } if request == asked));
+        }
     });
 }
 
@@ -150,7 +266,9 @@ fn clients_hear_why_a_scheduler_ends() {
     let runtime = runtime();
     let (endpoint, mut observer) = runtime.block_on(async {
         let endpoint = endpoint(&file).await;
-        let observer = dial::<FromClient, ToClient>(&endpoint, &file, Role::Observer).await;
+        let observer =
+            dial::<FromClient, ToClient>(&endpoint, &file, Role::Observer, Persistence::none())
+                .await;
         (endpoint, observer.unwrap())
     });
     server.stop("lunch");

@@ -224,7 +224,9 @@ impl World {
             | FromClient::PutGone { .. }
             | FromClient::Missed { .. }
             | FromClient::Release { .. }
-            | FromClient::Taken { .. } => {}
+            | FromClient::Retire { .. }
+            | FromClient::Taken { .. }
+            | FromClient::ProgramNotSent { .. } => {}
         }
     }
 

@@ -1,4 +1,0 @@
-//! What benchmarks share: a cluster of separate OS processes on this machine.
-
-pub mod cluster;
-pub mod usage;
