@@ -54,7 +54,7 @@ const MOVE_BYTES_PER_MS: u64 = 1_000_000;
 
 /// Where the next work for a process comes from.
 #[derive(Clone, Copy, Debug)]
-enum Pick {
+pub(super) enum Pick {
     /// Ready tasks tied to no process.
     Central { gid: Gid },
     /// Ready tasks whose inputs this process has.
@@ -145,7 +145,7 @@ impl Scheduler {
     }
 
     /// What goes first for this process. Its own local work wins a tie.
-    fn pick(&self, id: ProcessId, ahead: bool) -> Option<Pick> {
+    pub(super) fn pick(&self, id: ProcessId, ahead: bool) -> Option<Pick> {
         let process = self.cluster.processes.get(&id)?;
         let worker = self.cluster.workers.get(&process.worker)?;
         // What waits for resources must not hold up what needs none.
