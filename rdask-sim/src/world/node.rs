@@ -184,6 +184,20 @@ impl World {
         let board = state.running_runs();
         let exited = FromNanny::Exited { process: id, exit, board, stderr: Vec::new() };
         self.nanny_says(node, exited);
+        self.ask_again(node, process);
+    }
+
+    /// A launch that waited for its program is over: the next one that waits asks for itself.
+    fn ask_again(&mut self, node: usize, process: usize) {
+        let hash = hash_of(self.processes[process].program);
+        let Some(waiting) = self.nodes[node].waiting.get_mut(&hash) else { return };
+        let was_first = waiting.first() == Some(&process);
+        waiting.retain(|other| *other != process);
+        if waiting.is_empty() {
+            self.nodes[node].waiting.remove(&hash);
+        } else if was_first {
+            self.nanny_says(node, FromNanny::WantProgram { hash });
+        }
     }
 
     fn identity(&self, process: usize) -> Process {
