@@ -123,13 +123,16 @@ fn copy_workspace(root: &Path, copy: &Path) -> anyhow::Result<()> {
         std::fs::copy(root.join(file), copy.join(file))?;
     }
     let manifest = std::fs::read_to_string(root.join("Cargo.toml"))?;
-    let mut lines: Vec<String> = manifest.lines().map(str::to_owned).collect();
-    for line in &mut lines {
+    let mut lines: Vec<String> = Vec::new();
+    let mut is_in_members = false;
+    for line in manifest.lines() {
         if line.starts_with("members = ") {
-            *line = format!("members = {MEMBERS:?}");
-        } else if line.starts_with("exclude = ") {
-            line.clear();
+            is_in_members = true;
+            lines.push(format!("members = {MEMBERS:?}"));
+        } else if !is_in_members && !line.starts_with("exclude = ") {
+            lines.push(line.to_owned());
         }
+        is_in_members &= !line.ends_with(']');
     }
     std::fs::write(copy.join("Cargo.toml"), lines.join("\n"))?;
     Ok(())
