@@ -10,6 +10,10 @@ test:
 soak cases="20000":
     PROPTEST_CASES={{cases}} cargo test --release -p rdask-core
 
+# More clusters in virtual time.
+simulate seeds="10000" first="0":
+    cargo run --profile sim -p rdask-sim -- --seeds {{seeds}} --first-seed {{first}}
+
 # The tutorial's experiments, by criterion.
 bench:
     cargo bench -p rdask-bench

@@ -36,6 +36,7 @@ use self::replicas::Copies;
 use self::stats::{Stats, Traffic};
 
 pub use self::leases::{CLIENT_GRACE, SILENCE_FENCED};
+pub use self::look::Look;
 
 mod blame;
 mod clients;
@@ -50,6 +51,7 @@ mod invariants;
 mod leases;
 mod leave;
 mod locality;
+mod look;
 mod overrun;
 mod placement;
 mod programs;
@@ -208,6 +210,8 @@ pub struct Scheduler {
     stale_count: u64,
     /// Consequences that are not drawn yet. Empty between facts.
     work: VecDeque<Work>,
+    /// Ready tasks are not tied to this process, although it has their inputs: it just gave them up.
+    untied: Option<ProcessId>,
     /// Something happened since the last placement.
     dirty: bool,
     idle_since: Option<Time>,
@@ -307,6 +311,7 @@ impl Scheduler {
             result_bytes: 0,
             stale_count: 0,
             work: VecDeque::new(),
+            untied: None,
             dirty: false,
             idle_since: Some(Time::default()),
         }
@@ -436,9 +441,11 @@ impl Scheduler {
             FromProcess::Parked { runs, slots } => self.parked(from, runs, slots),
             FromProcess::GaveUp { steal, assignment, ranges } => {
                 self.steal_answered(from, steal, !ranges.is_empty());
+                self.untied = Some(from);
                 for range in ranges {
                     self.give_back(from, assignment, range);
                 }
+                self.untied = None;
             }
             FromProcess::Holds { values } => self.copied(from, &values),
             FromProcess::NotAcquired { task } => self.not_acquired(from, task),

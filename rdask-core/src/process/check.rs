@@ -1,7 +1,5 @@
 //! What is always true of a process. Checked after every event in debug builds.
 
-#![cfg(any(test, debug_assertions))]
-
 use std::collections::BTreeMap;
 
 use super::fetch::State;
@@ -13,11 +11,11 @@ use crate::range::{Range, RangeSet};
 const CHECKED_MAX: u64 = 2_000;
 
 impl Process {
-    /// Checks every invariant.
+    /// Checks every invariant; costs time in proportion to the state.
     ///
     /// # Panics
-    /// If one is broken.
-    pub(super) fn check(&self) {
+    /// If one is broken: a bug of the process's.
+    pub fn check(&self) {
         self.check_slots();
         let tasks: u64 = self.works.values().map(|work| work.unstarted.len()).sum();
         if tasks + self.inputs.all.len() as u64 > CHECKED_MAX || self.chunks.len() > 64 {

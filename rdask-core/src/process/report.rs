@@ -86,8 +86,7 @@ impl Outbox {
         self.last_report
     }
 
-    /// Whether `task` is in an entry that waits.
-    #[cfg(any(test, debug_assertions))]
+    /// What waits.
     pub(super) fn ranges(&self) -> impl Iterator<Item = (AssignmentId, Range)> {
         let of = |entry: &Entry| (entry.finished.assignment, entry.finished.range);
         self.entries.iter().map(of)

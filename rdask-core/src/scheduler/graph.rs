@@ -417,6 +417,7 @@ impl Scheduler {
             return;
         }
         for (part, process) in self.preferences(gid, range) {
+            let process = process.filter(|process| self.untied != Some(*process));
             let Some(group) = self.groups.get_mut(gid) else {
                 return;
             };

@@ -322,6 +322,7 @@ impl Scheduler {
         };
         self.leases.remove(&Peer::Nanny(id));
         self.programs.remove_nanny(id);
+        self.serve_programs();
         self.forget_end(id, nanny.ends_at);
         self.serve_programs();
         for worker in nanny.workers {

@@ -34,7 +34,7 @@ impl Scheduler {
     /// Asks victims on behalf of those that are idle.
     pub(crate) fn steal(&mut self) {
         let thieves: Vec<ProcessId> =
-            self.open.iter().copied().filter(|id| self.is_idle(*id)).collect();
+            self.open.iter().copied().filter(|id| self.is_idle(*id) && !self.waits(*id)).collect();
         for thief in thieves {
             if let Some((victim, assignment, count)) = self.choose_victim(thief) {
                 let steal = StealId(self.next_steal);
@@ -55,6 +55,12 @@ impl Scheduler {
         let is_open = process.leaving.is_none() && process.alone_for.is_none();
         let may_take = process.stage == Stage::Running && is_open;
         may_take && process.idle_slots() > 0 && !is_leaving && is_heard
+    }
+
+    /// Whether a process keeps idle slots for what needs more of them. What it stole meanwhile would
+    /// go back to where it came from, and be stolen again.
+    fn waits(&self, id: ProcessId) -> bool {
+        self.pick(id).is_some()
     }
 
     /// From whom to take what.

@@ -1,0 +1,128 @@
+//! The ledger: which run of which task began where, and what gave it the right to.
+//!
+//! A body is started again only with a cause (R5): its process was given up, its value was lost or
+//! dropped, the run before failed or was called back. Run numbers rise, and no two processes that
+//! the scheduler counts on run the same task at a time (R6).
+
+use std::collections::BTreeMap;
+
+use rdask_core::id::{ProcessId, TaskId};
+
+/// How the last run of a task ended, as far as its process knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    Running,
+    Inline,
+    Stored,
+    Failed,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    run: u32,
+    process: ProcessId,
+    fate: Fate,
+    /// The scheduler has taken the report.
+    is_taken: bool,
+    /// The scheduler has called it back, or nobody wants its value any more.
+    is_dropped: bool,
+    /// Somebody has not got the value from a holder.
+    is_missed: bool,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct Ledger {
+    entries: BTreeMap<TaskId, Entry>,
+    pub(crate) starts: u64,
+    pub(crate) repeats: u64,
+}
+
+impl Ledger {
+    /// A body starts. `counts` says whether the scheduler counts on a process.
+    pub(crate) fn start(
+        &mut self,
+        task: TaskId,
+        run: u32,
+        process: ProcessId,
+        counts: impl Fn(ProcessId) -> bool,
+    ) -> Result<(), String> {
+        self.starts += 1;
+        if let Some(entry) = self.entries.get(&task) {
+            if !counts(process) {
+                // It doesn't know yet that it was given up: nothing it does counts.
+                return Ok(());
+            }
+            self.repeats += 1;
+            let before = entry.process;
+            if run <= entry.run {
+                return Err(format!(
+                    "{task}: run {run} in {process} begins after run {} in {before}",
+                    entry.run
+                ));
+            }
+            let was_given_up = !counts(before);
+            if entry.fate == Fate::Running && !was_given_up && !entry.is_dropped {
+                return Err(format!(
+                    "{task}: run {run} in {process} begins while run {} goes on in {before}",
+                    entry.run
+                ));
+            }
+            let is_lost = was_given_up && !(entry.fate == Fate::Inline && entry.is_taken);
+            let has_cause =
+                is_lost || entry.is_dropped || entry.is_missed || entry.fate == Fate::Failed;
+            if !has_cause {
+                return Err(format!(
+                    "{task}: run {run} begins in {process} without a cause: {entry:?}"
+                ));
+            }
+        }
+        let entry = Entry {
+            run,
+            process,
+            fate: Fate::Running,
+            is_taken: false,
+            is_dropped: false,
+            is_missed: false,
+        };
+        self.entries.insert(task, entry);
+        Ok(())
+    }
+
+    /// A body has ended, or the process has said so.
+    pub(crate) fn end(&mut self, task: TaskId, run: u32, process: ProcessId, fate: Fate) {
+        if let Some(entry) = self.entries.get_mut(&task)
+            && (entry.run, entry.process) == (run, process)
+        {
+            entry.fate = fate;
+        }
+    }
+
+    /// The scheduler hears how a run ended.
+    pub(crate) fn taken(&mut self, task: TaskId, process: ProcessId) {
+        if let Some(entry) = self.entries.get_mut(&task)
+            && entry.process == process
+        {
+            entry.is_taken = true;
+        }
+    }
+
+    /// The scheduler tells a process to drop values, or not to run.
+    pub(crate) fn dropped(&mut self, task: TaskId) {
+        if let Some(entry) = self.entries.get_mut(&task) {
+            entry.is_dropped = true;
+        }
+    }
+
+    /// Somebody tells the scheduler that a holder doesn't have a value.
+    pub(crate) fn missed(&mut self, task: TaskId) {
+        if let Some(entry) = self.entries.get_mut(&task) {
+            entry.is_missed = true;
+        }
+    }
+
+    /// All that is known of a task.
+    pub(crate) fn tell(&self, task: TaskId) -> String {
+        format!("{:?}", self.entries.get(&task))
+    }
+}
