@@ -5,6 +5,7 @@ mod commands;
 mod mistakes;
 mod output;
 mod quantity;
+mod record;
 
 fn main() -> std::process::ExitCode {
     // Workers may start this very binary as the program of `rdask submit`.
