@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, criterion_group};
 use rdask::{Client, LocalCluster};
-use rdask_bench::cluster::{Cluster, take_role};
+use rdask_testbed::cluster::Cluster;
+use rdask_testbed::role;
 
 const TASK: Duration = Duration::from_millis(50);
 
@@ -34,8 +35,8 @@ fn speed_up(criterion: &mut Criterion) {
     }
     for slots in [1, 2, 4, 8, 16_u32] {
         // Workers of four slots, as the tutorial has them.
-        let cluster = Cluster::start(slots.div_ceil(4), slots.min(4)).expect("processes start");
-        let client = cluster.client().expect("the cluster answers");
+        let cluster = Cluster::new(slots.div_ceil(4), slots.min(4));
+        let client = cluster.client();
         group.bench_function(BenchmarkId::new("QUIC", slots), |bencher| {
             bencher.iter(|| sixteen_squares(&client));
         });
@@ -46,7 +47,7 @@ criterion_group!(benches, speed_up);
 
 fn main() {
     rdask::init();
-    take_role();
+    role::play(|scene, _, _| panic!("no scene {scene}"));
     benches();
     Criterion::default().configure_from_args().final_summary();
 }

@@ -1,4 +1,3 @@
-//! What benchmarks share: a cluster of separate OS processes on this machine.
+//! What benchmarks share.
 
-pub mod cluster;
 pub mod usage;

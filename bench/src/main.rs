@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use clap::Parser;
 use rdask::{Client, LocalCluster};
-use rdask_bench::cluster::{Cluster, take_role};
-use rdask_bench::usage::{children, cpu_time, peak_rss_mib};
+use rdask_bench::usage::{cpu_time, peak_rss_mib};
+use rdask_testbed::cluster::{Cluster, Running};
+use rdask_testbed::role;
 use workloads::{Outcome, Workload};
 
 /// Runs one workload and prints one JSON line.
@@ -37,23 +38,22 @@ struct Arguments {
 
 fn main() -> anyhow::Result<()> {
     rdask::init();
-    take_role();
+    role::play(|scene, _, _| panic!("no scene {scene}"));
     let arguments = Arguments::parse();
     let (workers, threads) = (arguments.workers, arguments.threads);
     if arguments.local {
         let cluster = LocalCluster::new().threads(workers * threads).start()?;
         return report(&arguments, &run(&arguments, &cluster.client()?)?, serde_json::Map::new());
     }
-    let cluster = Cluster::start(workers, threads)?;
-    let client = cluster.client()?;
+    let cluster = Cluster::new(workers, threads);
+    let client = cluster.client();
     warm_up(&client, workers * threads)?;
     let pids = |role: &str| match role {
-        "scheduler" => vec![cluster.scheduler_pid()],
+        "scheduler" => vec![cluster.scheduler.pid()],
         "client" => vec![std::process::id()],
         _ => {
-            let nannies = cluster.nanny_pids();
-            let processes: Vec<u32> = nannies.iter().flat_map(|pid| children(*pid)).collect();
-            [nannies, processes].concat()
+            let nannies: Vec<u32> = cluster.nannies.iter().map(Running::pid).collect();
+            [nannies, cluster.processes()].concat()
         }
     };
     const ROLES: [&str; 3] = ["scheduler", "worker", "client"];

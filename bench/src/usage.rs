@@ -28,11 +28,3 @@ pub fn cpu_time(pid: u32) -> Duration {
     let all: u64 = ticks(11) + ticks(12);
     Duration::from_millis(all * 1000 / TICKS)
 }
-
-/// The processes that a process has started and that live.
-#[must_use]
-pub fn children(pid: u32) -> Vec<u32> {
-    let path = format!("/proc/{pid}/task/{pid}/children");
-    let list = fs::read_to_string(path).unwrap_or_default();
-    list.split_whitespace().filter_map(|child| child.parse().ok()).collect()
-}

@@ -9,18 +9,15 @@
 #![expect(clippy::unwrap_used, reason = "a test that can not go on ends")]
 
 mod api;
-mod cluster;
 mod data;
 mod failures;
 mod fairness;
 mod intruders;
 mod nesting;
 mod options;
-mod proc;
 mod program;
 mod programs;
 mod release;
-mod role;
 mod scheduler_file;
 mod values;
 mod wiretap;
@@ -28,6 +25,8 @@ mod wiretap;
 use std::time::{Duration, Instant};
 
 use libtest_mimic::{Arguments, Conclusion, Trial};
+// As if they were modules of this program.
+use rdask_testbed::{cluster, proc, role};
 
 /// No test takes so long on a busy machine: one that does hangs, and ends the program.
 const TEST_TIME_MAX: Duration = Duration::from_secs(180);
@@ -44,7 +43,7 @@ macro_rules! trials {
 
 fn main() {
     rdask::init();
-    role::play();
+    role::play(program::play);
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(1);
     let conclusion: Conclusion = libtest_mimic::run(&arguments, trials());

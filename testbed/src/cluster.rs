@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
@@ -9,21 +10,23 @@ use rdask::{Client, ClusterStatus, LocalCluster};
 use rdask_net::SchedulerFile;
 use tempfile::TempDir;
 
-use crate::proc::{children, kill_9, wait_for, wait_until};
+use crate::proc::{children, is_alive, kill_9, wait_for, wait_until};
 use crate::role::ROLE;
 
 /// A scheduler and workers. Dropping it ends them.
 #[derive(Debug)]
-pub(crate) struct Cluster {
+pub struct Cluster {
     // Workers end before the scheduler, and all before their folder is removed.
-    pub(crate) nannies: Vec<Running>,
-    pub(crate) scheduler: Running,
+    /// In the order of their start. Those that were killed stay in their places.
+    pub nannies: Vec<Running>,
+    /// The scheduler.
+    pub scheduler: Running,
     folder: TempDir,
 }
 
 impl Cluster {
     /// A scheduler and so many workers of so many slots, each with a nanny of its own: `w0`, `w1`.
-    pub(crate) fn new(workers: u32, slots: u32) -> Self {
+    pub fn new(workers: u32, slots: u32) -> Self {
         let mut cluster = Self::empty();
         for nth in 0..workers {
             cluster.add("pool", &[&format!("w{nth}:{slots}")]);
@@ -32,7 +35,7 @@ impl Cluster {
     }
 
     /// A scheduler alone.
-    pub(crate) fn empty() -> Self {
+    pub fn empty() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("scheduler.json");
         let program = std::env::current_exe().unwrap();
@@ -43,13 +46,13 @@ impl Cluster {
     }
 
     /// Adds a nanny with workers: `name:slots`, or `name:slots:GPU=1`.
-    pub(crate) fn add(&mut self, pool: &str, workers: &[&str]) {
+    pub fn add(&mut self, pool: &str, workers: &[&str]) {
         let file = self.file();
         self.add_with_file(&file, pool, workers);
     }
 
     /// Adds a nanny that finds the scheduler by this file.
-    pub(crate) fn add_with_file(&mut self, file: &Path, pool: &str, workers: &[&str]) {
+    pub fn add_with_file(&mut self, file: &Path, pool: &str, workers: &[&str]) {
         let role = format!("worker,{},{pool},{}", file.display(), workers.join(","));
         let name = format!("nanny-{}", self.nannies.len());
         let program = std::env::current_exe().unwrap();
@@ -57,22 +60,22 @@ impl Cluster {
     }
 
     /// Where the scheduler says how to join.
-    pub(crate) fn file(&self) -> PathBuf {
+    pub fn file(&self) -> PathBuf {
         self.folder.path().join("scheduler.json")
     }
 
     /// What it says there.
-    pub(crate) fn read_file(&self) -> SchedulerFile {
+    pub fn read_file(&self) -> SchedulerFile {
         SchedulerFile::read(self.file(), rdask_net::FileMode::Private).unwrap()
     }
 
     /// A folder for what a test needs; it goes with the cluster.
-    pub(crate) fn folder(&self) -> &Path {
+    pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 
     /// A client, once this program is at work in all workers.
-    pub(crate) fn client(&self) -> Client {
+    pub fn client(&self) -> Client {
         let observer = Client::connect(self.file()).unwrap();
         let expected = self.nannies.len();
         wait_until("all workers", || observer.status().unwrap().workers.len() >= expected);
@@ -81,12 +84,21 @@ impl Cluster {
     }
 
     /// The processes of all programs in all workers.
-    pub(crate) fn processes(&self) -> Vec<u32> {
+    pub fn processes(&self) -> Vec<u32> {
         self.nannies.iter().flat_map(|nanny| children(nanny.pid())).collect()
     }
 
+    /// Ends these nannies and the processes of their workers by SIGKILL, at once.
+    pub fn kill_workers(&mut self, nannies: Range<usize>) {
+        let nannies = &mut self.nannies[nannies];
+        // All are known before the first dies: a nanny would start what it has lost anew.
+        let processes: Vec<u32> = nannies.iter().flat_map(|one| children(one.pid())).collect();
+        nannies.iter_mut().for_each(Running::kill);
+        processes.into_iter().filter(|pid| is_alive(*pid)).for_each(kill_9);
+    }
+
     /// Starts a copy of this program as a client that plays a scene.
-    pub(crate) fn program(&self, program: &Path, scene: &str, arguments: &[&str]) -> Running {
+    pub fn program(&self, program: &Path, scene: &str, arguments: &[&str]) -> Running {
         let mut role = format!("client,{scene},{}", self.file().display());
         for argument in arguments {
             role = format!("{role},{argument}");
@@ -96,7 +108,7 @@ impl Cluster {
     }
 
     /// What all processes have written so far.
-    pub(crate) fn logs(&self) -> String {
+    pub fn logs(&self) -> String {
         let files = fs::read_dir(self.folder.path()).unwrap().map(|entry| entry.unwrap().path());
         let logs = files.filter(|path| path.extension() == Some(OsStr::new("log")));
         logs.map(|log| String::from_utf8_lossy(&fs::read(log).unwrap()).into_owned()).collect()
@@ -105,7 +117,7 @@ impl Cluster {
 
 /// This program in another role. It is killed when it is dropped.
 #[derive(Debug)]
-pub(crate) struct Running {
+pub struct Running {
     child: Child,
     log: PathBuf,
     name: String,
@@ -129,22 +141,30 @@ impl Running {
     }
 
     /// Its process number.
-    pub(crate) fn pid(&self) -> u32 {
+    pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
     /// What it has written.
-    pub(crate) fn log(&self) -> String {
+    pub fn log(&self) -> String {
         String::from_utf8_lossy(&fs::read(&self.log).unwrap()).into_owned()
     }
 
     /// Waits for its end.
-    pub(crate) fn wait(&mut self) -> ExitStatus {
+    pub fn wait(&mut self) -> ExitStatus {
         wait_for(&format!("the end of {}", self.name), || self.child.try_wait().unwrap())
     }
 
+    /// Ends it by SIGKILL, if it hasn't ended.
+    pub fn kill(&mut self) {
+        if self.child.try_wait().unwrap().is_none() {
+            self.child.kill().unwrap();
+            self.child.wait().unwrap();
+        }
+    }
+
     /// Waits for its good end; what it has written.
-    pub(crate) fn output(mut self) -> String {
+    pub fn output(mut self) -> String {
         let status = self.wait();
         assert!(status.success(), "{}: {status}\n{}", self.name, self.log());
         self.log()
@@ -153,15 +173,12 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if self.child.try_wait().unwrap().is_none() {
-            kill_9(self.child.id());
-            self.child.wait().unwrap();
-        }
+        self.kill();
     }
 }
 
 /// Runs a test twice: on threads of this program, and on processes, one slot in each of `slots`.
-pub(crate) fn on_both(slots: u32, test: impl Fn(&Client)) {
+pub fn on_both(slots: u32, test: impl Fn(&Client)) {
     let threads = LocalCluster::new().threads(slots).start().unwrap();
     test(&threads.client().unwrap());
     drop(threads);
@@ -170,7 +187,7 @@ pub(crate) fn on_both(slots: u32, test: impl Fn(&Client)) {
 }
 
 /// Waits until the scheduler remembers nothing of any task.
-pub(crate) fn wait_until_forgotten(client: &Client) {
+pub fn wait_until_forgotten(client: &Client) {
     let mut last = ClusterStatus::default();
     let is_empty = |status: &ClusterStatus| {
         status.waiting + status.ready + status.assigned + status.done + status.failed == 0

@@ -9,20 +9,20 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 /// Whatever a test waits for takes a fraction of this on an idle machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How often a condition is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// Waits until something is there.
 #[track_caller]
-pub(crate) fn wait_for<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
+pub fn wait_for<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
     wait_within(PATIENCE, what, look)
 }
 
 /// Waits for some time until something is there.
 #[track_caller]
-pub(crate) fn wait_within<T>(time: Duration, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+pub fn wait_within<T>(time: Duration, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + time;
     loop {
         if let Some(found) = look() {
@@ -35,37 +35,37 @@ pub(crate) fn wait_within<T>(time: Duration, what: &str, mut look: impl FnMut() 
 
 /// Waits until something is so.
 #[track_caller]
-pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     wait_for(what, || is_so().then_some(()));
 }
 
 /// Ends a process without a word.
-pub(crate) fn kill_9(pid: u32) {
+pub fn kill_9(pid: u32) {
     kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL).unwrap();
 }
 
 /// Whether a process runs.
-pub(crate) fn is_alive(pid: u32) -> bool {
+pub fn is_alive(pid: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit(')').next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with(" Z"))
 }
 
 /// The processes that a process has started and that live.
-pub(crate) fn children(pid: u32) -> Vec<u32> {
+pub fn children(pid: u32) -> Vec<u32> {
     let list = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
     let children = list.split_whitespace().filter_map(|child| child.parse().ok());
     children.filter(|child| is_alive(*child)).collect()
 }
 
 /// A line of a process's status, in bytes: `VmRSS` is what it occupies, `VmHWM` the most so far.
-pub(crate) fn memory(pid: u32, line: &str) -> u64 {
+pub fn memory(pid: u32, line: &str) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let value = status.lines().find_map(|text| text.strip_prefix(line)?.strip_prefix(':'));
     value.unwrap().trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
 }
 
 /// The ports of IPv4 that a process has open, of `udp` or (listening) `tcp`.
-pub(crate) fn ports(pid: u32, protocol: &str) -> Vec<SocketAddr> {
+pub fn ports(pid: u32, protocol: &str) -> Vec<SocketAddr> {
     let links = fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
     let links = links.filter_map(|link| fs::read_link(link.ok()?.path()).ok());
     let inodes: BTreeSet<String> = links

@@ -1,4 +1,4 @@
-//! What this program is besides a set of tests: a scheduler, a nanny, or a second client program.
+//! What this program is besides itself: a scheduler, a nanny, or a second client program.
 
 use std::io;
 use std::path::PathBuf;
@@ -6,20 +6,26 @@ use std::time::Duration;
 
 use rdask::nanny::{NannyOptions, WorkerInfo};
 use rdask::scheduler::{SchedulerOptions, Server};
-
-use crate::program;
+use tracing_subscriber::EnvFilter;
 
 /// The variable that says what to be: words separated by commas.
-pub(crate) const ROLE: &str = "RDASK_TESTS_ROLE";
+pub(crate) const ROLE: &str = "RDASK_TESTBED_ROLE";
 
-/// A scheduler that has no nannies left, or a nanny without scheduler, ends well after any test.
+/// A nanny without scheduler ends well after any test.
 const DEATH_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Plays the role in the environment, if there is one, and never returns then.
-pub(crate) fn play() {
+/// Plays the role in the environment, if there is one, and never returns then. Second in `main`,
+/// after [`rdask::init`].
+///
+/// As a client, it calls `scene` with a name, the path of the scheduler file, and arguments: those
+/// of [`Cluster::program`](crate::cluster::Cluster::program).
+///
+/// # Panics
+/// If the role can't be played: what is measured or tested can't go on without.
+pub fn play(scene: impl FnOnce(&str, &str, &[&str])) {
     let Ok(role) = std::env::var(ROLE) else { return };
     tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::new("info"))
+        .with_env_filter(log_filter())
         .with_ansi(false)
         .with_writer(io::stderr)
         .init();
@@ -37,10 +43,15 @@ pub(crate) fn play() {
                 give_up(&error);
             }
         }
-        ["client", scene, file, ref arguments @ ..] => program::play(scene, file, arguments),
+        ["client", name, file, ref arguments @ ..] => scene(name, file, arguments),
         _ => panic!("{ROLE} says nothing that makes sense: {role:?}"),
     }
     std::process::exit(0);
+}
+
+/// As the `rdask` command has it.
+fn log_filter() -> EnvFilter {
+    EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"))
 }
 
 #[expect(clippy::print_stderr, reason = "what a nanny says last")]
