@@ -7,6 +7,7 @@
 //! The invariant: every assigned task is answered exactly once, in a report, as given up to a
 //! thief, or as given back because an input was missed.
 
+mod acquire;
 mod cancel;
 mod check;
 mod chunk;
@@ -210,6 +211,9 @@ impl Process {
             ToProcess::Steal { steal, assignment, count } => self.give_up(steal, assignment, count),
             ToProcess::Seen { report } => self.kept.seen(report),
             ToProcess::Exit { reason } => self.exit(reason),
+            ToProcess::Acquire { array, range, parts, holder } => {
+                self.acquire(array, range, parts, holder);
+            }
         }
         self.settle();
     }

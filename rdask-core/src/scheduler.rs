@@ -4,7 +4,7 @@
 //! `submit` brings tasks in, `graph` moves them from waiting to ready, `placement` hands them
 //! to processes, `finish` takes reports, `wants` tells clients, `release` forgets, and
 //! `recovery` starts anew what a lost process had, `stealing` moves work to the idle, `leave` lets
-//! workers go in good order. `programs` gets programs to nodes and
+//! workers go in good order, `replicas` copies values. `programs` gets programs to nodes and
 //! `grants` shares a worker's slots among them.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -26,6 +26,7 @@ use self::graph::Work;
 use self::group::{Gid, Group};
 use self::programs::Programs;
 use self::ready::{ClassNo, Classes, Share, ShareNo};
+use self::replicas::Copies;
 use self::stats::Stats;
 
 mod clients;
@@ -41,6 +42,7 @@ mod programs;
 mod ready;
 mod recovery;
 mod release;
+mod replicas;
 mod stats;
 mod status;
 mod stealing;
@@ -134,6 +136,7 @@ pub struct Scheduler {
     assignments: BTreeMap<AssignmentId, Assignment>,
     next_assignment: u64,
     next_steal: u64,
+    copies: Copies,
     /// Scattered values that wait for a process to be put with.
     puts: BTreeMap<ProgramHash, BTreeSet<(Gid, u32)>>,
     /// Clients that wait for their programs to be at work, and by which request.
@@ -229,6 +232,7 @@ impl Scheduler {
             assignments: BTreeMap::new(),
             next_assignment: 1,
             next_steal: 1,
+            copies: Copies::default(),
             puts: BTreeMap::new(),
             asking_ready: Vec::new(),
             open: BTreeSet::new(),
@@ -293,7 +297,6 @@ impl Scheduler {
             pool: info.pool,
             contact: info.contact,
             workers: ids.clone(),
-            leaving: false,
             may_go: false,
         };
         self.cluster.nannies.insert(nanny, record);
@@ -332,6 +335,7 @@ impl Scheduler {
         record.stage = Stage::Running;
         record.contact = contact;
         self.open.insert(process);
+        self.copies_have_a_place();
         Ok(())
     }
 
@@ -364,6 +368,7 @@ impl Scheduler {
                 }
             }
             FromProcess::Holds { values } => self.copied(from, &values),
+            FromProcess::NotAcquired { task } => self.not_acquired(from, task),
             FromProcess::Missed { task, holder, given_back } => {
                 self.value_missed(task, holder);
                 for (assignment, range) in given_back {
@@ -435,6 +440,7 @@ impl Scheduler {
         self.place_puts();
         self.place();
         self.steal();
+        self.make_copies();
         self.let_go();
         self.answer_ready();
         self.note_idleness();

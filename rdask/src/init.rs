@@ -21,6 +21,7 @@ use crate::client::connect::connect_file;
 use crate::client::nested::NestedClient;
 use crate::client::parking::park_on;
 use crate::connection::{Connected, contact_of, dial, joining};
+use crate::error::chain;
 use crate::handover::{Handover, PROBE_ARGUMENT, PROCESS_ARGUMENT, ProbeAnswer, RDASK_VERSION};
 use crate::process::{self, DataPlane, Home, ProcessSetup};
 use crate::program;
@@ -211,15 +212,4 @@ fn try_run(handover: Handover) -> Result<(), NotStarted> {
         drop(terminate);
         Ok(())
     })
-}
-
-/// An error and what it came of, in one line.
-pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
-    }
-    text
 }

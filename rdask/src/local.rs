@@ -25,7 +25,7 @@ use crate::client::parking::park_on;
 use crate::client::parts::{BoxFuture, ClientParts, Put, ValueSource};
 use crate::client::values::LocalValues;
 use crate::connection::Connected;
-use crate::error::{ConnectionError, Result};
+use crate::error::{ConnectionError, Result, chain};
 use crate::nanny::{self, NannyOptions, probe};
 use crate::process::{DataPlane, Home, ProcessRuntime, ProcessSetup};
 use crate::scheduler::{SchedulerOptions, Server};
@@ -323,7 +323,7 @@ impl Processes {
         };
         let run = move || {
             if let Err(error) = nanny::run(options) {
-                tracing::error!("the local cluster's nanny has ended: {}", init::chain(&error));
+                tracing::error!("the local cluster's nanny has ended: {}", chain(&error));
             }
         };
         let nanny = std::thread::Builder::new().name("rdask-nanny".to_owned()).spawn(run);
@@ -360,7 +360,7 @@ fn check_program() -> Result<()> {
         not_connected(format!(
             "this program can't be started as a worker ({}): `rdask::init()` must come first in \
              main, and a test harness has a main of its own, so use `processes(0)` in tests",
-            init::chain(&error)
+            chain(&error)
         ))
         .into()
     })
@@ -382,7 +382,7 @@ fn no_contact() -> Contact {
 }
 
 fn not_started(error: &(dyn std::error::Error + 'static)) -> ConnectionError {
-    not_connected(format!("the local cluster can't be started: {}", init::chain(error)))
+    not_connected(format!("the local cluster can't be started: {}", chain(error)))
 }
 
 fn not_connected(reason: String) -> ConnectionError {

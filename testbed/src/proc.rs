@@ -44,6 +44,11 @@ pub fn kill_9(pid: u32) {
     kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL).unwrap();
 }
 
+/// Gives a process notice.
+pub fn terminate(pid: u32) {
+    kill(Pid::from_raw(pid.cast_signed()), Signal::SIGTERM).unwrap();
+}
+
 /// Whether a process runs.
 pub fn is_alive(pid: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();

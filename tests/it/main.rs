@@ -13,6 +13,7 @@ mod data;
 mod failures;
 mod fairness;
 mod intruders;
+mod leave;
 mod nesting;
 mod options;
 mod program;
@@ -70,6 +71,7 @@ fn trials() -> Vec<Trial> {
         programs::two_programs_at_a_time_run_their_own_code,
         programs::a_program_that_is_built_anew_at_the_same_place_runs_its_new_code,
         programs::a_program_that_is_deleted_while_it_runs_still_works,
+        programs::a_program_that_the_scheduler_cannot_keep_is_told_to_be_so,
         programs::no_process_outlives_its_nanny,
         programs::a_name_brings_results_from_one_program_to_the_next,
         failures::a_panic_is_told_and_ends_nothing_else,
@@ -77,6 +79,7 @@ fn trials() -> Vec<Trial> {
         failures::panics_in_serialize_and_drop_are_told_and_end_nothing_else,
         failures::the_tasks_of_a_killed_process_run_again,
         failures::results_that_only_a_killed_process_had_are_made_again,
+        leave::what_a_leaving_worker_holds_is_copied_and_not_made_again,
         release::what_nobody_has_a_handle_of_does_not_start,
         release::inputs_stay_while_a_dependent_needs_them,
         release::a_part_of_a_map_keeps_only_itself,

@@ -37,6 +37,24 @@ pub(crate) fn a_program_that_is_deleted_while_it_runs_still_works() {
     assert!(program.output().contains("edition 1 ran 100"));
 }
 
+/// As on a full disk: nothing can be written where the scheduler keeps programs.
+pub(crate) fn a_program_that_the_scheduler_cannot_keep_is_told_to_be_so() {
+    let cluster = Cluster::new(1, 1);
+    let run = cluster.read_file().run_id;
+    let store = std::env::temp_dir().join(format!("rdask-scheduler-{run}"));
+    std::fs::remove_dir(&store).unwrap();
+    std::fs::write(&store, "no folder").unwrap();
+    let path = rebuilt(cluster.folder(), 1);
+    let mut program = cluster.program(&path, "editions", &["100"]);
+    std::fs::remove_file(&path).unwrap();
+    let status = program.wait();
+    std::fs::remove_file(&store).unwrap();
+    assert!(!status.success(), "{}", program.log());
+    let log = program.log();
+    assert!(log.contains("TMPDIR for a scheduler"), "{log}");
+    assert!(log.contains("the client can't bring it"), "{log}");
+}
+
 /// The processes of ten programs without clients: their end after a minute is tested with the
 /// core, by its own clock; here they end with their nanny, killed or not.
 pub(crate) fn no_process_outlives_its_nanny() {

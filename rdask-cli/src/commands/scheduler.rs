@@ -20,7 +20,7 @@ pub(super) fn run(args: Scheduler) -> Result<u8, Failed> {
     };
     let server = Server::start(options).map_err(|error| {
         let failure = match &error {
-            StartError::Claim(_) => Failure::Refused,
+            StartError::Claim(_) | StartError::Programs(_) => Failure::Refused,
             _ => Failure::Usage,
         };
         Failed::new(

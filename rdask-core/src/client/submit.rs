@@ -143,6 +143,11 @@ impl Client {
         self.send(FromClient::PutFailed { assignment, message });
     }
 
+    /// The program was not taken.
+    pub fn handle_program_not_sent(&mut self, _now: Time, message: String) {
+        self.send(FromClient::ProgramNotSent { message });
+    }
+
     pub(super) fn handle_put_wanted(
         &mut self,
         task: TaskId,

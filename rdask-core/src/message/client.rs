@@ -133,6 +133,11 @@ pub enum FromClient {
         /// Bytes since the last such message.
         bytes: u64,
     },
+    /// The program could not be brought as [`ToClient::SendProgram`] asked.
+    ProgramNotSent {
+        /// Why.
+        message: String,
+    },
 }
 
 /// What the scheduler says to clients.

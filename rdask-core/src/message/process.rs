@@ -61,6 +61,18 @@ pub enum ToProcess {
         /// Why, for the log.
         reason: String,
     },
+    /// Fetch these results from a holder and hold them, too. Each is answered once: in
+    /// [`FromProcess::Holds`] or [`FromProcess::NotAcquired`]. Takes no slot.
+    Acquire {
+        /// Which array.
+        array: ArrayId,
+        /// Which tasks.
+        range: Range,
+        /// How many outputs each task has.
+        parts: u16,
+        /// Who has all of them.
+        holder: ProcessId,
+    },
 }
 
 /// A range of tasks of one shape, handed to a process.
@@ -167,7 +179,7 @@ pub enum FromProcess {
         /// What was given up: exactly these tasks will not be run here.
         ranges: Vec<Range>,
     },
-    /// Values that are here too now: copies fetched as inputs.
+    /// Values that are here too now: copies fetched as inputs, or as [`ToProcess::Acquire`] said.
     Holds {
         /// Which values.
         values: Vec<TaskId>,
@@ -180,6 +192,12 @@ pub enum FromProcess {
         holder: ProcessId,
         /// What is given back: (assignment, range).
         given_back: Vec<(AssignmentId, Range)>,
+    },
+    /// A value that was to be acquired could not be had. That is no verdict on its holder: the
+    /// value may be fine where it is.
+    NotAcquired {
+        /// Whose result.
+        task: TaskId,
     },
 }
 

@@ -91,11 +91,15 @@ impl Process {
                 }
             }
         }
+        for value in &self.inputs.acquiring {
+            *users.entry(*value).or_default() += 1;
+        }
         let counted = self.inputs.all.iter();
         let counted: BTreeMap<_, _> = counted.map(|(id, input)| (*id, input.users)).collect();
         assert_eq!(counted, users, "who uses which input");
         for (value, input) in &self.inputs.all {
-            assert_eq!(input.waiters.is_empty(), !input.state.is_missing(), "{value:?} {input:?}");
+            let awaited = !input.waiters.is_empty() || self.inputs.acquiring.contains(value);
+            assert_eq!(awaited, input.state.is_missing(), "{value:?} {input:?}");
             let queued = self.inputs.queue.iter().filter(|(_, queued)| queued == value);
             let queued = queued.count();
             match &input.state {

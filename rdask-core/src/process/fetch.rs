@@ -17,7 +17,8 @@ use crate::range::Range;
 /// A value that tasks here take.
 #[derive(Debug)]
 pub(super) struct Input {
-    /// By how many parameters of tasks that have not ended; one for all tasks that share it.
+    /// By how many parameters of tasks that have not ended; one for all tasks that share it, and
+    /// one for an acquisition.
     pub(super) users: u32,
     pub(super) state: State,
     /// Those of the users who wait for it. Some may have been forgotten since.
@@ -56,6 +57,8 @@ pub(super) struct Inputs {
     pub(super) queue: BTreeSet<(QueueKey, ValueId)>,
     /// Fetches under way, whether or not somebody still waits for them, and from whom.
     pub(super) fetching: BTreeMap<ValueId, ProcessId>,
+    /// Missing inputs that the scheduler wants here, each counted among its users.
+    pub(super) acquiring: BTreeSet<ValueId>,
 }
 
 impl Inputs {
@@ -87,14 +90,20 @@ impl Inputs {
 }
 
 impl Process {
-    /// One more parameter takes the value of `source`. Returns whether it is missing.
-    pub(super) fn use_input(&mut self, source: &Source, waiter: Waiter, key: QueueKey) -> bool {
+    /// One more parameter takes the value of `source`, or an acquisition does, for which no task
+    /// waits. Returns whether it is missing.
+    pub(super) fn use_input(
+        &mut self,
+        source: &Source,
+        waiter: Option<Waiter>,
+        key: QueueKey,
+    ) -> bool {
         let value = ValueId::of(source);
         if let Some(input) = self.inputs.all.get_mut(&value) {
             input.users += 1;
             let missing = input.state.is_missing();
             if missing {
-                input.waiters.push(waiter);
+                input.waiters.extend(waiter);
             }
             return missing;
         }
@@ -105,7 +114,7 @@ impl Process {
         {
             self.inputs.queue.insert((key, value));
         }
-        let waiters = if missing { vec![waiter] } else { Vec::new() };
+        let waiters = waiter.filter(|_| missing).into_iter().collect();
         let input = Input { users: 1, state, waiters, dropped: false };
         self.inputs.all.insert(value, input);
         missing
@@ -197,7 +206,7 @@ impl Process {
         if wanted.is_some_and(|input| input.state.is_missing()) {
             self.kept.replicated(value);
             // What a message calls a holder has the whole result, and only part 0 may be that.
-            if value.part == 0 {
+            if value.part == 0 && !self.inputs.acquiring.contains(&value) {
                 self.outbox.push_hold(value.task);
             }
             self.came(value, State::Present);
@@ -255,6 +264,7 @@ impl Process {
         for waiter in waiters {
             self.wake(waiter);
         }
+        self.acquired(value);
     }
 
     fn wake(&mut self, waiter: Waiter) {
@@ -284,6 +294,7 @@ impl Process {
             return;
         };
         let waiters = std::mem::take(&mut input.waiters);
+        let was_to_be_acquired = self.acquire_failed(value);
         let mut given_back: Vec<(AssignmentId, Range)> = Vec::new();
         for waiter in waiters {
             let Some(work) = self.works.get(&waiter.assignment) else {
@@ -295,6 +306,9 @@ impl Process {
             };
             let gone = self.forget_unstarted(waiter.assignment, range);
             given_back.extend(gone.into_iter().map(|part| (waiter.assignment, part)));
+        }
+        if was_to_be_acquired && given_back.is_empty() {
+            return;
         }
         // The scheduler must hear why a task here has no result before it hears who missed it.
         if !self.outbox.is_empty() {

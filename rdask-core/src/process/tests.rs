@@ -165,7 +165,46 @@ fn short_message(message: &FromProcess) -> String {
             let given = given_back.iter().map(|(id, range)| format!(" a{} {range:?}", id.0));
             format!("missed {task} {holder}{}", given.collect::<String>())
         }
+        FromProcess::NotAcquired { task } => format!("not acquired {task}"),
     }
+}
+
+fn acquire(number: u32, range: Range, parts: u16) -> ToProcess {
+    ToProcess::Acquire { array: array(number), range, parts, holder: OTHER }
+}
+
+#[test]
+fn a_value_is_acquired_once_beside_the_tasks_that_take_it() {
+    let mut script = Script::new(2);
+    script.tell(ToProcess::Peer { process: OTHER, contact: contact() });
+    let feed = Feed::One(source(5, 3, Place::Held(vec![OTHER])));
+    assert_eq!(script.assign(assign(1, 1, Range::one(0), vec![feed])), ["fetch c1.5.3 from p8"]);
+    assert_eq!(script.tell(acquire(5, Range::new(3, 5), 1)), ["fetch c1.5.4 from p8"]);
+    script.process.handle_fetched(script.now, value(5, 3));
+    let (three, four) = (task(5, 3), task(5, 4));
+    assert_eq!(script.log(), ["start 0 a1 0..1".into(), format!("holds {:?}", [three])]);
+    script.process.handle_fetched(script.now, value(5, 4));
+    assert_eq!(script.log(), [format!("holds {:?}", [four])]);
+    script.end(0, ended(Range::one(0)));
+    // What is here is announced again.
+    assert_eq!(script.tell(acquire(5, Range::one(4), 1)), [format!("holds {:?}", [four])]);
+    assert!(script.process.inputs.all.is_empty());
+}
+
+#[test]
+fn what_can_not_be_acquired_is_no_verdict_on_its_holder() {
+    let mut script = Script::new(1);
+    script.tell(ToProcess::Peer { process: OTHER, contact: contact() });
+    assert_eq!(
+        script.tell(acquire(5, Range::one(3), 2)),
+        ["fetch c1.5.3 from p8", "fetch c1.5.3 from p8"]
+    );
+    script.process.handle_fetched(script.now, value(5, 3));
+    assert_eq!(script.log(), [""; 0], "it is half here");
+    let second = ValueId { part: 1, ..value(5, 3) };
+    script.process.handle_fetch_failed(script.now, second, OTHER);
+    assert_eq!(script.log(), ["not acquired c1.5.3"]);
+    assert!(script.process.inputs.all.is_empty());
 }
 
 #[test]

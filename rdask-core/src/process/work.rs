@@ -134,7 +134,7 @@ impl Process {
         };
         for source in common_sources(&assign) {
             let waiter = Waiter { assignment: id, index: None };
-            work.common_missing += u32::from(self.use_input(source, waiter, key));
+            work.common_missing += u32::from(self.use_input(source, Some(waiter), key));
             work.uses_local |= self.is_local(source);
         }
         if has_own_sources(&assign) {
@@ -154,7 +154,7 @@ impl Process {
             let waiter = Waiter { assignment: assign.assignment, index: Some(index) };
             let mut missing = 0;
             for source in own_sources(&assign, position) {
-                missing += u32::from(self.use_input(source, waiter, work.key));
+                missing += u32::from(self.use_input(source, Some(waiter), work.key));
                 work.uses_local |= self.is_local(source);
             }
             if missing > 0 {

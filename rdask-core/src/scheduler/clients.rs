@@ -133,6 +133,7 @@ impl Scheduler {
                 self.send_client(from, ToClient::Status { request, status });
             }
             FromClient::Taken { bytes } => self.results_taken(from, bytes),
+            FromClient::ProgramNotSent { message } => self.program_not_sent(from, &message),
         }
         self.work_off();
         Ok(())

@@ -17,8 +17,6 @@ pub(crate) struct Nanny {
     pub(crate) pool: String,
     pub(crate) contact: Contact,
     pub(crate) workers: Vec<WorkerId>,
-    /// It has given notice: nothing new for its workers.
-    pub(crate) leaving: bool,
     /// It was told that nothing is left to do.
     pub(crate) may_go: bool,
 }
@@ -34,6 +32,7 @@ pub(crate) struct Worker {
     pub(crate) processes: BTreeMap<ProgramHash, ProcessId>,
     /// What is left of its resources.
     pub(crate) free: BTreeMap<String, u64>,
+    /// It has been given notice: nothing new for it.
     pub(crate) leaving: bool,
 }
 
@@ -110,6 +109,8 @@ pub(crate) struct Process {
     /// Values it has as their first holder, and copies.
     pub(crate) held: BTreeMap<Gid, RangeSet>,
     pub(crate) copies: BTreeMap<Gid, RangeSet>,
+    /// Set when it is to go: how many bytes of its values may still be copied to others.
+    pub(crate) leaving: Option<u64>,
     /// Ready tasks whose inputs it has.
     pub(crate) local_ready: BTreeMap<ReadyKey, RangeSet>,
     /// Processes whose contact it has been told.
@@ -135,6 +136,7 @@ impl Process {
             assignments: BTreeSet::new(),
             held: BTreeMap::new(),
             copies: BTreeMap::new(),
+            leaving: None,
             local_ready: BTreeMap::new(),
             knows: BTreeSet::new(),
             asked: Asked::default(),

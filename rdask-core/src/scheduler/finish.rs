@@ -167,8 +167,13 @@ impl Scheduler {
             let size = own.iter().fold(0u64, |sum, size| sum.saturating_add(*size));
             group.holding.set(Range::one(index), Holding::Held(from, log2(size)));
         }
+        let mut is_short = group.holders_min > 1;
         if let Some(process) = self.cluster.processes.get_mut(&from) {
             process.held.entry(gid).or_default().insert(range);
+            is_short |= process.leaving.is_some();
+        }
+        if is_short {
+            self.watch_copies(gid, range);
         }
         self.end_tasks(gid, range, State::Done);
     }
@@ -259,9 +264,10 @@ impl Scheduler {
         self.work_off();
     }
 
-    /// Copies of values have arrived at a process as inputs.
+    /// Copies of values have arrived at a process.
     pub(crate) fn copied(&mut self, at: ProcessId, values: &[TaskId]) {
         for task in values {
+            self.acquired(at, *task);
             let wanted = self.groups.find(task.array).filter(|gid| {
                 self.groups.get(*gid).is_some_and(|group| {
                     task.index < group.len

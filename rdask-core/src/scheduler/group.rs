@@ -246,6 +246,8 @@ pub(crate) struct Group {
     pub(crate) tries: BTreeMap<u32, u32>,
     /// Copies of held values beyond the first.
     pub(crate) copies: BTreeMap<u32, Vec<ProcessId>>,
+    /// How many holders a value should have.
+    pub(crate) holders_min: u8,
     /// The lengths that a client announced for scattered values.
     pub(crate) sizes: Vec<u64>,
 
@@ -289,6 +291,7 @@ impl Group {
             runs: RangeMap::new(),
             tries: BTreeMap::new(),
             copies: BTreeMap::new(),
+            holders_min: 1,
             sizes: Vec::new(),
             wants: Vec::new(),
             pattern_dependents: BTreeSet::new(),

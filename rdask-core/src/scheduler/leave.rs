@@ -1,28 +1,42 @@
 //! Leaving in good order: a notice is not an end.
 //!
-//! From its nanny's notice on a worker gets nothing new. What its processes have not started is
-//! asked back and goes elsewhere; what runs may end, as long as the nanny has time. When nothing is
-//! left the nanny is told to go. Nobody is blamed, and no run that ends in time is repeated.
+//! From its notice on a worker gets nothing new. What its processes have not started is asked back
+//! and goes elsewhere; what runs may end, as long as the nanny has time; values that nobody else has
+//! are [copied](super::replicas) to others. When nothing is left the worker goes, and its nanny with
+//! the last one. Nobody is blamed, and no run that ends in time is repeated.
 
-use crate::id::{AssignmentId, NannyId, ProcessId, StealId};
+use crate::id::{AssignmentId, NannyId, ProcessId, StealId, WorkerId};
 use crate::message::{ToNanny, ToProcess};
 
 use super::Scheduler;
 use super::graph::Work;
 use super::group::State;
+use super::replicas::COPIED_OFF_BYTES_MAX;
+
+/// What the log says of those that leave in good order.
+const GONE: &str = "it gave notice, and nothing is left to do";
 
 impl Scheduler {
     /// A nanny gives notice.
     pub(crate) fn nanny_leaving(&mut self, id: NannyId, reason: &str) {
-        let Some(nanny) = self.cluster.nannies.get_mut(&id) else { return };
-        nanny.leaving = true;
+        let Some(nanny) = self.cluster.nannies.get(&id) else { return };
         tracing::info!(nanny = %id, node = %nanny.node, pool = %nanny.pool, reason, "a nanny is leaving");
-        for worker in nanny.workers.clone() {
-            let Some(worker) = self.cluster.workers.get_mut(&worker) else { continue };
+        let workers = nanny.workers.clone();
+        self.take_leave(&workers, COPIED_OFF_BYTES_MAX);
+    }
+
+    /// These workers are to go. At most so many bytes of values are copied off each process.
+    fn take_leave(&mut self, workers: &[WorkerId], bytes_max: u64) {
+        // All of them first, so that none of them takes what another one had.
+        let mut processes: Vec<ProcessId> = Vec::new();
+        for id in workers {
+            let Some(worker) = self.cluster.workers.get_mut(id) else { continue };
             worker.leaving = true;
-            for process in worker.processes.values().copied().collect::<Vec<ProcessId>>() {
-                self.take_back_all(process);
-            }
+            processes.extend(worker.processes.values());
+        }
+        for process in processes {
+            self.take_back_all(process);
+            self.copy_off(process, bytes_max);
         }
         self.work_off();
     }
@@ -47,29 +61,46 @@ impl Scheduler {
         }
     }
 
-    /// Lets those go that have given notice and have nothing left to do.
+    /// Lets those go that have given notice and have nothing left to do: those of one nanny
+    /// together, so that what can't be copied is lost as late as can be.
     pub(crate) fn let_go(&mut self) {
-        let is_done = |process: &ProcessId| {
-            let process = self.cluster.processes.get(process);
-            process.is_none_or(|process| process.assignments.is_empty())
-        };
-        let done: Vec<NannyId> = self
-            .cluster
-            .nannies
-            .iter()
-            .filter(|(_, nanny)| nanny.leaving && !nanny.may_go)
-            .filter(|(_, nanny)| {
-                let workers = nanny.workers.iter().filter_map(|id| self.cluster.workers.get(id));
-                workers.flat_map(|worker| worker.processes.values()).all(is_done)
-            })
-            .map(|(id, _)| *id)
-            .collect();
-        for id in done {
-            if let Some(nanny) = self.cluster.nannies.get_mut(&id) {
-                nanny.may_go = true;
+        let is_leaving =
+            |id: &WorkerId| self.cluster.workers.get(id).is_some_and(|one| one.leaving);
+        let mut done: Vec<(NannyId, Vec<WorkerId>)> = Vec::new();
+        for (id, nanny) in self.cluster.nannies.iter().filter(|(_, nanny)| !nanny.may_go) {
+            let leaving: Vec<WorkerId> =
+                nanny.workers.iter().copied().filter(|id| is_leaving(id)).collect();
+            if !leaving.is_empty() && leaving.iter().all(|id| self.is_through(*id)) {
+                done.push((*id, leaving));
             }
-            let reason = "it gave notice, and nothing is left to do".to_owned();
-            self.send_nanny(id, ToNanny::Exit { reason });
         }
+        for (id, workers) in done {
+            let Some(nanny) = self.cluster.nannies.get_mut(&id) else { continue };
+            if nanny.workers.len() == workers.len() {
+                nanny.may_go = true;
+                self.send_nanny(id, ToNanny::Exit { reason: GONE.to_owned() });
+            } else {
+                nanny.workers.retain(|worker| !workers.contains(worker));
+                workers.into_iter().for_each(|worker| self.dismiss(worker));
+            }
+        }
+    }
+
+    /// Whether nothing of a leaving worker is left to do.
+    fn is_through(&self, id: WorkerId) -> bool {
+        let processes = self.cluster.workers.get(&id).map(|worker| &worker.processes);
+        processes.into_iter().flat_map(|processes| processes.values()).all(|id| {
+            let process = self.cluster.processes.get(id);
+            process.is_none_or(|process| process.assignments.is_empty()) && self.is_copied_off(*id)
+        })
+    }
+
+    /// A worker goes, and its nanny stays for others.
+    fn dismiss(&mut self, id: WorkerId) {
+        let Some(worker) = self.cluster.workers.get(&id) else { return };
+        for process in worker.processes.values().copied().collect::<Vec<ProcessId>>() {
+            self.end_process(process, GONE);
+        }
+        self.cluster.workers.remove(&id);
     }
 }

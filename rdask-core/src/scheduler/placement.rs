@@ -539,7 +539,7 @@ impl Scheduler {
     }
 
     /// Tells a process where others listen, once each.
-    fn introduce(&mut self, id: ProcessId, holders: Vec<ProcessId>) {
+    pub(crate) fn introduce(&mut self, id: ProcessId, holders: Vec<ProcessId>) {
         for holder in holders {
             let Some(contact) = self.cluster.processes.get(&holder).map(|one| one.contact.clone())
             else {

@@ -308,7 +308,7 @@ impl Scheduler {
     }
 
     /// Has a process end itself. It takes no part in anything from now on.
-    fn end_process(&mut self, id: ProcessId, reason: &str) {
+    pub(crate) fn end_process(&mut self, id: ProcessId, reason: &str) {
         if let Some(process) = self.cluster.processes.get_mut(&id) {
             process.stage = Stage::Ending;
             tracing::info!(process = %id, program = %process.program, reason, "ending a process");
@@ -345,6 +345,26 @@ impl Scheduler {
             program.asked = None;
         }
         self.serve_program(hash);
+    }
+
+    /// A client that was asked for its program could not bring it: nannies that wait for it can't
+    /// start it now.
+    pub(crate) fn program_not_sent(&mut self, client: ClientId, message: &str) {
+        let mut waiting = Vec::new();
+        for program in self.programs.programs.values_mut() {
+            if program.asked == Some(client) {
+                program.asked = None;
+                let of_wanting = |id: &ProcessId| {
+                    let process = self.cluster.processes.get(id)?;
+                    let waits = process.stage == Stage::Launching;
+                    (waits && program.wanting.contains(&process.nanny)).then_some(*id)
+                };
+                waiting.extend(program.processes.iter().filter_map(of_wanting));
+            }
+        }
+        for process in waiting {
+            self.launch_failed(process, &format!("the client can't bring it: {message}"));
+        }
     }
 
     pub(crate) fn program_fetch_failed(

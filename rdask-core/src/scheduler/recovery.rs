@@ -46,8 +46,7 @@ impl Scheduler {
         let program = process.program;
         self.programs.remove_process(program, id);
         if process.stage == Stage::Running {
-            let nanny = self.cluster.nannies.get(&process.nanny);
-            if nanny.is_some_and(|nanny| nanny.leaving) {
+            if process.leaving.is_some() {
                 tracing::info!(process = %id, program = %program, why, "a process left with its worker");
             } else {
                 tracing::warn!(process = %id, program = %program, why, "lost a process");
@@ -94,6 +93,7 @@ impl Scheduler {
                 }
             }
         }
+        self.stop_acquiring(id);
         for (gid, ranges) in &process.copies {
             self.forget_copies(*gid, ranges, id);
         }
@@ -106,6 +106,9 @@ impl Scheduler {
     }
 
     fn forget_copies(&mut self, gid: Gid, ranges: &RangeSet, process: ProcessId) {
+        if self.are_copies_watched(gid) {
+            ranges.iter().for_each(|range| self.watch_copies(gid, range));
+        }
         let Some(group) = self.groups.get_mut(gid) else {
             return;
         };
@@ -121,6 +124,9 @@ impl Scheduler {
 
     /// `holder` doesn't have these values any more. A copy takes the place, or they are made again.
     fn lose_values(&mut self, gid: Gid, range: Range, holder: ProcessId) {
+        if self.are_copies_watched(gid) {
+            self.watch_copies(gid, range);
+        }
         for index in range {
             let Some(group) = self.groups.get_mut(gid) else {
                 return;

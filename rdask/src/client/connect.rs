@@ -16,7 +16,7 @@ use super::parts::ClientParts;
 use super::session::Session;
 use super::values::NetworkValues;
 use crate::connection::{Connected, dial};
-use crate::error::{ConnectionError, Result};
+use crate::error::{ConnectionError, Result, chain};
 use crate::{init, program};
 
 /// The variable that names the scheduler's file.
@@ -152,19 +152,4 @@ async fn try_join(door: &Door, role: Role) -> Result<Joined, NoEntry> {
 
 fn not_connected(reason: impl Display) -> ConnectionError {
     ConnectionError::NotConnected { reason: reason.to_string() }
-}
-
-/// An error and its causes, as one text.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        // Errors that are transparent say the same again.
-        if !text.ends_with(&next) {
-            text = format!("{text}: {next}");
-        }
-        cause = error.source();
-    }
-    text
 }

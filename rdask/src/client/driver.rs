@@ -180,6 +180,7 @@ impl Driver {
             Ok(Ended::Program(Ok(()))) => {}
             Ok(Ended::Program(Err(reason))) => {
                 tracing::warn!(reason, "the scheduler did not take the program");
+                state.machine.handle_program_not_sent(now, reason);
             }
             // Only this driver aborts, when it ends.
             Err(error) => tracing::error!(%error, "a transfer panicked"),

@@ -10,6 +10,7 @@ use rdask_net::{Endpoint, SchedulerFile};
 
 use super::parts::{BoxFuture, Put, ValueSource};
 use crate::connection::scheduler_target;
+use crate::error::chain;
 use crate::process::Values;
 use crate::{data, program};
 
@@ -35,7 +36,7 @@ impl NetworkValues {
         let hash = program::hash().map_err(|error| error.to_string())?;
         let bytes = program::open().map_err(|error| error.to_string())?;
         let brought = program::exchange::bring(&self.endpoint, &target, hash, bytes).await;
-        brought.map_err(|error| error.to_string())
+        brought.map_err(|error| chain(&error))
     }
 }
 

@@ -18,8 +18,8 @@ use super::child::{Start, Started, folder_or};
 use super::membership::{Context, Offer};
 use super::probe::probe;
 use crate::connection::scheduler_target;
+use crate::error::chain;
 use crate::handover::{Handover, RDASK_VERSION};
-use crate::init::chain;
 use crate::program::exchange::{ExchangeError, fetch, in_background};
 use crate::program::hash_file;
 

@@ -38,7 +38,10 @@ pub struct Cache {
 #[non_exhaustive]
 pub enum CacheError {
     /// No folder could be had.
-    #[error("the program cache {folder} can't be used: set RDASK_CACHE to a node-local folder")]
+    #[error(
+        "programs can't be kept in {folder}: set RDASK_CACHE to another folder for a worker, TMPDIR \
+         for a scheduler"
+    )]
     Folder {
         /// The last folder that was tried.
         folder: PathBuf,
@@ -105,15 +108,7 @@ impl Cache {
     /// # Errors
     /// If the folder can't be created or belongs to somebody else.
     pub fn open(folder: &Path, bytes_max: u64) -> Result<Self, CacheError> {
-        let failed = |source| CacheError::Folder { folder: folder.to_owned(), source };
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
-        let metadata = fs::symlink_metadata(folder).map_err(failed)?;
-        if !metadata.is_dir() || metadata.uid() != nix::unistd::geteuid().as_raw() {
-            return Err(CacheError::Foreign { folder: folder.to_owned() });
-        }
-        if metadata.mode() & 0o077 != 0 {
-            fs::set_permissions(folder, Permissions::from_mode(0o700)).map_err(failed)?;
-        }
+        own_folder(folder)?;
         Ok(Self { folder: folder.to_owned(), bytes_max })
     }
 
@@ -152,6 +147,8 @@ impl Cache {
     /// If the lock file can't be used.
     pub fn try_claim(&self, hash: ProgramHash) -> Result<Option<Claim>, CacheError> {
         let failed = |source| self.file_error(hash, source);
+        // Whoever tidies up folders for temporary files may have removed it since.
+        own_folder(&self.folder)?;
         let path = self.folder.join(format!("{hash:#}.lock"));
         let file = open_lock(&path).map_err(failed)?;
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
@@ -184,6 +181,7 @@ impl Cache {
     /// If nothing can be written.
     pub fn begin(&self, hash: ProgramHash) -> Result<IncomingProgram, CacheError> {
         static COUNTER: AtomicU64 = AtomicU64::new(0);
+        own_folder(&self.folder)?;
         let counter = COUNTER.fetch_add(1, Ordering::Relaxed);
         let path = self.folder.join(format!("incoming-{}-{counter}", std::process::id()));
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
@@ -244,6 +242,20 @@ impl Cache {
     fn file_error(&self, hash: ProgramHash, source: io::Error) -> CacheError {
         CacheError::File { hash, folder: self.folder.clone(), source }
     }
+}
+
+/// Sees to it that a folder is there, this user's, and closed to others.
+fn own_folder(folder: &Path) -> Result<(), CacheError> {
+    let failed = |source| CacheError::Folder { folder: folder.to_owned(), source };
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
+    let metadata = fs::symlink_metadata(folder).map_err(failed)?;
+    if !metadata.is_dir() || metadata.uid() != nix::unistd::geteuid().as_raw() {
+        return Err(CacheError::Foreign { folder: folder.to_owned() });
+    }
+    if metadata.mode() & 0o077 != 0 {
+        fs::set_permissions(folder, Permissions::from_mode(0o700)).map_err(failed)?;
+    }
+    Ok(())
 }
 
 fn open_lock(path: &Path) -> io::Result<File> {
@@ -378,6 +390,15 @@ mod tests {
         // What is larger than the whole cache is kept as long as it is the newest.
         cache.store(hash(b"larger"), &b"larger"[..]).unwrap();
         assert!(cache.find(hash(b"larger")).is_some() && cache.find(hash(b"cc")).is_none());
+    }
+
+    #[test]
+    fn a_folder_that_was_tidied_away_comes_back() {
+        let (_folder, cache) = cache(100);
+        fs::remove_dir_all(cache.folder()).unwrap();
+        let _claim = cache.try_claim(hash(b"abc")).unwrap().expect("nobody has it");
+        cache.store(hash(b"abc"), &b"abc"[..]).unwrap();
+        assert_eq!(mode(cache.folder()), 0o700);
     }
 
     #[test]

@@ -19,6 +19,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Semaphore;
 
 use super::cache::{Cache, CacheError, IncomingProgram};
+use crate::error::chain;
 
 /// One read from disk or network.
 const PIECE_BYTES: usize = 256 << 10;
@@ -99,11 +100,13 @@ pub async fn bring(
     let size = file.metadata()?.len();
     let mut stream = endpoint.open_data(to).await?;
     write_head(&mut stream, &DataRequest::PutProgram { hash, size }).await?;
-    write_out(&mut stream, &mut file).await?;
-    match read_head(&mut stream, PATIENCE).await? {
-        DataReply::Taken => Ok(()),
-        DataReply::Refused { message } => Err(ExchangeError::Refused(message)),
-        DataReply::Follows { .. } | DataReply::NotHere => Err(ExchangeError::Nonsense),
+    let written = write_out(&mut stream, &mut file).await;
+    // Who takes no more has said why.
+    match (read_head(&mut stream, PATIENCE).await, written) {
+        (Ok(DataReply::Taken), Ok(())) => Ok(()),
+        (Ok(DataReply::Refused { message }), _) => Err(ExchangeError::Refused(message)),
+        (Ok(_), _) => Err(ExchangeError::Nonsense),
+        (Err(_), Err(error)) | (Err(error), Ok(())) => Err(error),
     }
 }
 
@@ -135,10 +138,13 @@ pub async fn serve(
             Ok(None)
         }
         DataRequest::PutProgram { hash, size } if takes_programs && size <= PROGRAM_BYTES_MAX => {
-            let taken = take_in(&mut stream, cache.begin(hash)?, size).await;
+            let taken = match cache.begin(hash) {
+                Ok(incoming) => take_in(&mut stream, incoming, size).await,
+                Err(error) => Err(error.into()),
+            };
             let reply = match &taken {
                 Ok(_) => DataReply::Taken,
-                Err(error) => DataReply::Refused { message: error.to_string() },
+                Err(error) => DataReply::Refused { message: chain(error) },
             };
             write_head(&mut stream, &reply).await?;
             stream.finish().await?;

@@ -30,6 +30,7 @@ enum Step {
     Seen,
     Pass { micros: u64 },
     Put,
+    Acquire { pick: u32, len: u32 },
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -51,6 +52,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Seen),
         3 => (1u64..4000).prop_map(|micros| Step::Pass { micros }),
         1 => Just(Step::Put),
+        2 => (any::<u32>(), 1u32..20).prop_map(|(pick, len)| Step::Acquire { pick, len }),
     ]
 }
 
@@ -65,6 +67,8 @@ struct World {
     store: BTreeSet<ValueId>,
     parked: BTreeSet<ChunkId>,
     dropped: BTreeSet<TaskId>,
+    /// What was to be acquired and is not answered.
+    acquiring: BTreeSet<TaskId>,
     reports: u64,
     next: u32,
     /// A source of cheap variety that the steps advance.
@@ -88,6 +92,7 @@ impl World {
             store: BTreeSet::new(),
             parked: BTreeSet::new(),
             dropped: BTreeSet::new(),
+            acquiring: BTreeSet::new(),
             reports: 0,
             next: 0,
             noise: 1,
@@ -167,6 +172,7 @@ impl World {
                 self.now = self.now + Duration::from_micros(micros);
                 self.process.handle_timeout(self.now);
             }
+            Step::Acquire { pick, len } => self.acquire(pick, len),
             Step::Put => {
                 let number = self.next;
                 self.next += 1;
@@ -178,6 +184,20 @@ impl World {
             }
         }
         self.drain();
+    }
+
+    fn acquire(&mut self, pick: u32, len: u32) {
+        let known = choose(self.arrays.iter().map(|(n, (_, range, _))| (*n, *range)), pick);
+        let (number, range) = match known.filter(|_| pick % 3 == 0) {
+            Some(here) => here,
+            None => (1_000_000, Range::new(pick % 50, pick % 50 + len)),
+        };
+        let fresh = range.iter().filter(|index| self.acquiring.insert(task(number, *index)));
+        let fresh: RangeSet = fresh.map(Range::one).collect();
+        for range in fresh.iter() {
+            let array = array(number);
+            self.tell(ToProcess::Acquire { array, range, parts: 1, holder: OTHER });
+        }
     }
 
     /// One source: of an earlier array here, or of an array elsewhere.
@@ -351,9 +371,15 @@ impl World {
                     self.answer(assignment, range, false);
                 }
             }
-            FromProcess::SlotsFree { .. }
-            | FromProcess::Parked { .. }
-            | FromProcess::Holds { .. } => {}
+            FromProcess::SlotsFree { .. } | FromProcess::Parked { .. } => {}
+            FromProcess::Holds { values } => {
+                for task in values {
+                    self.acquiring.remove(&task);
+                }
+            }
+            FromProcess::NotAcquired { task } => {
+                assert!(self.acquiring.remove(&task), "{task} was answered twice");
+            }
         }
     }
 
@@ -379,6 +405,7 @@ impl World {
         assert_eq!(self.process.poll_timeout(), None);
         assert!(self.process.inputs.all.is_empty(), "{:?}", self.process.inputs);
         assert!(self.process.owed.is_empty());
+        assert!(self.acquiring.is_empty(), "not answered: {:?}", self.acquiring);
         for (key, fate) in &self.fates {
             assert_eq!(*fate, Fate::Answered, "{key:?}");
         }

@@ -58,6 +58,8 @@ struct FakeProcess {
     reports: u64,
     slots: u32,
     steals: Vec<(StealId, AssignmentId, u32)>,
+    /// Copies that it was told to make, and from whom.
+    acquiring: Vec<(TaskId, ProcessId)>,
 }
 
 /// What the client knows should be.
@@ -75,6 +77,7 @@ pub(super) struct World {
     launching: Vec<(NannyId, ProcessId)>,
     nannies: Vec<NannyId>,
     gone: Vec<NannyId>,
+    noticed: BTreeSet<NannyId>,
     client: ClientId,
     expected: BTreeMap<TaskId, Expected>,
     arrays: Vec<(ArrayId, u32)>,
@@ -85,6 +88,10 @@ pub(super) struct World {
     cancelled: BTreeSet<TaskId>,
     scattered: BTreeMap<TaskId, u64>,
     losses: bool,
+    /// Workers leave in good order, and nothing else goes wrong: no task may run twice.
+    gentle: bool,
+    /// How often each task has ended well.
+    runs: BTreeMap<TaskId, u32>,
     trace: Vec<String>,
 }
 
@@ -107,6 +114,7 @@ impl World {
         };
         let client = scheduler.connect_client(Time(0), info);
         let losses = dice.chance(70);
+        let gentle = !losses && dice.chance(70);
         let mut world = Self {
             dice,
             now: Time(0),
@@ -115,6 +123,7 @@ impl World {
             launching: Vec::new(),
             nannies: Vec::new(),
             gone: Vec::new(),
+            noticed: BTreeSet::new(),
             client,
             expected: BTreeMap::new(),
             arrays: Vec::new(),
@@ -125,6 +134,8 @@ impl World {
             cancelled: BTreeSet::new(),
             scattered: BTreeMap::new(),
             losses,
+            gentle,
+            runs: BTreeMap::new(),
             trace: Vec::new(),
         };
         world.add_nanny();
@@ -210,6 +221,10 @@ impl World {
             ToProcess::SetSlots { slots } => process.slots = slots,
             ToProcess::Steal { steal, assignment, count } => {
                 process.steals.push((steal, assignment, count));
+            }
+            ToProcess::Acquire { array, range, holder, .. } => {
+                let tasks = range.iter().map(|index| TaskId { array, index });
+                process.acquiring.extend(tasks.map(|task| (task, holder)));
             }
             // Answered when the model gets to it: the task is run all the same.
             ToProcess::Cancel { .. }
@@ -435,13 +450,14 @@ impl World {
     /// A random thing happens in the cluster.
     fn step(&mut self) {
         self.now.0 += self.dice.below(3_000_000);
-        match self.dice.below(12) {
+        match self.dice.below(13) {
             0 => self.launch(),
             1 if self.losses && self.dice.chance(20) => self.kill(),
             2 if self.dice.chance(10) => self.add_nanny(),
             3 => self.fetch_results(),
-            5 if self.losses && self.dice.chance(15) => self.leave(),
+            5 if (self.losses || self.gentle) && self.dice.chance(15) => self.leave(),
             6 => self.answer_steals(),
+            7 => self.acquire(),
             4 => {
                 self.scheduler.handle_timeout(self.now);
                 self.react();
@@ -452,11 +468,13 @@ impl World {
 
     /// A nanny gives notice.
     fn leave(&mut self) {
-        if self.nannies.is_empty() {
+        let staying = self.nannies.iter().filter(|nanny| !self.noticed.contains(nanny)).count();
+        if self.nannies.is_empty() || (self.gentle && staying < 2) {
             return;
         }
         let nanny = self.nannies[self.dice.below(self.nannies.len() as u64) as usize];
         self.note(format!("{nanny} gives notice"));
+        self.noticed.insert(nanny);
         let message = FromNanny::Leaving { reason: "notice".into() };
         self.scheduler.handle_nanny(self.now, nanny, message);
         self.react();
@@ -506,6 +524,29 @@ impl World {
                 self.lose_gone();
             }
         }
+    }
+
+    /// Some process makes a copy, or fails to.
+    fn acquire(&mut self) {
+        let busy = self.processes.iter().filter(|(_, one)| !one.acquiring.is_empty());
+        let busy: Vec<ProcessId> = busy.map(|(id, _)| *id).collect();
+        if busy.is_empty() {
+            return;
+        }
+        let id = busy[self.dice.below(busy.len() as u64) as usize];
+        let nth = self.dice.below(self.processes[&id].acquiring.len() as u64) as usize;
+        let Some(process) = self.processes.get_mut(&id) else { return };
+        let (task, holder) = process.acquiring.swap_remove(nth);
+        let fails = !self.gentle && self.dice.chance(20);
+        let value = self.processes.get(&holder).and_then(|one| one.values.get(&task).copied());
+        let answer = match value.filter(|_| !fails) {
+            Some(value) => {
+                self.processes.get_mut(&id).map(|one| one.values.insert(task, value));
+                FromProcess::Holds { values: vec![task] }
+            }
+            None => FromProcess::NotAcquired { task },
+        };
+        self.hear(id, answer);
     }
 
     fn launch(&mut self) {
@@ -581,6 +622,7 @@ impl World {
                     finished.push(self.end(&assign, index, End::Failed(failure)));
                 }
                 Ok(value) if assign.inline_max > 0 && is_inline(value) => {
+                    *self.runs.entry(task).or_insert(0) += 1;
                     let mut blob = BlobBuilder::new();
                     blob.push(&value.to_le_bytes());
                     finished.push(self.end(&assign, index, End::Inline(blob.build())));
@@ -589,7 +631,9 @@ impl World {
                     if let Some(process) = self.processes.get_mut(&id) {
                         process.values.insert(task, value);
                     }
-                    let size = 1 << self.dice.below(30);
+                    *self.runs.entry(task).or_insert(0) += 1;
+                    // All values of a gentle world together may be copied.
+                    let size = 1 << self.dice.below(if self.gentle { 20 } else { 30 });
                     finished.push(self.end(&assign, index, End::Stored(vec![size])));
                 }
             }
@@ -725,6 +769,8 @@ impl World {
             self.now.0 += 100_000_000;
             self.launch();
             self.work();
+            self.answer_steals();
+            self.acquire();
             self.fetch_results();
             self.scheduler.handle_timeout(self.now);
             self.react();
@@ -732,12 +778,18 @@ impl World {
         for task in &self.wanted {
             assert!(self.told.contains_key(task), "{task} never ended");
         }
+        if self.gentle && self.cancelled.is_empty() {
+            let again: Vec<_> = self.runs.iter().filter(|(_, runs)| **runs > 1).collect();
+            assert!(again.is_empty(), "ran again although all could be copied: {again:?}");
+        }
         // At rest nothing is left.
         let all = self.arrays.iter().map(|(array, len)| (*array, Range::new(0, *len))).collect();
         self.say(FromClient::Release { ranges: all });
         for _ in 0..2000 {
             self.work();
+            self.acquire();
         }
+        assert!(self.processes.values().all(|one| one.acquiring.is_empty()));
         let status = self.scheduler.status();
         let left = status.waiting + status.ready + status.assigned + status.done + status.failed;
         assert_eq!(left, 0, "tasks that nobody wants are remembered: {status:?}");

@@ -223,7 +223,8 @@ impl World {
             FromClient::PutFailed { .. }
             | FromClient::Missed { .. }
             | FromClient::Release { .. }
-            | FromClient::Taken { .. } => {}
+            | FromClient::Taken { .. }
+            | FromClient::ProgramNotSent { .. } => {}
         }
     }
 
