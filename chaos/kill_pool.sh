@@ -119,11 +119,9 @@ kill_local() { # POOL
 
 has_slurm() { command -v squeue >/dev/null && command -v scancel >/dev/null; }
 
-# Whether a job's script starts rdask workers, by its name or its text.
-job_is_rdask() { # JOB
-    local name
-    name=$(squeue --noheader --jobs "$1" --format=%j 2>/dev/null | head -n 1)
-    [[ $name == rdask* ]] || scontrol write batch_script "$1" - 2>/dev/null | grep -q 'rdask[- ]worker'
+# Whether a job starts rdask workers: by its name, or else by its script.
+job_is_rdask() { # JOB NAME
+    [[ $2 == rdask* ]] || scontrol write batch_script "$1" - 2>/dev/null | grep -q 'rdask[- ]worker'
 }
 
 # Prints "JOB NAME" of each running job of ours that could be a pool, oldest first.
@@ -134,16 +132,16 @@ slurm_pools() {
         while read -r job name; do
             # It starts rdask, but no workers.
             [ "$name" != rdask-scheduler ] || continue
-            if job_is_rdask "$job"; then printf '%s %s\n' "$job" "$name"; fi
+            if job_is_rdask "$job" "$name"; then printf '%s %s\n' "$job" "$name"; fi
         done || true # no Slurm that answers
 }
 
 kill_slurm() { # JOB
-    local owner steps
-    owner=$(squeue --noheader --jobs "$1" --format=%u 2>/dev/null | head -n 1)
-    [ -n "$owner" ] || return 1
+    local owner name steps
+    read -r owner name < <(squeue --noheader --jobs "$1" --format='%u %j' 2>/dev/null) || return 1
     [ "$owner" = "$(id -un)" ] || fail "job $1 belongs to $owner"
-    job_is_rdask "$1" || fail "job $1 does not start rdask workers" "kill_pool.sh --list shows those that do"
+    job_is_rdask "$1" "$name" ||
+        fail "job $1 does not start rdask workers" "kill_pool.sh --list shows those that do"
     if [ "$signal" = TERM ]; then
         scancel "$1"
         printf 'pool %s: scancel, which sends TERM, then KILL after KillWait\n' "$1"
