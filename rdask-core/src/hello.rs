@@ -3,11 +3,12 @@
 //! Both frames begin with the five bytes `rdask` and the sender's protocol version as two bytes,
 //! low byte first. A peer of another version reads no further: it knows both versions by then and
 //! says so. What follows may differ between versions. The scheduler's answer has one more frozen
-//! byte: 0 for a welcome, 1 for a refusal, which is UTF-8 text up to the frame's end.
+//! byte: 0 for a welcome, 1 for a refusal, which is UTF-8 text up to the frame's end; 2 for a
+//! connection that goes on, with how many messages have arrived, 3 for one that can't.
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{ClientId, NannyId, ProcessId, WorkerId};
+use crate::id::{ClientId, NannyId, Peer, ProcessId, WorkerId};
 use crate::message::{Contact, ProgramInfo, Surroundings, WorkerInfo};
 
 /// The version of everything that follows the first seven bytes.
@@ -16,6 +17,8 @@ pub const PROTOCOL_VERSION: u16 = 1;
 const MAGIC: &[u8; 5] = b"rdask";
 const WELCOME: u8 = 0;
 const REFUSED: u8 = 1;
+const RESUMED: u8 = 2;
+const FENCED: u8 = 3;
 
 /// Who dials, and what the scheduler must know of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,6 +69,18 @@ pub enum Role {
     },
     /// Somebody who only asks, as `rdask status`.
     Observer,
+    /// A nanny, process or client whose link broke, and who goes on over this one. It dials with
+    /// the certificate that names it.
+    Resume {
+        /// What the scheduler called it.
+        who: Peer,
+        /// The scheduler's start that did.
+        epoch: u64,
+        /// Higher than in all earlier tries: of two links the one with the higher number counts.
+        attempt: u64,
+        /// How many messages it has had from the scheduler.
+        received: u64,
+    },
 }
 
 /// The scheduler's answer to a dialer it takes.
@@ -88,6 +103,30 @@ pub enum You {
     Process(ProcessId),
     /// A client, or an observer.
     Client(ClientId),
+}
+
+impl You {
+    /// The same, as one of all peers.
+    #[must_use]
+    pub fn peer(&self) -> Peer {
+        match self {
+            Self::Nanny(id, _) => Peer::Nanny(*id),
+            Self::Process(id) => Peer::Process(*id),
+            Self::Client(id) => Peer::Client(*id),
+        }
+    }
+}
+
+/// The scheduler's answer to [`Role::Resume`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resumption {
+    /// Go on.
+    Resumed {
+        /// How many messages the scheduler has had.
+        received: u64,
+    },
+    /// Your number means nothing any more. Join anew.
+    Fenced,
 }
 
 /// Why a first frame leads nowhere.
@@ -182,6 +221,40 @@ pub fn decode_welcome(frame: &[u8]) -> Result<Welcome, HelloError> {
     }
 }
 
+/// The scheduler's first frame to a dialer that comes back.
+#[must_use]
+pub fn encode_resumption(resumption: &Resumption) -> Vec<u8> {
+    let mut frame = begin(PROTOCOL_VERSION);
+    match resumption {
+        Resumption::Resumed { received } => {
+            frame.push(RESUMED);
+            frame.extend_from_slice(&received.to_le_bytes());
+        }
+        Resumption::Fenced => frame.push(FENCED),
+    }
+    frame
+}
+
+/// Reads the scheduler's first frame to a dialer that comes back.
+///
+/// # Errors
+/// See [`HelloError`].
+pub fn decode_resumption(frame: &[u8]) -> Result<Resumption, HelloError> {
+    let (version, rest) = split(frame)?;
+    check_version(version)?;
+    match rest.split_first() {
+        Some((&RESUMED, count)) => {
+            let count = count.try_into().map_err(|_| HelloError::Garbled)?;
+            Ok(Resumption::Resumed { received: u64::from_le_bytes(count) })
+        }
+        Some((&FENCED, [])) => Ok(Resumption::Fenced),
+        Some((&REFUSED, reason)) => {
+            Err(HelloError::Refused(String::from_utf8_lossy(reason).into_owned()))
+        }
+        _ => Err(HelloError::Garbled),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -198,6 +271,11 @@ mod tests {
         let welcome = Welcome { epoch: 7, certificate: vec![3], you: You::Client(ClientId(4)) };
         assert_eq!(decode_welcome(&encode_welcome(&welcome)), Ok(welcome));
         let refused = decode_welcome(&encode_refusal("go away"));
+        assert_eq!(refused, Err(HelloError::Refused("go away".into())));
+        for answer in [Resumption::Resumed { received: 1 << 40 }, Resumption::Fenced] {
+            assert_eq!(decode_resumption(&encode_resumption(&answer)), Ok(answer));
+        }
+        let refused = decode_resumption(&encode_refusal("go away"));
         assert_eq!(refused, Err(HelloError::Refused("go away".into())));
     }
 
@@ -223,6 +301,7 @@ mod tests {
             let frame = if with_magic { [begin(PROTOCOL_VERSION), frame].concat() } else { frame };
             let _ = decode_hello(&frame);
             let _ = decode_welcome(&frame);
+            let _ = decode_resumption(&frame);
         }
     }
 }

@@ -4,8 +4,8 @@
 //! `submit` brings tasks in, `graph` moves them from waiting to ready, `placement` hands them
 //! to processes, `finish` takes reports, `wants` tells clients, `release` forgets, and
 //! `recovery` starts anew what a lost process had, `stealing` moves work to the idle, `leave` lets
-//! workers go in good order, `replicas` copies values. `programs` gets programs to nodes and
-//! `grants` shares a worker's slots among them.
+//! workers go in good order, `replicas` copies values, and `leases` waits for those whose links
+//! broke. `programs` gets programs to nodes and `grants` shares a worker's slots among them.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -29,6 +29,8 @@ use self::ready::{ClassNo, Classes, Share, ShareNo};
 use self::replicas::Copies;
 use self::stats::Stats;
 
+pub use self::leases::{CLIENT_GRACE, SILENCE_FENCED};
+
 mod clients;
 mod cluster;
 mod finish;
@@ -36,6 +38,7 @@ mod grants;
 mod graph;
 mod group;
 mod invariants;
+mod leases;
 mod leave;
 mod placement;
 mod programs;
@@ -147,6 +150,10 @@ pub struct Scheduler {
     detached: BTreeMap<String, Vec<clients::Detached>>,
     /// What to do at a time: tasks whose retry delay ends.
     delayed: BTreeSet<(Time, Gid, u32)>,
+    /// Peers whose links broke, and until when they may come back.
+    leases: BTreeMap<Peer, Time>,
+    /// Until then nobody is given up: the scheduler stood still.
+    no_verdict_before: Time,
     /// The bytes of inline results that are kept.
     result_bytes: u64,
     /// Messages about assignments that are no more.
@@ -238,6 +245,8 @@ impl Scheduler {
             open: BTreeSet::new(),
             detached: BTreeMap::new(),
             delayed: BTreeSet::new(),
+            leases: BTreeMap::new(),
+            no_verdict_before: Time::default(),
             result_bytes: 0,
             stale_count: 0,
             work: VecDeque::new(),
@@ -396,11 +405,10 @@ impl Scheduler {
                 self.process_exited(process, &exit, &board, &stderr);
             }
             FromNanny::Leaving { reason } => self.nanny_leaving(from, &reason),
-            FromNanny::Pong { .. } => {}
         }
     }
 
-    /// A peer's link ended.
+    /// A peer is gone: it said so, or its node did.
     pub fn handle_link_lost(&mut self, now: Time, peer: Peer) {
         self.begin(now);
         match peer {
@@ -419,6 +427,7 @@ impl Scheduler {
     /// The time of [`poll_timeout`](Self::poll_timeout) has come.
     pub fn handle_timeout(&mut self, now: Time) {
         self.begin(now);
+        self.end_leases();
         self.end_delays();
         self.end_idle_programs();
         // Launches that are due again are tried by `settle`.
@@ -450,7 +459,7 @@ impl Scheduler {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Time> {
         let delayed = self.delayed.first().map(|(time, ..)| *time);
-        [delayed, self.programs.next_timeout()].into_iter().flatten().min()
+        [delayed, self.programs.next_timeout(), self.next_lease_end()].into_iter().flatten().min()
     }
 
     /// Since when nothing has been submitted, run or wanted; `None` while something is.

@@ -24,7 +24,7 @@ use crate::interface::{MtuTable, route_to};
 use crate::peer_name::PeerName;
 use crate::socket::in_family;
 use crate::tls_wire::{Lingering, TlsWire};
-use crate::transport::{CONTROL_IDLE, Purpose, Transport, client_config};
+use crate::transport::{Purpose, SILENCE_MAX, Transport, client_config};
 use crate::unreachable::Unreachable;
 
 /// How long all addresses together have to answer, per transport.
@@ -79,6 +79,19 @@ pub enum DialError {
     /// This endpoint was closed.
     #[error("this endpoint is closed")]
     Closed,
+}
+
+impl DialError {
+    /// Whether every address was answered, by a node that has nobody there.
+    #[must_use]
+    pub fn is_nobody_there(&self) -> bool {
+        let Self::Unreachable { attempts, .. } = self else { return false };
+        attempts.iter().all(|attempt| match &attempt.cause {
+            AttemptError::PortClosed | AttemptError::Family => true,
+            AttemptError::Tls(error) => error.kind() == io::ErrorKind::ConnectionRefused,
+            _ => false,
+        })
+    }
 }
 
 /// Every address that was tried, and how it failed.
@@ -315,7 +328,7 @@ pub(crate) fn tune_tcp(stream: &TcpStream) {
     let results = [
         socket.set_tcp_nodelay(true),
         socket.set_tcp_keepalive(&probes),
-        socket.set_tcp_user_timeout(Some(CONTROL_IDLE)),
+        socket.set_tcp_user_timeout(Some(SILENCE_MAX)),
     ];
     if let Some(error) = results.into_iter().find_map(Result::err) {
         tracing::debug!(%error, "a TCP connection keeps the system's settings");

@@ -148,6 +148,8 @@ struct Shared {
     unreachable: Arc<Unreachable>,
     /// Whether QUIC failed where TLS worked, so that further dials need not wait for it again.
     tls_first: AtomicBool,
+    /// Whether QUIC has ever worked: what fails then is the peer or the path, not UDP.
+    quic_works: AtomicBool,
     /// Locked by whoever accepts; waits in turn.
     incoming: tokio::sync::Mutex<mpsc::Receiver<Incoming>>,
     /// Accept loops and the pool's sweeper; aborted when the last clone goes.
@@ -209,6 +211,7 @@ impl Endpoint {
             pool,
             unreachable,
             tls_first: AtomicBool::new(false),
+            quic_works: AtomicBool::new(false),
             incoming: tokio::sync::Mutex::new(incoming),
             tasks: Mutex::new(tasks),
         };
@@ -359,8 +362,17 @@ impl Endpoint {
         let tls_first = self.shared.tls_first.load(Ordering::Relaxed);
         let identity = self.identity();
         let dialled = self.shared.dialer.dial(to, &identity, purpose, tls_first).await?;
-        let tls_won = matches!(dialled, Dialled::Tls(..)) && !to.quic.is_empty();
-        self.shared.tls_first.store(tls_won, Ordering::Relaxed);
+        match dialled {
+            Dialled::Quic(_) => {
+                self.shared.quic_works.store(true, Ordering::Relaxed);
+                self.shared.tls_first.store(false, Ordering::Relaxed);
+            }
+            Dialled::Tls(..) => {
+                let quic_works = self.shared.quic_works.load(Ordering::Relaxed);
+                let tls_first = !quic_works && !to.quic.is_empty();
+                self.shared.tls_first.store(tls_first, Ordering::Relaxed);
+            }
+        }
         Ok(dialled)
     }
 }

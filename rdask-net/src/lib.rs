@@ -68,4 +68,4 @@ pub use interface::{InterfaceError, address_of, advertised_addresses, mtu_of, ro
 pub use link::{FrameReceiver, FrameSender, Link, LinkError};
 pub use peer_name::{PeerName, PeerNameError, PeerRole};
 pub use scheduler_file::{FileMode, Garbage, ParseError, ReadError, SchedulerFile, WriteError};
-pub use transport::Transport;
+pub use transport::{SILENCE_MAX, Transport};

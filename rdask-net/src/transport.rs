@@ -36,7 +36,7 @@ pub(crate) enum Purpose {
 
 /// After this much silence a control connection is lost. Two seconds of silence always survive;
 /// the scheduler's own verdict on a node falls at 5 s.
-pub(crate) const CONTROL_IDLE: Duration = Duration::from_secs(4);
+pub const SILENCE_MAX: Duration = Duration::from_secs(4);
 
 /// How often the dialer of a control connection says that it is there: eight times per idle time.
 const CONTROL_KEEP_ALIVE: Duration = Duration::from_millis(500);
@@ -141,7 +141,7 @@ pub(crate) fn client_config(identity: &Identity, purpose: Purpose, mtu: usize) -
         Purpose::Control => transport
             .stream_receive_window(VarInt::from_u32(CONTROL_STREAM_WINDOW_BYTES))
             .send_window(CONTROL_SEND_WINDOW_BYTES)
-            .max_idle_timeout(Some(idle(CONTROL_IDLE)))
+            .max_idle_timeout(Some(idle(SILENCE_MAX)))
             .keep_alive_interval(Some(CONTROL_KEEP_ALIVE)),
         Purpose::Data => transport
             .stream_receive_window(VarInt::from_u32(DATA_STREAM_WINDOW_BYTES))

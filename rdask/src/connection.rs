@@ -1,27 +1,25 @@
-//! Typed control connections: the first frames, and the pumps that carry messages after them.
-//!
-//! The frames of one connection are encoded into one buffer and written at once, as many as wait;
-//! those that one read brought are decoded together. A peer whose bytes don't decode is closed.
+//! Typed control connections: the first frames of their links, and what carries messages after
+//! them. A connection is a [`session`]: it outlives its links.
 
 pub mod observer;
 mod queue;
+mod resume;
+pub(crate) mod session;
 #[cfg(test)]
 mod tests;
+mod unacknowledged;
 mod weight;
 
-use std::io;
-use std::marker::PhantomData;
 use std::time::Duration;
 
-use bytes::Bytes;
 use rdask_core::hello::{
-    Hello, HelloError, Role, Welcome, decode_hello, decode_welcome, encode_hello, encode_refusal,
-    encode_welcome,
+    Hello, HelloError, Resumption, Role, Welcome, decode_hello, decode_welcome, encode_hello,
+    encode_refusal, encode_resumption, encode_welcome,
 };
 use rdask_core::message::Contact;
 use rdask_net::{
-    CertificateError, DialError, Endpoint, EndpointConfig, FrameReceiver, FrameSender, KeyRequest,
-    Link, LinkError, PeerName, PeerNameError, SchedulerFile, Target, push_frame,
+    CertificateError, DialError, Endpoint, EndpointConfig, FrameSender, KeyRequest, Link,
+    LinkError, PeerName, PeerNameError, SchedulerFile, Target, push_frame,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -32,20 +30,17 @@ pub use rdask_core::message::{ClusterStatus, WorkerStatus};
 pub use rdask_net::{FileMode, Transport};
 
 pub use queue::{ConnectionEnd, Drained, Ended, Inbox, Outbox, Queue, outbox};
+pub use resume::Persistence;
+use resume::Return;
+use session::{Halves, Session};
 pub use weight::Weigh;
 
 /// From the first frame to the scheduler's answer. The scheduler answers in milliseconds; one that
 /// is suspended or swaps may take longer.
 const WELCOME_TIME_MAX: Duration = Duration::from_secs(10);
 
-/// The most messages in one write.
-const MESSAGES_PER_WRITE: usize = 512;
-
 /// Messages that wait in a plain channel to or from a connection.
 const CHANNEL_MAX: usize = 1024;
-
-/// A write begins once so many bytes are encoded: they fill any window that QUIC gives.
-const BYTES_PER_WRITE: usize = 1 << 20;
 
 /// A connection that the scheduler has taken.
 #[derive(Debug)]
@@ -188,7 +183,8 @@ pub fn contact_of(endpoint: &Endpoint) -> Contact {
 }
 
 /// Joins the scheduler of a file in a role. Once it has answered, the endpoint has an identity of
-/// its own, and messages are carried by tasks of this runtime until both ends are dropped.
+/// its own, and messages are carried by tasks of this runtime until both ends are dropped. When the
+/// link breaks it is dialled again, and nothing is lost, as far as `persistence` goes.
 ///
 /// # Errors
 /// See [`ConnectError`].
@@ -196,6 +192,7 @@ pub async fn dial<Out, In>(
     endpoint: &Endpoint,
     file: &SchedulerFile,
     role: Role,
+    persistence: Persistence,
 ) -> Result<Connected<Out, In>, ConnectError>
 where
     Out: Serialize + Weigh + Send + 'static,
@@ -209,6 +206,7 @@ where
         certificate_request: request.csr_der().to_vec(),
         role,
     };
+    let is_quic = link.is_quic();
     let (mut sender, mut receiver) = link.split();
     sender.send(&frame_of(&encode_hello(&hello))).await.map_err(ConnectError::Broken)?;
     let answer = tokio::time::timeout(WELCOME_TIME_MAX, receiver.recv()).await;
@@ -221,7 +219,18 @@ where
     })?;
     let ca = endpoint.identity().ca_der().to_vec();
     endpoint.set_identity(request.into_identity(ca, welcome.certificate.clone())?);
-    let (send, receive) = carry(sender, receiver);
+    let (send, queue) = outbox();
+    let (taken, receive) = Inbox::new();
+    let back = Return {
+        endpoint: endpoint.clone(),
+        file: file.clone(),
+        who: welcome.you.peer(),
+        epoch: welcome.epoch,
+        persistence,
+    };
+    let link = Halves { sender, receiver, is_quic };
+    // Ends with the connection, and the connection when both queues are dropped.
+    tokio::spawn(resume::carry(Session::new(queue), link, back, taken));
     Ok(Connected { welcome, send, receive })
 }
 
@@ -236,41 +245,11 @@ fn no_answer(file: &SchedulerFile, source: DialError) -> ConnectError {
     }
 }
 
-/// Carries messages over a link whose first frames are done.
-fn carry<Out, In>(sender: FrameSender, receiver: FrameReceiver) -> (Outbox<Out>, Inbox<In>)
-where
-    Out: Serialize + Weigh + Send + 'static,
-    In: DeserializeOwned + Weigh + Send + 'static,
-{
-    let (outbox, queue) = outbox();
-    let (taken, inbox) = Inbox::new();
-    // Both tasks end with the link, and the link when both queues are dropped.
-    tokio::spawn(write_messages(sender, queue));
-    tokio::spawn(async move {
-        let mut reader = MessageReader::new(receiver);
-        loop {
-            match reader.next().await {
-                Ok(messages) => {
-                    for message in messages {
-                        if taken.send(Ok(message)).await.is_err() {
-                            return;
-                        }
-                    }
-                }
-                // Nobody may be left who asks how it ended.
-                Err(end) => return drop(taken.send(Err(end)).await),
-            }
-        }
-    });
-    (outbox, inbox)
-}
-
 /// Someone who dialled the scheduler and said hello.
 #[derive(Debug)]
 pub(crate) struct Greeted {
     pub(crate) hello: Hello,
-    pub(crate) sender: FrameSender,
-    pub(crate) receiver: FrameReceiver,
+    pub(crate) link: Halves,
 }
 
 /// The first frame of a link was no hello of this run.
@@ -288,12 +267,13 @@ pub(crate) enum GreetError {
 
 /// Reads the first frame of a link. Whoever sent another one is told what is wrong with it.
 pub(crate) async fn greet(link: Link, run_id: &str) -> Result<Greeted, GreetError> {
+    let is_quic = link.is_quic();
     let (sender, mut receiver) = link.split();
     // The endpoint hands out links whose first frame is there.
     let frame = receiver.recv().await?.ok_or(GreetError::Nothing)?;
     let error = match decode_hello(&frame) {
         Ok(hello) if hello.run_id == run_id => {
-            return Ok(Greeted { hello, sender, receiver });
+            return Ok(Greeted { hello, link: Halves { sender, receiver, is_quic } });
         }
         Ok(hello) => GreetError::OtherRun(hello.run_id),
         Err(error) => GreetError::Hello(error),
@@ -320,80 +300,12 @@ pub(crate) async fn welcome(sender: &mut FrameSender, welcome: &Welcome) -> Resu
     sender.send(&frame_of(&encode_welcome(welcome))).await
 }
 
-/// Encodes and writes what comes out of a queue until it ends, the link does, or the outbox is
-/// aborted: a peer that doesn't read must not keep what waits for it.
-pub(crate) async fn write_messages<M: Serialize + Weigh>(
-    mut sender: FrameSender,
-    mut queue: Queue<M>,
-) {
-    let aborted = queue::aborted(queue.abort_signal());
-    let farewell = tokio::select! {
-        farewell = write_all(&mut sender, &mut queue) => farewell,
-        reason = aborted => Farewell::Close(reason),
-    };
-    drop(queue);
-    match farewell {
-        Farewell::Close(reason) => sender.close(&reason).await,
-        Farewell::Finish => {
-            if let Err(error) = sender.finish().await {
-                tracing::debug!(%error, "a link was not ended in good order");
-            }
-        }
-        Farewell::Lost => {}
-    }
-}
-
-/// How a link ends that is not written to any more.
-enum Farewell {
-    Finish,
-    Close(String),
-    Lost,
-}
-
-async fn write_all<M: Serialize + Weigh>(
+/// Answers somebody who comes back.
+pub(crate) async fn answer_resumption(
     sender: &mut FrameSender,
-    queue: &mut Queue<M>,
-) -> Farewell {
-    let mut buffer = Vec::new();
-    while let Some(Drained { messages, close }) = queue.drain(MESSAGES_PER_WRITE).await {
-        for message in messages {
-            let pushed = push_message(&mut buffer, &message);
-            drop(message);
-            if let Err(error) = pushed {
-                // Senders split what is long; this is a bug of ours, and half a conversation is
-                // worse than none.
-                tracing::error!(%error, peer = %sender.peer(), "a message can't be sent");
-                return Farewell::Close("a message was too long to be sent".to_owned());
-            }
-            if buffer.len() >= BYTES_PER_WRITE && !flush(sender, &mut buffer).await {
-                return Farewell::Lost;
-            }
-        }
-        if !flush(sender, &mut buffer).await {
-            return Farewell::Lost;
-        }
-        if let Some(reason) = close {
-            return Farewell::Close(reason);
-        }
-    }
-    Farewell::Finish
-}
-
-async fn flush(sender: &mut FrameSender, buffer: &mut Vec<u8>) -> bool {
-    let sent = buffer.is_empty() || sender.send(buffer).await.is_ok();
-    buffer.clear();
-    // One burst must not keep its memory for ever.
-    buffer.shrink_to(BYTES_PER_WRITE);
-    sent
-}
-
-fn push_message<M: Serialize>(buffer: &mut Vec<u8>, message: &M) -> io::Result<()> {
-    let mut encoded = Ok(());
-    let pushed = push_frame(buffer, |body| {
-        encoded = postcard::to_io(message, body).map(|_| ());
-    });
-    encoded.map_err(io::Error::other)?;
-    pushed.map_err(io::Error::other)
+    answer: &Resumption,
+) -> Result<(), LinkError> {
+    sender.send(&frame_of(&encode_resumption(answer))).await
 }
 
 fn frame_of(body: &[u8]) -> Vec<u8> {
@@ -401,63 +313,4 @@ fn frame_of(body: &[u8]) -> Vec<u8> {
     push_frame(&mut frame, |buffer| buffer.extend_from_slice(body))
         .expect("a greeting is far shorter than a frame may be");
     frame
-}
-
-/// Reads and decodes messages, those of one read together.
-pub(crate) struct MessageReader<M> {
-    receiver: FrameReceiver,
-    /// How the link ended, once the messages before that are out.
-    end: Option<ConnectionEnd>,
-    messages: PhantomData<fn() -> M>,
-}
-
-impl<M: DeserializeOwned> MessageReader<M> {
-    pub(crate) fn new(receiver: FrameReceiver) -> Self {
-        Self { receiver, end: None, messages: PhantomData }
-    }
-
-    /// At least one message, or how the link ended.
-    pub(crate) async fn next(&mut self) -> Result<Vec<M>, ConnectionEnd> {
-        if let Some(end) = &self.end {
-            return Err(end.clone());
-        }
-        let first = match self.receiver.recv().await {
-            Ok(Some(frame)) => frame,
-            Ok(None) => return Err(ConnectionEnd::Closed("it left".to_owned())),
-            Err(error) => return Err(end_of(error)),
-        };
-        let mut messages = Vec::new();
-        match self.decode_all(first, &mut messages) {
-            Err(end) if messages.is_empty() => Err(end),
-            decoded => {
-                self.end = decoded.err();
-                Ok(messages)
-            }
-        }
-    }
-
-    fn decode_all(&mut self, first: Bytes, into: &mut Vec<M>) -> Result<(), ConnectionEnd> {
-        let mut next = Some(first);
-        while let Some(frame) = next {
-            into.push(postcard::from_bytes(&frame).map_err(|_| ConnectionEnd::Garbled)?);
-            next = self.receiver.try_recv_buffered().map_err(end_of)?;
-        }
-        Ok(())
-    }
-}
-
-fn end_of(error: LinkError) -> ConnectionEnd {
-    match error {
-        LinkError::Closed { reason, .. } => ConnectionEnd::Closed(reason),
-        LinkError::ClosedHere { .. } => ConnectionEnd::Here,
-        // Who the peer is, those who report this end know better than its certificate: it may have
-        // dialled before it had one in its own name.
-        LinkError::Silent { .. } => ConnectionEnd::Lost(
-            "silent for too long; its process or node is gone or frozen".to_owned(),
-        ),
-        LinkError::Gone { .. } => {
-            ConnectionEnd::Lost("its node says that its process is gone".to_owned())
-        }
-        other => ConnectionEnd::Lost(other.to_string()),
-    }
 }

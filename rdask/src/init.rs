@@ -20,7 +20,7 @@ use crate::client::Client;
 use crate::client::connect::connect_file;
 use crate::client::nested::NestedClient;
 use crate::client::parking::park_on;
-use crate::connection::{Connected, contact_of, dial, joining};
+use crate::connection::{Connected, Persistence, contact_of, dial, joining};
 use crate::error::chain;
 use crate::handover::{Handover, PROBE_ARGUMENT, PROCESS_ARGUMENT, ProbeAnswer, RDASK_VERSION};
 use crate::process::{self, DataPlane, Home, ProcessSetup};
@@ -187,7 +187,8 @@ fn try_run(handover: Handover) -> Result<(), NotStarted> {
             contact: contact_of(&endpoint),
         };
         let connected: Connected<FromProcess, ToProcess> =
-            dial(&endpoint, &file, role).await.map_err(|error| NotStarted {
+            // Its nanny ends it when it is time.
+            dial(&endpoint, &file, role, Persistence::unlimited()).await.map_err(|error| NotStarted {
                 code: if error.is_version() { EXIT_VERSION } else { EXIT_NOT_STARTED },
                 message: chain(&error),
             })?;

@@ -26,7 +26,9 @@ use thiserror::Error;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
-use crate::connection::{ConnectError, Connected, contact_of, dial, joining};
+use crate::connection::{
+    ConnectError, Connected, ConnectionEnd, Persistence, contact_of, dial, joining,
+};
 use crate::program::cache::{Cache, CacheError};
 use crate::slurm;
 use membership::{Gone, Membership};
@@ -167,6 +169,12 @@ async fn serve(
         match membership.serve(signals).await {
             Gone::Told(reason) => return Ok(NannyEnd::Told(reason)),
             Gone::Signal(name) => return Ok(NannyEnd::Signal(name)),
+            Gone::Lost(ConnectionEnd::NoScheduler { time, last }) => {
+                return Err(NannyError::NoScheduler { time, last: last.into() });
+            }
+            Gone::Lost(ConnectionEnd::Fenced) => tracing::warn!(
+                "the scheduler has given this nanny up: its processes are ended, joining anew"
+            ),
             Gone::Lost(end) => tracing::warn!(
                 file = %options.scheduler_file.display(),
                 "the scheduler is gone ({end}): its processes here are ended, waiting for it or \
@@ -238,12 +246,20 @@ async fn try_join(options: &NannyOptions) -> Result<Joined, NotJoined> {
         workers: options.workers.clone(),
         contact: contact_of(&endpoint),
     };
-    match dial(&endpoint, &file, role).await {
+    match dial(&endpoint, &file, role, persistence(options, &file)).await {
         Ok(connected) => Ok(Joined { endpoint, file, connected }),
         Err(error) if error.is_version() => Err(for_good(error)),
         // A refusal may come of a file that a new scheduler is about to replace.
         Err(error) => Err(NotJoined::ForNow(error.into())),
     }
+}
+
+/// How long to go on without a link: its processes run meanwhile. A new scheduler ends that.
+fn persistence(options: &NannyOptions, file: &SchedulerFile) -> Persistence {
+    let (path, mode, run) =
+        (options.scheduler_file.clone(), options.file_mode, file.run_id.clone());
+    let is_replaced = move || SchedulerFile::read(&path, mode).is_ok_and(|file| file.run_id != run);
+    Persistence::at_most(options.death_timeout).unless(is_replaced)
 }
 
 /// The signals that a nanny takes as a notice: none inside another program.

@@ -8,6 +8,7 @@ mod core_thread;
 mod network;
 mod peers;
 mod programs;
+mod sessions;
 #[cfg(test)]
 mod tests;
 
@@ -18,7 +19,7 @@ use std::sync::mpsc as std_mpsc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use rdask_core::hello::Welcome;
+use rdask_core::hello::{Welcome, You};
 use rdask_core::id::{Peer, ProcessId};
 use rdask_core::message::{
     Contact, FromClient, FromNanny, FromProcess, ToClient, ToNanny, ToProcess,
@@ -32,7 +33,7 @@ use tokio::sync::{mpsc, oneshot};
 pub use claim::ClaimError;
 use core_thread::{CoreEnd, INPUTS_MAX, Input, Newcomer, Setup};
 use network::Opened;
-use peers::{connect, peer_of, tell};
+use peers::{connect, tell};
 pub use rdask_core::id::WorkerId;
 pub use rdask_net::SchedulerFile;
 
@@ -289,7 +290,7 @@ impl Door {
         let (answer, answered) = std_mpsc::sync_channel(1);
         self.handle.spawn(async move {
             let you = connect(&core, newcomer).await;
-            let peer = you.as_ref().ok().map(peer_of);
+            let peer = you.as_ref().ok().map(You::peer);
             let taken = answer.send(you).is_ok();
             if let Some(peer) = peer.filter(|_| taken) {
                 bring(&core, peer, to_core, input_of).await;

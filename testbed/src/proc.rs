@@ -49,6 +49,22 @@ pub fn terminate(pid: u32) {
     kill(Pid::from_raw(pid.cast_signed()), Signal::SIGTERM).unwrap();
 }
 
+/// Stops processes where they are.
+pub fn stand_still(pids: &[u32]) {
+    signal_all(pids, Signal::SIGSTOP);
+}
+
+/// Lets stopped processes go on.
+pub fn go_on(pids: &[u32]) {
+    signal_all(pids, Signal::SIGCONT);
+}
+
+fn signal_all(pids: &[u32], signal: Signal) {
+    for pid in pids {
+        kill(Pid::from_raw(pid.cast_signed()), signal).unwrap();
+    }
+}
+
 /// Whether a process runs.
 pub fn is_alive(pid: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();

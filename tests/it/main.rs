@@ -14,8 +14,10 @@ mod failures;
 mod fairness;
 mod intruders;
 mod leave;
+mod links;
 mod nesting;
 mod options;
+mod path;
 mod program;
 mod programs;
 mod release;
@@ -99,6 +101,10 @@ fn trials() -> Vec<Trial> {
         options::wide_tasks_take_as_many_slots_as_they_say,
         options::resources_limit_what_runs_at_a_time,
         options::tasks_run_where_they_may,
+        links::a_client_whose_path_is_cut_for_seconds_misses_nothing,
+        links::a_worker_whose_path_is_cut_for_a_moment_keeps_its_work,
+        links::a_scheduler_that_stands_still_gives_nobody_up,
+        links::a_node_that_stands_still_is_given_up_after_a_while_and_comes_back,
         intruders::a_stranger_without_the_file_is_turned_away,
         intruders::the_file_of_another_run_is_told_to_be_so,
         intruders::a_scheduler_tells_a_client_of_another_version_both_versions,

@@ -24,11 +24,6 @@ pub enum ToNanny {
         /// Why, for the log.
         reason: String,
     },
-    /// Answer with [`FromNanny::Pong`].
-    Ping {
-        /// To be repeated.
-        nonce: u64,
-    },
     /// End your processes and leave.
     Exit {
         /// Why, for the log.
@@ -91,11 +86,6 @@ pub enum FromNanny {
     Leaving {
         /// Why.
         reason: String,
-    },
-    /// The answer to [`ToNanny::Ping`].
-    Pong {
-        /// As in the ping.
-        nonce: u64,
     },
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::id::{ArrayId, ClientId, ProcessId, ProgramHash};
+use crate::id::{ArrayId, ClientId, Peer, ProcessId, ProgramHash};
 use crate::message::{FromClient, ToClient};
 use crate::range::{Range, RangeSet};
 
@@ -263,6 +263,7 @@ impl Scheduler {
         let Some(client) = self.clients.get_mut(&id) else {
             return;
         };
+        self.leases.remove(&Peer::Client(id));
         let groups: Vec<Gid> = client.groups.iter().copied().collect();
         let attached = std::mem::take(&mut client.attached);
         let wants_in = std::mem::take(&mut client.wants_in);

@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use crate::blob::Blob;
 use crate::failure::{Failure, FailureKind};
-use crate::id::{AssignmentId, ProcessId, ProgramHash};
+use crate::id::{AssignmentId, Peer, ProcessId, ProgramHash};
 use crate::message::{
     Assign, CHUNK_BYTES_MAX, Feed, INLINE_RESULT_BYTES_MAX, Param, Place, Source, ToClient,
     ToProcess,
@@ -65,7 +65,9 @@ impl Scheduler {
         let mut order: Vec<(u64, ProcessId)> = Vec::with_capacity(open.len());
         for id in open {
             match self.cluster.processes.get(&id) {
-                Some(process) if process.stage == Stage::Running => {
+                Some(process)
+                    if process.stage == Stage::Running && !self.is_silent(Peer::Process(id)) =>
+                {
                     let load = u64::from(process.load()) * 1000 / u64::from(process.granted.max(1));
                     order.push((load, id));
                 }

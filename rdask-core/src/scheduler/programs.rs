@@ -179,7 +179,10 @@ impl Scheduler {
             .workers
             .iter()
             .filter(|(id, worker)| {
-                !worker.leaving && !worker.processes.contains_key(&hash) && may_try(id)
+                !worker.leaving
+                    && !self.is_silent(Peer::Nanny(worker.nanny))
+                    && !worker.processes.contains_key(&hash)
+                    && may_try(id)
             })
             .map(|(id, _)| *id)
             .collect();
@@ -314,8 +317,8 @@ impl Scheduler {
             tracing::info!(process = %id, program = %process.program, reason, "ending a process");
             let message = ToProcess::Exit { reason: reason.to_owned() };
             self.send_process(id, message);
-            self.lose_process(id, reason);
             self.actions.push_back(Action::Close(Peer::Process(id), reason.to_owned()));
+            self.lose_process(id, reason);
         }
     }
 

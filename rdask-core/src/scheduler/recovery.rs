@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use crate::failure::{Failure, FailureKind};
-use crate::id::{NannyId, ProcessId, TaskId};
+use crate::id::{NannyId, Peer, ProcessId, TaskId};
 use crate::message::{Exit, ToNanny};
 use crate::range::{Range, RangeSet};
 
-use super::Scheduler;
 use super::cluster::Stage;
 use super::graph::{Work, taken};
 use super::group::{Gid, Holding, Inputs, State};
+use super::{Action, Scheduler};
 
 impl Scheduler {
     /// A nanny reports the end of a process.
@@ -43,6 +43,10 @@ impl Scheduler {
             return;
         };
         self.open.remove(&id);
+        self.leases.remove(&Peer::Process(id));
+        if process.stage == Stage::Running {
+            self.actions.push_back(Action::Close(Peer::Process(id), why.to_owned()));
+        }
         let program = process.program;
         self.programs.remove_process(program, id);
         if process.stage == Stage::Running {
@@ -334,6 +338,7 @@ impl Scheduler {
         let Some(nanny) = self.cluster.nannies.remove(&id) else {
             return;
         };
+        self.leases.remove(&Peer::Nanny(id));
         self.programs.remove_nanny(id);
         for worker in nanny.workers {
             let Some(record) = self.cluster.workers.remove(&worker) else {

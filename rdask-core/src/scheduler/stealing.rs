@@ -9,7 +9,7 @@
 //! There is one steal per victim at a time, and one that gave nothing is left alone until it has
 //! reported or got more: so two idle processes can't ask for the same task for ever.
 
-use crate::id::{AssignmentId, ProcessId, StealId};
+use crate::id::{AssignmentId, Peer, ProcessId, StealId};
 use crate::message::ToProcess;
 
 use super::Scheduler;
@@ -51,7 +51,8 @@ impl Scheduler {
     fn is_idle(&self, id: ProcessId) -> bool {
         let Some(process) = self.cluster.processes.get(&id) else { return false };
         let is_leaving = self.cluster.worker_of(id).is_none_or(|worker| worker.leaving);
-        process.stage == Stage::Running && process.idle_slots() > 0 && !is_leaving
+        let is_heard = !self.is_silent(Peer::Process(id));
+        process.stage == Stage::Running && process.idle_slots() > 0 && !is_leaving && is_heard
     }
 
     /// From whom to take what.
@@ -61,7 +62,10 @@ impl Scheduler {
         let candidates = self.programs.get(program)?.processes.iter().filter_map(|id| {
             let process = self.cluster.processes.get(id)?;
             let surplus = surplus_ns(process);
-            let is_askable = *id != thief && process.asked == Asked::Not && surplus > WORTH_NS;
+            let is_askable = *id != thief
+                && process.asked == Asked::Not
+                && surplus > WORTH_NS
+                && !self.is_silent(Peer::Process(*id));
             is_askable.then_some((surplus, *id))
         });
         let (surplus, victim) = candidates.max()?;

@@ -2,6 +2,7 @@
 
 mod accounts;
 mod hostile;
+mod leases;
 mod lifetimes;
 mod scenarios;
 mod world;

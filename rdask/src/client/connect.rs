@@ -15,7 +15,7 @@ use super::net_thread::NetThread;
 use super::parts::ClientParts;
 use super::session::Session;
 use super::values::NetworkValues;
-use crate::connection::{Connected, dial};
+use crate::connection::{Connected, Persistence, dial};
 use crate::error::{ConnectionError, Result, chain};
 use crate::{init, program};
 
@@ -27,6 +27,10 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long connecting waits for the workers to start the program.
 const READY_TIME_MAX: Duration = Duration::from_secs(2);
+
+/// How long a client goes on without a link. The scheduler keeps what a silent client has for 30 s,
+/// and longer when it stood still itself.
+const PERSISTENCE: Duration = Duration::from_secs(60);
 
 /// How often it looks meanwhile.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -141,7 +145,7 @@ async fn try_join(door: &Door, role: Role) -> Result<Joined, NoEntry> {
     let identity = file.join_identity().map_err(|error| again(&error))?;
     let endpoint = Endpoint::bind(EndpointConfig::dial_only(identity)).await;
     let endpoint = endpoint.map_err(|error| again(&error))?;
-    match dial(&endpoint, &file, role).await {
+    match dial(&endpoint, &file, role, Persistence::at_most(PERSISTENCE)).await {
         Ok(connected) => Ok((endpoint, file, connected)),
         Err(error) => Err(NoEntry {
             last: error.is_refusal() || error.is_version(),

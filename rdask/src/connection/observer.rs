@@ -10,7 +10,7 @@ use rdask_net::{BindError, Endpoint, EndpointConfig, FileMode, ReadError, Schedu
 use thiserror::Error;
 use tokio::runtime::Runtime;
 
-use super::{ConnectError, Connected, ConnectionEnd, Ended, dial};
+use super::{ConnectError, Connected, ConnectionEnd, Ended, Persistence, dial};
 
 /// The scheduler answers in milliseconds unless it is very busy.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
@@ -97,7 +97,7 @@ impl Observer {
         let (endpoint, connected) = runtime.block_on(async {
             let identity = file.join_identity().map_err(ConnectError::from)?;
             let endpoint = Endpoint::bind(EndpointConfig::dial_only(identity)).await?;
-            let connected = dial(&endpoint, &file, Role::Observer).await?;
+            let connected = dial(&endpoint, &file, Role::Observer, Persistence::none()).await?;
             Ok::<_, ObserveError>((endpoint, connected))
         })?;
         Ok(Self { runtime, endpoint, connected, file, requests: 0 })

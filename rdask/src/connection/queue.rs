@@ -4,17 +4,23 @@
 //! scheduler. What it holds is counted in bytes instead, and whoever fills it looks at the count;
 //! the scheduler closes a peer past its limit. An [`Inbox`] is bounded and makes the peer wait.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use thiserror::Error;
 use tokio::sync::{mpsc, watch};
 
+use super::session::Deliver;
 use super::weight::Weigh;
 
 /// Messages that wait in an inbox. When full, the peer's frames wait on the wire.
 pub(crate) const INBOX_MAX: usize = 1024;
+
+/// Messages put into an inbox in one go.
+const INBOX_AT_ONCE: usize = 256;
 
 /// How a connection ended.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -32,6 +38,17 @@ pub enum ConnectionEnd {
     /// Nobody here reads or writes it any more.
     #[error("closed on this side")]
     Here,
+    /// The scheduler had heard nothing for so long that it has given us up.
+    #[error("there was no link for so long that the scheduler has given this peer up")]
+    Fenced,
+    /// Its link broke, and no new one could be made.
+    #[error("no link to the scheduler for {} s: {last}", .time.as_secs())]
+    NoScheduler {
+        /// For how long.
+        time: Duration,
+        /// How the last try failed.
+        last: String,
+    },
 }
 
 /// The connection of an outbox has ended; its inbox says how.
@@ -166,6 +183,12 @@ pub(crate) async fn aborted(mut reason: watch::Receiver<Option<String>>) -> Stri
     std::future::pending().await
 }
 
+/// Resolves once every outbox was dropped, or the connection is to end at once.
+pub(crate) async fn abandoned(mut reason: watch::Receiver<Option<String>>) {
+    // An error says that no outbox is left.
+    let _ = reason.wait_for(Option::is_some).await;
+}
+
 impl<M> Queue<M> {
     pub(crate) fn abort_signal(&self) -> watch::Receiver<Option<String>> {
         self.aborted.clone()
@@ -187,6 +210,17 @@ impl<M> fmt::Debug for Drained<M> {
 /// Where messages from a peer come out.
 pub struct Inbox<M> {
     source: Origin<M>,
+}
+
+impl<M: Send> Deliver<M> for mpsc::Sender<Result<M, ConnectionEnd>> {
+    async fn deliver(&mut self, arrived: &mut VecDeque<M>) -> Option<u64> {
+        let count = arrived.len().min(INBOX_AT_ONCE);
+        let places = self.reserve_many(count).await.ok()?;
+        for (place, message) in places.zip(arrived.drain(..count)) {
+            place.send(Ok(message));
+        }
+        Some(count as u64)
+    }
 }
 
 enum Origin<M> {
@@ -278,18 +312,18 @@ mod tests {
 
     use super::*;
 
-    fn ping(nonce: u64) -> ToNanny {
-        ToNanny::Ping { nonce }
+    fn kill(number: u32) -> ToNanny {
+        ToNanny::Kill { process: rdask_core::id::ProcessId(number), reason: String::new() }
     }
 
     #[tokio::test]
     async fn everything_that_waits_is_taken_at_once_and_counted() {
         let (outbox, mut queue) = outbox();
-        outbox.send(ping(1)).unwrap();
-        outbox.send(ping(2)).unwrap();
-        assert_eq!(outbox.queued_bytes(), 2 * ping(1).weight());
+        outbox.send(kill(1)).unwrap();
+        outbox.send(kill(2)).unwrap();
+        assert_eq!(outbox.queued_bytes(), 2 * kill(1).weight());
         let drained = queue.drain(100).await.unwrap();
-        assert_eq!(drained.messages, [ping(1), ping(2)]);
+        assert_eq!(drained.messages, [kill(1), kill(2)]);
         assert_eq!((drained.close, outbox.queued_bytes()), (None, 0));
         drop(outbox);
         assert!(queue.drain(100).await.is_none());
@@ -298,23 +332,23 @@ mod tests {
     #[tokio::test]
     async fn a_reason_to_close_comes_after_what_was_sent_before() {
         let (outbox, mut queue) = outbox();
-        outbox.send(ping(1)).unwrap();
+        outbox.send(kill(1)).unwrap();
         outbox.close("enough").unwrap();
-        outbox.send(ping(2)).unwrap();
+        outbox.send(kill(2)).unwrap();
         let drained = queue.drain(100).await.unwrap();
-        assert_eq!(drained.messages, [ping(1)]);
+        assert_eq!(drained.messages, [kill(1)]);
         assert_eq!(drained.close.as_deref(), Some("enough"));
         drop(queue);
-        assert_eq!(outbox.send(ping(3)), Err(Ended));
+        assert_eq!(outbox.send(kill(3)), Err(Ended));
     }
 
     #[tokio::test]
     async fn an_inbox_ends_with_the_reason() {
         let (sender, mut inbox) = Inbox::new();
-        sender.send(Ok(ping(1))).await.unwrap();
+        sender.send(Ok(kill(1))).await.unwrap();
         sender.send(Err(ConnectionEnd::Garbled)).await.unwrap();
         drop(sender);
-        assert_eq!(inbox.recv().await, Ok(ping(1)));
+        assert_eq!(inbox.recv().await, Ok(kill(1)));
         assert_eq!(inbox.recv().await, Err(ConnectionEnd::Garbled));
         assert_eq!(inbox.recv().await, Err(ConnectionEnd::Here));
     }

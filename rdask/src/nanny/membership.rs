@@ -10,6 +10,7 @@ use rdask_core::message::{Contact, Exit, FromNanny, Launch, ToNanny, WorkerInfo}
 use rdask_net::{DataStream, Endpoint, Incoming, SchedulerFile};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use super::memory_watch::{Use, choose};
 use super::{Joined, NannyOptions, Signals, launch};
@@ -33,6 +34,9 @@ const SIGKILL: i32 = 9;
 
 /// How long killed processes may take to be gone.
 const KILL_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// How long the last words to the scheduler may take: its link may be broken.
+const LAST_WORDS: Duration = Duration::from_secs(4);
 
 /// How a membership ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -175,7 +179,6 @@ impl Membership {
                     let _ = kill.send(Exit::Signal(SIGKILL));
                 }
             }
-            ToNanny::Ping { nonce } => self.context.tell(FromNanny::Pong { nonce }),
             ToNanny::Exit { .. } => unreachable!("the loop ends with it"),
         }
     }
@@ -261,7 +264,7 @@ impl Membership {
     async fn end(mut self, gone: &Gone) {
         self.kills.clear();
         let ended = async { while self.launches.join_next().await.is_some() {} };
-        if tokio::time::timeout(KILL_TIME_MAX, ended).await.is_err() {
+        if timeout(KILL_TIME_MAX, ended).await.is_err() {
             tracing::warn!("some processes are not gone yet: they hang in the kernel");
         }
         // They are killed when their tasks are dropped.
@@ -272,8 +275,9 @@ impl Membership {
             Gone::Signal(name) => name,
             Gone::Lost(_) => "lost",
         };
-        if self.context.outbox.close(reason).is_ok() {
-            self.context.outbox.ended().await;
+        let outbox = &self.context.outbox;
+        if outbox.close(reason).is_ok() && timeout(LAST_WORDS, outbox.ended()).await.is_err() {
+            tracing::debug!("the scheduler did not take the last words");
         }
         self.context.endpoint.close().await;
     }

@@ -15,7 +15,6 @@ use rdask_core::scheduler::{Action, ClientInfo, Config, NannyInfo, Scheduler};
 use rdask_core::time::Time;
 use tokio::sync::{mpsc, oneshot};
 
-use super::peers::peer_of;
 use crate::connection::{Outbox, Weigh};
 
 /// Facts that wait for the core. When full, whoever has more waits, and so do the frames behind it.
@@ -26,9 +25,6 @@ const BATCH_MAX: usize = 1024;
 
 /// A peer that lets more than this wait is not reading: it would take the scheduler's memory.
 const QUEUE_BYTES_MAX: usize = 256 << 20;
-
-/// How often the core looks at its own idleness if nothing else happens.
-const IDLE_LOOK: Duration = Duration::from_secs(1);
 
 /// What happens around the core.
 #[derive(Debug)]
@@ -43,6 +39,12 @@ pub(crate) enum Input {
     FromNanny(NannyId, Vec<FromNanny>),
     /// A peer's connection ended.
     LinkLost(Peer),
+    /// A peer's link broke, after so much silence; it may come back on another one.
+    LinkBroken(Peer, Duration),
+    /// It has.
+    LinkResumed(Peer),
+    /// The network thread stood still.
+    Stalled,
     /// A program's bytes are in the store.
     ProgramStored(ProgramHash),
     /// The end: tell everybody why.
@@ -96,9 +98,42 @@ pub(crate) fn run(setup: Setup, mut inputs: mpsc::Receiver<Input>) -> CoreEnd {
     }
 }
 
+/// Notices when a thread that looks at the time regularly could not: it was stopped, or busy with
+/// something else. What others said meanwhile it has not heard.
+#[derive(Debug)]
+pub(crate) struct Stalls {
+    last: Instant,
+}
+
+impl Stalls {
+    /// How often to look, at least.
+    pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+    /// Looks that come later than this are worth a word.
+    const LATE: Duration = Duration::from_millis(1500);
+
+    pub(crate) fn new() -> Self {
+        Self { last: Instant::now() }
+    }
+
+    /// Whether the thread stood still since the last look.
+    pub(crate) fn look(&mut self) -> bool {
+        let now = Instant::now();
+        let stood_still = now - std::mem::replace(&mut self.last, now);
+        if stood_still > Self::LATE {
+            tracing::warn!(
+                "the scheduler stood still for {:.1} s: nobody is given up for that",
+                stood_still.as_secs_f64()
+            );
+        }
+        stood_still > Self::LATE
+    }
+}
+
 struct Shell {
     core: Scheduler,
     started: Instant,
+    stalls: Stalls,
     idle_timeout: Option<Duration>,
     forgotten: mpsc::UnboundedSender<ProgramHash>,
     nannies: BTreeMap<NannyId, Outbox<ToNanny>>,
@@ -113,6 +148,7 @@ impl Shell {
         Self {
             core: Scheduler::new(setup.config),
             started: Instant::now(),
+            stalls: Stalls::new(),
             idle_timeout: setup.idle_timeout,
             forgotten: setup.forgotten,
             nannies: BTreeMap::new(),
@@ -128,15 +164,15 @@ impl Shell {
 
     fn time_to_wait(&self) -> Duration {
         let next = self.core.poll_timeout().map(|at| at.since(self.now()));
-        let look = self.idle_timeout.map(|_| IDLE_LOOK);
-        // A year stands for ever.
-        let ever = Duration::from_secs(365 * 24 * 3600);
-        [next, look].into_iter().flatten().min().unwrap_or(ever)
+        next.map_or(Stalls::LOOK_EVERY, |next| next.min(Stalls::LOOK_EVERY))
     }
 
     /// Tells the core what happened and does what it wants done.
     fn turn(&mut self, inputs: impl Iterator<Item = Input>) -> Option<CoreEnd> {
         let now = self.now();
+        if self.stalls.look() {
+            self.core.handle_stall(now);
+        }
         for input in inputs {
             if let Input::Stop(reason) = input {
                 self.say_goodbye(&reason);
@@ -167,7 +203,7 @@ impl Shell {
         match input {
             Input::Connect(newcomer, answer) => {
                 let you = self.connect(now, newcomer);
-                let connected = you.as_ref().ok().map(peer_of);
+                let connected = you.as_ref().ok().map(You::peer);
                 if answer.send(you).is_err() {
                     // Its connection ended before it was welcomed.
                     if let Some(peer) = connected {
@@ -193,6 +229,9 @@ impl Shell {
             // Words of a peer that was closed meanwhile.
             Input::FromClient(..) | Input::FromProcess(..) | Input::FromNanny(..) => {}
             Input::LinkLost(peer) => self.lose(now, peer),
+            Input::LinkBroken(peer, silent) => self.core.handle_link_broken(now, peer, silent),
+            Input::LinkResumed(peer) => self.core.handle_link_resumed(now, peer),
+            Input::Stalled => self.core.handle_stall(now),
             Input::ProgramStored(hash) => self.core.handle_program_stored(now, hash),
             Input::Stop(_) => unreachable!("a turn ends with it"),
         }

@@ -13,9 +13,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
-use super::core_thread::{CoreEnd, Input};
+use super::core_thread::{CoreEnd, Input, Stalls};
 use super::peers::{Hall, tell};
 use super::programs::Programs;
+use super::sessions::Sessions;
 use super::{FIRST_EPOCH, SchedulerOptions, StartError, claim, peers};
 use crate::slurm;
 
@@ -127,8 +128,10 @@ impl Network {
             authority: self.authority.clone(),
             epoch: self.file.epoch,
             core: core.clone(),
+            sessions: Sessions::default(),
         });
         let mut visits = JoinSet::new();
+        visits.spawn(note_stalls(core.clone()));
         let end = loop {
             tokio::select! {
                 incoming = self.endpoint.accept() => match incoming {
@@ -166,6 +169,20 @@ impl Network {
                 tracing::warn!(path = %self.path.display(), "the scheduler file is another's now");
             }
             Err(error) => tracing::warn!(%error, "the scheduler file stays"),
+        }
+    }
+}
+
+/// Tells the core when this thread has heard nobody for a while, since it stood still itself.
+async fn note_stalls(core: mpsc::Sender<Input>) {
+    let mut stalls = Stalls::new();
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(Stalls::LOOK_EVERY) => {}
+            () = core.closed() => return,
+        }
+        if stalls.look() {
+            tell(&core, Input::Stalled).await;
         }
     }
 }

@@ -1,19 +1,22 @@
 //! One connected peer: greeting, certificate, welcome, and then its words to the core.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
-use rdask_core::hello::{Role, Welcome, You};
+use rdask_core::hello::{Resumption, Role, Welcome, You};
 use rdask_core::id::Peer;
 use rdask_core::scheduler::{ClientInfo, NannyInfo};
-use rdask_net::{Authority, FrameReceiver, FrameSender, Link, PeerName, PeerRole};
+use rdask_net::{Authority, Link, PeerName, PeerNameError, PeerRole};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::{mpsc, oneshot};
 
 use super::core_thread::{Input, Newcomer};
+use super::sessions::{NewLink, NotTaken, Place, Sessions};
+use crate::connection::session::{Deliver, Halves, LinkEnd, Session};
 use crate::connection::{
-    ConnectionEnd, Greeted, MessageReader, Outbox, Weigh, greet, outbox, refuse, welcome,
-    write_messages,
+    ConnectionEnd, Greeted, Outbox, Weigh, answer_resumption, greet, outbox, refuse, welcome,
 };
 
 /// What every connection of a scheduler needs.
@@ -22,17 +25,22 @@ pub(crate) struct Hall {
     pub(crate) authority: Arc<Authority>,
     pub(crate) epoch: u64,
     pub(crate) core: mpsc::Sender<Input>,
+    pub(crate) sessions: Sessions,
 }
 
-/// Serves one link from its first frame to its end.
+/// Serves one link from its first frame on: with a new connection to its end, with one that goes on
+/// until that has it.
 pub(crate) async fn serve(link: Link, hall: Arc<Hall>) {
     let address = link.remote_address();
-    let Greeted { hello, sender, receiver } = match greet(link, hall.authority.run()).await {
+    let Greeted { hello, link } = match greet(link, hall.authority.run()).await {
         Ok(greeted) => greeted,
         Err(error) => return tracing::warn!(%address, %error, "turned somebody away"),
     };
+    if let Role::Resume { who, epoch, attempt, received } = hello.role {
+        return resume(&hall, NewLink { link, received }, who, (epoch, attempt)).await;
+    }
     let csr = hello.certificate_request;
-    let visit = |who| Visit { hall, sender, receiver, csr, who };
+    let visit = |who| Visit { hall, link, csr, who };
     match hello.role {
         Role::Nanny { node, pool, pid, workers, contact } => {
             let slots: u64 = workers.iter().map(|worker| u64::from(worker.slots)).sum();
@@ -53,16 +61,45 @@ pub(crate) async fn serve(link: Link, hall: Arc<Hall>) {
             visit(who).run(|outbox| Newcomer::Client(info, outbox), input_of_client).await;
         }
         Role::Observer => {
-            visit("observer".to_owned()).run(Newcomer::Observer, input_of_client).await;
+            visit(OBSERVER.to_owned()).run(Newcomer::Observer, input_of_client).await;
+        }
+        Role::Resume { .. } => unreachable!("it was served above"),
+    }
+}
+
+/// Brings a peer's new link to its connection.
+async fn resume(hall: &Hall, mut new: NewLink, who: Peer, (epoch, attempt): (u64, u64)) {
+    let certificate = new.link.receiver.peer().clone();
+    let claimed = if epoch == hall.epoch {
+        hall.sessions.claim(who, &certificate, attempt)
+    } else {
+        Err(NotTaken::Fenced)
+    };
+    match claimed {
+        // The connection may have ended in this moment, or not have taken the try before yet.
+        Ok(links) => drop(links.try_send(new)),
+        Err(NotTaken::Stale) => tracing::debug!(%who, attempt, "a link came too late"),
+        Err(NotTaken::Fenced) => {
+            tracing::info!(%who, "came back too late, and has to join anew");
+            let answered = answer_resumption(&mut new.link.sender, &Resumption::Fenced).await;
+            if answered.is_ok() {
+                new.link.sender.close("there is no such connection any more").await;
+            }
+        }
+        Err(NotTaken::Other) => {
+            tracing::warn!(%who, %certificate, "turned away: the connection is another's");
+            refuse(new.link.sender, "the connection is another's").await;
         }
     }
 }
 
-/// A connection whose role is known.
+/// What the log calls those who only ask.
+const OBSERVER: &str = "observer";
+
+/// A new connection whose role is known.
 struct Visit {
     hall: Arc<Hall>,
-    sender: FrameSender,
-    receiver: FrameReceiver,
+    link: Halves,
     csr: Vec<u8>,
     /// For the log.
     who: String,
@@ -70,88 +107,144 @@ struct Visit {
 
 impl Visit {
     async fn run<Out, In>(
-        mut self,
+        self,
         newcomer: impl FnOnce(Outbox<Out>) -> Newcomer,
         input_of: fn(Peer, Vec<In>) -> Option<Input>,
     ) where
-        Out: Serialize + Weigh + Send + 'static,
-        In: DeserializeOwned,
+        Out: Serialize + Weigh + Send,
+        In: DeserializeOwned + Send,
     {
-        let who = self.who;
-        let core = &self.hall.core;
+        let Self { hall, mut link, csr, who } = self;
+        let core = &hall.core;
         let (outbox, queue) = outbox();
-        let you = match connect(core, newcomer(outbox.clone())).await {
+        // The core has the only end of the queue: the connection ends when it drops that.
+        let you = match connect(core, newcomer(outbox)).await {
             Ok(you) => you,
             Err(reason) => {
                 tracing::warn!(reason, "turned away: {who}");
-                return refuse(self.sender, &reason).await;
+                return refuse(link.sender, &reason).await;
             }
         };
-        let peer = peer_of(&you);
-        let certificate = match sign(&self.hall.authority, peer, &self.csr) {
+        let peer = you.peer();
+        let certificate = match sign(&hall.authority, peer, &csr) {
             Ok(certificate) => certificate,
             Err(reason) => {
                 tracing::warn!(reason, "turned away: {who}");
                 tell(core, Input::LinkLost(peer)).await;
-                return refuse(self.sender, &reason).await;
+                return refuse(link.sender, &reason).await;
             }
         };
-        let answer = Welcome { epoch: self.hall.epoch, certificate, you };
-        if let Err(error) = welcome(&mut self.sender, &answer).await {
+        let place = (who != OBSERVER).then(|| hall.sessions.open(peer));
+        let answer = Welcome { epoch: hall.epoch, certificate, you };
+        if let Err(error) = welcome(&mut link.sender, &answer).await {
             tracing::warn!(%error, "lost before it was welcomed: {who}");
             return tell(core, Input::LinkLost(peer)).await;
         }
-        let quiet = who == "observer";
-        if !quiet {
+        if who != OBSERVER {
             tracing::info!(%peer, "joined: {who}");
         }
-        let writer = tokio::spawn(write_messages(self.sender, queue));
-        let reader = MessageReader::new(self.receiver);
+        let to = ToCore { core, peer, input_of };
+        let mut stay = Stay { session: Session::new(queue), place, to };
         let end = tokio::select! {
-            end = listen(core, peer, reader, input_of) => end,
+            end = stay.last(link) => end,
             // When the scheduler ends, the nanny kills it: it would answer no goodbye.
-            () = core.closed(), if matches!(peer, Peer::Process(_)) => {
-                return writer.abort();
-            }
+            () = core.closed(), if matches!(peer, Peer::Process(_)) => return,
         };
-        if end == ConnectionEnd::Garbled {
-            // It may have gone already.
-            let _ = outbox.close("you sent a message that does not decode; versions may differ");
-        }
         match peer {
             // The core knows more of it, and says so.
             Peer::Process(_) => tracing::debug!(%peer, why = %end, "left: {who}"),
-            _ if quiet => {}
+            _ if who == OBSERVER => {}
             Peer::Nanny(_) if matches!(end, ConnectionEnd::Lost(_)) => {
                 tracing::warn!(%peer, why = %end, "lost without notice: {who}");
             }
             _ => tracing::info!(%peer, why = %end, "left: {who}"),
         }
         tell(core, Input::LinkLost(peer)).await;
-        // The core has dropped its end of the queue by then, so that the writer ends too.
-        drop(outbox);
-        if let Err(error) = writer.await {
-            tracing::error!(%peer, %error, "the task that writes to a peer panicked");
-        }
     }
 }
 
-/// Brings a peer's words to the core until its link ends.
-async fn listen<In: DeserializeOwned>(
-    core: &mpsc::Sender<Input>,
-    peer: Peer,
-    mut reader: MessageReader<In>,
-    input_of: fn(Peer, Vec<In>) -> Option<Input>,
-) -> ConnectionEnd {
-    loop {
-        let messages = match reader.next().await {
-            Ok(messages) => messages,
-            Err(end) => return end,
-        };
-        let input = input_of(peer, messages).expect("the core numbers peers by their role");
-        if core.send(input).await.is_err() {
-            return ConnectionEnd::Here;
+/// A peer's time here, over however many links.
+struct Stay<'a, Out, In> {
+    session: Session<Out, In>,
+    /// Where its next link comes from, if it may have one.
+    place: Option<Place>,
+    to: ToCore<'a, In>,
+}
+
+impl<Out, In> Stay<'_, Out, In>
+where
+    Out: Serialize + Weigh + Send,
+    In: DeserializeOwned + Send,
+{
+    /// Carries messages over one link after the other; how the connection ended.
+    async fn last(&mut self, first: Halves) -> ConnectionEnd {
+        let (core, peer) = (self.to.core, self.to.peer);
+        let mut link = Some(first);
+        loop {
+            let new = match link.take() {
+                Some(link) => tokio::select! {
+                    end = self.session.run(link, &mut self.to) => match end {
+                        LinkEnd::Broken { why, silent } if self.place.is_some() => {
+                            tracing::warn!(%peer, why, "a link broke");
+                            tell(core, Input::LinkBroken(peer, silent)).await;
+                            continue;
+                        }
+                        end => return end.into_connection_end(),
+                    },
+                    // The peer knows sooner than we do that the link is dead.
+                    new = next_link(&mut self.place) => new,
+                },
+                None => tokio::select! {
+                    new = next_link(&mut self.place) => new,
+                    () = self.session.abandoned() => return ConnectionEnd::Fenced,
+                },
+            };
+            link = match self.go_on(new).await {
+                Ok(link) => link,
+                Err(end) => return end,
+            };
         }
+    }
+
+    /// Tells the peer that it may go on.
+    async fn go_on(&mut self, new: NewLink) -> Result<Option<Halves>, ConnectionEnd> {
+        let (core, peer) = (self.to.core, self.to.peer);
+        let NewLink { mut link, received } = new;
+        self.session.rewind(received)?;
+        let answer = Resumption::Resumed { received: self.session.received() };
+        if let Err(error) = answer_resumption(&mut link.sender, &answer).await {
+            tracing::debug!(%peer, %error, "a new link broke at once");
+            tell(core, Input::LinkBroken(peer, Duration::ZERO)).await;
+            return Ok(None);
+        }
+        tracing::info!(%peer, "has a link again");
+        tell(core, Input::LinkResumed(peer)).await;
+        Ok(Some(link))
+    }
+}
+
+async fn next_link(place: &mut Option<Place>) -> NewLink {
+    match place {
+        Some(place) => place.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Brings a peer's words to the core.
+struct ToCore<'a, In> {
+    core: &'a mpsc::Sender<Input>,
+    peer: Peer,
+    input_of: fn(Peer, Vec<In>) -> Option<Input>,
+}
+
+impl<In: Send> Deliver<In> for ToCore<'_, In> {
+    async fn deliver(&mut self, arrived: &mut VecDeque<In>) -> Option<u64> {
+        let place = self.core.reserve().await.ok()?;
+        let messages = Vec::from(std::mem::take(arrived));
+        let count = messages.len() as u64;
+        let input = (self.input_of)(self.peer, messages);
+        place.send(input.expect("the core numbers peers by their role"));
+        Some(count)
     }
 }
 
@@ -184,21 +277,18 @@ pub(crate) async fn tell(core: &mpsc::Sender<Input>, input: Input) {
     }
 }
 
-pub(crate) fn peer_of(you: &You) -> Peer {
-    match you {
-        You::Nanny(id, _) => Peer::Nanny(*id),
-        You::Process(id) => Peer::Process(*id),
-        You::Client(id) => Peer::Client(*id),
-    }
-}
-
-/// A certificate in the name that the core gave.
-fn sign(authority: &Authority, peer: Peer, csr: &[u8]) -> Result<Vec<u8>, String> {
+/// What the certificate of a peer says.
+pub(crate) fn name_of(peer: Peer, run: &str) -> Result<PeerName, PeerNameError> {
     let (role, id) = match peer {
         Peer::Nanny(id) => (PeerRole::Nanny, id.0),
         Peer::Process(id) => (PeerRole::Process, id.0),
         Peer::Client(id) => (PeerRole::Client, id.0),
     };
-    let name = PeerName::new(role, u64::from(id), authority.run()).map_err(|e| e.to_string())?;
+    PeerName::new(role, u64::from(id), run)
+}
+
+/// A certificate in the name that the core gave.
+fn sign(authority: &Authority, peer: Peer, csr: &[u8]) -> Result<Vec<u8>, String> {
+    let name = name_of(peer, authority.run()).map_err(|error| error.to_string())?;
     authority.sign(csr, &name).map_err(|error| error.to_string())
 }

@@ -4,14 +4,14 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use rdask_core::hello::{Hello, HelloError, Role, decode_welcome, encode_hello};
+use rdask_core::hello::{Hello, HelloError, Role, decode_resumption, decode_welcome, encode_hello};
 use rdask_core::message::ProgramInfo;
 use rdask_net::{
     Endpoint, EndpointConfig, FileMode, FrameReceiver, FrameSender, KeyRequest, push_frame,
 };
 
 use super::*;
-use crate::connection::{ConnectError, ConnectionEnd, dial, scheduler_target};
+use crate::connection::{ConnectError, ConnectionEnd, Persistence, dial, scheduler_target};
 use crate::program;
 
 fn options(path: &Path) -> SchedulerOptions {
@@ -54,7 +54,10 @@ async fn answer_to(file: &SchedulerFile, first: &[u8]) -> Result<Welcome, HelloE
 
 async fn ask(file: &SchedulerFile) {
     let endpoint = endpoint(file).await;
-    let mut observer = dial::<FromClient, ToClient>(&endpoint, file, Role::Observer).await.unwrap();
+    let mut observer =
+        dial::<FromClient, ToClient>(&endpoint, file, Role::Observer, Persistence::none())
+            .await
+            .unwrap();
     let request = FromClient::AskStatus { request: 7, when_ready: false };
     observer.send.send(request).unwrap();
     let answer = observer.receive.recv().await.unwrap();
@@ -114,9 +117,64 @@ fn a_process_that_nobody_launched_is_refused() {
         let endpoint = endpoint(file).await;
         let contact = Contact { quic: Vec::new(), tls: Vec::new() };
         let role = Role::Process { process: ProcessId(77), pid: 1, contact };
-        let error = dial::<FromProcess, ToProcess>(&endpoint, file, role).await;
+        let error =
+            dial::<FromProcess, ToProcess>(&endpoint, file, role, Persistence::none()).await;
         let error = error.unwrap_err();
         assert!(matches!(error, ConnectError::Refused(_)) && error.is_refusal(), "{error}");
+    });
+}
+
+/// What the scheduler answers to somebody who comes back with the identity of an endpoint.
+async fn resume(endpoint: &Endpoint, file: &SchedulerFile, role: Role) -> String {
+    let (mut sender, mut receiver) = raw(endpoint, file).await;
+    let run_id = file.run_id.clone();
+    let hello = encode_hello(&Hello { run_id, certificate_request: Vec::new(), role });
+    let mut frame = Vec::new();
+    push_frame(&mut frame, |body| body.extend_from_slice(&hello)).unwrap();
+    sender.send(&frame).await.unwrap();
+    match receiver.recv().await {
+        Ok(Some(answer)) => format!("{:?}", decode_resumption(&answer)),
+        other => format!("{other:?}"),
+    }
+}
+
+#[test]
+fn only_who_was_named_goes_on_under_that_name() {
+    with_scheduler(async |file| {
+        let client = |name: &str| Role::Client {
+            program: client().program,
+            surroundings: program::surroundings(),
+            name: name.to_owned(),
+            nested_in: None,
+        };
+        let own = endpoint(file).await;
+        let other = endpoint(file).await;
+        let join = async |endpoint, name| {
+            dial::<FromClient, ToClient>(endpoint, file, client(name), Persistence::none()).await
+        };
+        let (mut first, second) =
+            (join(&own, "a").await.unwrap(), join(&other, "b").await.unwrap());
+        let who = first.welcome.you.peer();
+        let resumption = |who, epoch, attempt| Role::Resume { who, epoch, attempt, received: 0 };
+        // With another's certificate, or the one that everybody has.
+        let stranger = endpoint(file).await;
+        for thief in [&other, &stranger] {
+            let answer = resume(thief, file, resumption(who, FIRST_EPOCH, 1)).await;
+            assert!(answer.contains("another's"), "{answer}");
+        }
+        // Of another start, or of nobody.
+        let answer = resume(&own, file, resumption(who, FIRST_EPOCH + 1, 1)).await;
+        assert_eq!(answer, "Ok(Fenced)");
+        first.send.send(FromClient::AskStatus { request: 1, when_ready: false }).unwrap();
+        assert!(first.receive.recv().await.is_ok(), "it was not disturbed");
+        // The owner may, while its old link still stands; that one ends.
+        let answer = resume(&own, file, resumption(who, FIRST_EPOCH, 2)).await;
+        assert_eq!(answer, "Ok(Resumed { received: 1 })");
+        assert!(matches!(first.receive.recv().await, Err(ConnectionEnd::Lost(_))));
+        // An earlier try that comes late is not heard.
+        let answer = resume(&own, file, resumption(who, FIRST_EPOCH, 1)).await;
+        assert!(answer.contains("Err") || answer.contains("None"), "{answer}");
+        drop(second);
     });
 }
 
@@ -150,7 +208,9 @@ fn clients_hear_why_a_scheduler_ends() {
     let runtime = runtime();
     let (endpoint, mut observer) = runtime.block_on(async {
         let endpoint = endpoint(&file).await;
-        let observer = dial::<FromClient, ToClient>(&endpoint, &file, Role::Observer).await;
+        let observer =
+            dial::<FromClient, ToClient>(&endpoint, &file, Role::Observer, Persistence::none())
+                .await;
         (endpoint, observer.unwrap())
     });
     server.stop("lunch");

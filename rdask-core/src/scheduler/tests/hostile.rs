@@ -3,6 +3,8 @@
 //! Messages are made from a few numbers, so that many of them mean something, with the largest
 //! numbers there are among them; and some are spoilt on the way, byte by byte.
 
+use std::time::Duration;
+
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -158,7 +160,12 @@ impl Mob {
             1 => Peer::Nanny(self.nanny()),
             _ => Peer::Process(self.process()),
         };
-        self.scheduler.handle_link_lost(self.now, peer);
+        match self.dice.below(4) {
+            0 => self.scheduler.handle_link_broken(self.now, peer, Duration::from_secs(4)),
+            1 => self.scheduler.handle_link_resumed(self.now, peer),
+            2 => self.scheduler.handle_stall(self.now),
+            _ => self.scheduler.handle_link_lost(self.now, peer),
+        }
     }
 
     fn client_talks(&mut self) {
@@ -488,7 +495,7 @@ impl Mob {
                 stderr: vec![self.name()],
             },
             5 if self.dice.chance(20) => FromNanny::Leaving { reason: String::new() },
-            _ => FromNanny::Pong { nonce: self.number() },
+            _ => FromNanny::HasProgram { hash },
         }
     }
 }

@@ -92,6 +92,9 @@ pub(super) struct World {
     gentle: bool,
     /// How often each task has ended well.
     runs: BTreeMap<TaskId, u32>,
+    /// For links alone, so that a seed means the same as before there were any.
+    link_dice: Dice,
+    silent: BTreeSet<Peer>,
     trace: Vec<String>,
 }
 
@@ -136,6 +139,8 @@ impl World {
             losses,
             gentle,
             runs: BTreeMap::new(),
+            link_dice: Dice(!seed),
+            silent: BTreeSet::new(),
             trace: Vec::new(),
         };
         world.add_nanny();
@@ -190,7 +195,14 @@ impl World {
                 }
                 Action::ToProcess(id, message) => self.order(id, message),
                 Action::ToClient(_, message) => self.tell(message),
-                Action::Close(..) => panic!("a link was closed for a breach of protocol"),
+                Action::Close(Peer::Client(_), _) => {
+                    panic!("a link was closed for a breach of protocol")
+                }
+                Action::Close(Peer::Process(id), _) => drop(self.processes.remove(&id)),
+                Action::Close(Peer::Nanny(id), _) => {
+                    self.launching.retain(|(launching, _)| *launching != id);
+                    self.nannies.retain(|other| *other != id);
+                }
                 Action::ToNanny(nanny, ToNanny::Exit { .. }) => {
                     self.launching.retain(|(launching, _)| *launching != nanny);
                     self.nannies.retain(|other| *other != nanny);
@@ -450,6 +462,9 @@ impl World {
     /// A random thing happens in the cluster.
     fn step(&mut self) {
         self.now.0 += self.dice.below(3_000_000);
+        if self.losses && self.link_dice.chance(15) {
+            self.links();
+        }
         match self.dice.below(13) {
             0 => self.launch(),
             1 if self.losses && self.dice.chance(20) => self.kill(),
@@ -464,6 +479,46 @@ impl World {
             }
             _ => self.work(),
         }
+    }
+
+    /// A link breaks, or a peer has one again, or those without one are given up.
+    fn links(&mut self) {
+        let nannies = self.nannies.iter().map(|id| Peer::Nanny(*id));
+        let peers = self.processes.keys().map(|id| Peer::Process(*id)).chain(nannies);
+        let (silent, heard): (Vec<Peer>, _) = peers.partition(|one| self.silent.contains(one));
+        let any = |dice: &mut Dice, from: &[Peer]| {
+            let nth = dice.below(from.len() as u64) as usize;
+            from.get(nth).copied()
+        };
+        match self.link_dice.below(10) {
+            0..5 => {
+                let Some(peer) = any(&mut self.link_dice, &heard) else { return };
+                self.note(format!("the link of {peer:?} breaks"));
+                self.silent.insert(peer);
+                let silent = std::time::Duration::from_secs(self.link_dice.below(5));
+                self.scheduler.handle_link_broken(self.now, peer, silent);
+            }
+            5..9 => {
+                let Some(peer) = any(&mut self.link_dice, &silent) else { return };
+                self.come_back(peer);
+            }
+            _ => {
+                self.now.0 += 6_000_000_000;
+                self.note("time passes".into());
+                self.scheduler.handle_timeout(self.now);
+            }
+        }
+        self.react();
+    }
+
+    fn come_back(&mut self, peer: Peer) {
+        self.note(format!("{peer:?} has a link again"));
+        self.silent.remove(&peer);
+        self.scheduler.handle_link_resumed(self.now, peer);
+    }
+
+    fn is_heard(&self, id: ProcessId) -> bool {
+        !self.silent.contains(&Peer::Process(id))
     }
 
     /// A nanny gives notice.
@@ -499,7 +554,7 @@ impl World {
     /// Processes answer what they were asked back: all or some of what they have left.
     fn answer_steals(&mut self) {
         let ids: Vec<ProcessId> = self.processes.keys().copied().collect();
-        for id in ids {
+        for id in ids.into_iter().filter(|id| self.is_heard(*id)).collect::<Vec<_>>() {
             let steals = self.processes.get_mut(&id).map(|one| std::mem::take(&mut one.steals));
             for (steal, assignment, count) in steals.unwrap_or_default() {
                 let keep = self.dice.below(2) as u32;
@@ -583,7 +638,7 @@ impl World {
         let busy: Vec<ProcessId> = self
             .processes
             .iter()
-            .filter(|(_, one)| !one.assigned.is_empty())
+            .filter(|(id, one)| !one.assigned.is_empty() && self.is_heard(**id))
             .map(|(id, _)| *id)
             .collect();
         if busy.is_empty() {
@@ -800,6 +855,18 @@ impl World {
     }
 
     fn losses_end(&mut self) {
+        let known: Vec<Peer> = self.silent.iter().copied().collect();
+        for peer in known {
+            let is_here = match peer {
+                Peer::Process(id) => self.processes.contains_key(&id),
+                Peer::Nanny(id) => self.nannies.contains(&id),
+                Peer::Client(_) => false,
+            };
+            if is_here {
+                self.come_back(peer);
+                self.react();
+            }
+        }
         // Launches may have failed for good: a new nanny always helps.
         self.add_nanny();
         for (_, id) in std::mem::take(&mut self.launching) {
