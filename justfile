@@ -10,7 +10,7 @@ test:
 soak cases="20000":
     PROPTEST_CASES={{cases}} cargo test --release -p rdask-core
 
-# The tutorial's speed-up, by criterion.
+# The tutorial's experiments, by criterion.
 bench:
     cargo bench -p rdask-bench
 

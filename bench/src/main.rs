@@ -2,35 +2,48 @@
 
 #![allow(clippy::print_stdout, reason = "a program that prints its results")]
 
+mod bench;
+mod joins;
+mod outcome;
+mod usage;
 mod workloads;
-
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use clap::Parser;
-use rdask::{Client, LocalCluster};
-use rdask_bench::usage::{cpu_time, peak_rss_mib};
-use rdask_testbed::cluster::{Cluster, Running};
+use clap::builder::PossibleValuesParser;
 use rdask_testbed::role;
-use workloads::{Outcome, Workload};
+use serde_json::{Map, Value, json};
 
-/// Runs one workload and prints one JSON line.
+use bench::{Bench, Setup};
+use outcome::Outcome;
+use workloads::{WORKLOADS, Workload};
+
+/// Runs one workload and prints one JSON line; exits with 1 if a result is wrong.
 ///
-/// Example: rdask-bench --workload noop --n 1000000 --workers 1 --threads 2
+/// Scheduler, workers and client are processes of their own on this machine, over loopback. All
+/// slots have run something before the clock starts, which stops when the last result is in the
+/// client's memory.
 #[derive(Debug, Parser)]
+#[command(after_help = teach())]
 struct Arguments {
     /// What to run.
-    #[arg(long, value_enum)]
-    workload: Workload,
-    /// How many tasks; each workload has a default of its own.
-    #[arg(long)]
+    #[arg(long, value_parser = PossibleValuesParser::new(WORKLOADS.iter().map(|one| one.name)))]
+    workload: String,
+    /// How many tasks (leaves, numbers); each workload has a default of its own.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     n: Option<u32>,
     /// How many workers.
-    #[arg(long, default_value_t = 1)]
-    workers: u32,
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    workers: Option<u32>,
     /// How many slots each worker has.
-    #[arg(long, default_value_t = 2)]
-    threads: u32,
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    threads: Option<u32>,
+    /// Which variant of the workload, if it has some; the first is the default.
+    #[arg(long)]
+    variant: Option<String>,
+    /// The seconds of sleep of all tasks of `uneven` together.
+    #[arg(long, default_value_t = 20.0)]
+    total: f64,
     /// Scheduler and slots are threads of this process.
     #[arg(long)]
     local: bool,
@@ -40,69 +53,105 @@ fn main() -> anyhow::Result<()> {
     rdask::init();
     role::play(|scene, _, _| panic!("no scene {scene}"));
     let arguments = Arguments::parse();
-    let (workers, threads) = (arguments.workers, arguments.threads);
-    if arguments.local {
-        let cluster = LocalCluster::new().threads(workers * threads).start()?;
-        return report(&arguments, &run(&arguments, &cluster.client()?)?, serde_json::Map::new());
-    }
-    let cluster = Cluster::new(workers, threads);
-    let client = cluster.client();
-    warm_up(&client, workers * threads)?;
-    let pids = |role: &str| match role {
-        "scheduler" => vec![cluster.scheduler.pid()],
-        "client" => vec![std::process::id()],
-        _ => {
-            let nannies: Vec<u32> = cluster.nannies.iter().map(Running::pid).collect();
-            [nannies, cluster.processes()].concat()
+    let workload = WORKLOADS.iter().find(|one| one.name == arguments.workload);
+    let workload = workload.context("no such workload")?;
+    let setup = setup(&arguments, workload)?;
+    let mut bench = Bench::new(setup.clone());
+    let outcome = (workload.run)(&mut bench);
+    let ended = outcome
+        .with_context(|| format!("{} of {} tasks", workload.name, setup.n))
+        .and_then(|outcome| report(workload, &bench, outcome));
+    ended.inspect_err(|_| bench.print_logs())
+}
+
+/// What was asked for, and the workload's defaults for the rest.
+fn setup(arguments: &Arguments, workload: &Workload) -> anyhow::Result<Setup> {
+    let variant = match &arguments.variant {
+        Some(asked) => {
+            let found = workload.variants.iter().find(|one| *one == asked);
+            let known = workload.variants.join(", ");
+            Some(*found.with_context(|| format!("--variant {asked} is none of: {known}"))?)
         }
+        None => workload.variants.first().copied(),
     };
-    const ROLES: [&str; 3] = ["scheduler", "worker", "client"];
-    let cpu = |role| pids(role).into_iter().map(cpu_time).sum::<Duration>();
-    let before: Vec<Duration> = ROLES.into_iter().map(cpu).collect();
-    let outcome = run(&arguments, &client)?;
-    let mut used = serde_json::Map::new();
-    for (role, before) in ROLES.into_iter().zip(before) {
-        let rss: f64 = pids(role).into_iter().map(peak_rss_mib).sum();
-        let seconds = (cpu(role).saturating_sub(before)).as_secs_f64();
-        used.insert(format!("rss_mb_{role}"), rss.round().into());
-        used.insert(format!("cpu_s_{role}"), seconds.into());
-    }
-    report(&arguments, &outcome, used)
+    ensure!(arguments.total > 0.0, "--total must be more than 0");
+    Ok(Setup {
+        n: arguments.n.unwrap_or(workload.n),
+        workers: arguments.workers.unwrap_or(workload.workers),
+        threads: arguments.threads.unwrap_or(workload.threads),
+        variant,
+        total: arguments.total,
+        local: arguments.local,
+    })
 }
 
-/// Connections, forks and page faults of the first tasks are not what is measured.
-fn warm_up(client: &Client, slots: u32) -> anyhow::Result<()> {
-    let nap = |x: u64| {
-        std::thread::sleep(Duration::from_millis(200));
-        x
-    };
-    client.gather(client.map(nap, (0..slots).map(u64::from)))?;
-    client.gather(client.map(|x: u64| x + 1, 0..100))?;
-    Ok(())
-}
-
-fn run(arguments: &Arguments, client: &Client) -> anyhow::Result<Outcome> {
-    let n = arguments.n.unwrap_or_else(|| arguments.workload.default_n());
-    ensure!(n > 0, "--n must be at least 1");
-    let start = Instant::now();
-    let outcome = arguments.workload.run(client, n, start);
-    outcome.with_context(|| format!("{:?} with {n} tasks", arguments.workload))
-}
-
-fn report(
-    arguments: &Arguments,
-    outcome: &Outcome,
-    used: serde_json::Map<String, serde_json::Value>,
-) -> anyhow::Result<()> {
-    let mut line = serde_json::Map::new();
+fn report(workload: &Workload, bench: &Bench, outcome: Outcome) -> anyhow::Result<()> {
+    let setup = bench.setup();
+    let mut line = Map::new();
     line.insert("peer".into(), "rdask".into());
-    line.insert("workload".into(), format!("{:?}", arguments.workload).to_lowercase().into());
-    line.insert("workers".into(), arguments.workers.into());
-    line.insert("threads".into(), arguments.threads.into());
-    line.insert("local".into(), arguments.local.into());
-    line.extend(outcome.fields.clone());
-    line.extend(used);
-    println!("{}", serde_json::Value::Object(line));
-    ensure!(outcome.ok, "a wrong result");
+    line.insert("workload".into(), workload.name.into());
+    line.extend(setup.variant.map(|variant| ("variant".to_owned(), Value::from(variant))));
+    line.extend(
+        [
+            ("workers", json!(setup.workers)),
+            ("threads", json!(setup.threads)),
+            ("local", json!(setup.local)),
+            ("n", json!(setup.n)),
+        ]
+        .map(|(name, value)| (name.to_owned(), value)),
+    );
+    let ok = outcome.ok;
+    line.extend(outcome.into_fields());
+    line.extend(bench.used());
+    println!("{}", Value::Object(line));
+    ensure!(ok, "a wrong result");
     Ok(())
+}
+
+/// As people write large powers of two.
+fn count(n: u32) -> String {
+    const LARGE: u32 = 1 << 12;
+    if n >= LARGE && n.is_power_of_two() { format!("2^{}", n.ilog2()) } else { n.to_string() }
+}
+
+/// The part of `--help` that comes from the table of workloads.
+fn teach() -> String {
+    let mut text = "Workloads [workers x slots; n]:\n".to_owned();
+    for one in WORKLOADS {
+        let defaults = format!("[{}x{}; {}]", one.workers, one.threads, count(one.n));
+        text.push_str(&format!("  {:<9} {:<15} {}\n", one.name, defaults, one.about));
+        if !one.variants.is_empty() {
+            text.push_str(&format!("{:27} --variant {}\n", "", one.variants.join(", ")));
+        }
+    }
+    text.push_str(
+        "
+Fields: seconds on the clock; ideal_s, what it would take at least where that is known, and
+overhead_ms beyond it; us_per_task; per role (scheduler, worker, client) rss_mb_*, the sum of peak
+resident MiB, and cpu_s_* within the clock; load1, the machine's load when the run began.
+
+Examples:
+  rdask-bench --workload noop --n 1000000
+  rdask-bench --workload uneven --variant late
+  rdask-bench --workload square16 --workers 4",
+    );
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound_and_explains_every_workload() {
+        let mut command = Arguments::command();
+        command.clone().debug_assert();
+        let help = command.render_long_help().to_string();
+        // It is wrapped to the width of the terminal.
+        let words = help.split_whitespace().collect::<Vec<&str>>().join(" ");
+        for workload in WORKLOADS {
+            assert!(words.contains(workload.about), "no word about {}", workload.name);
+        }
+    }
 }

@@ -4,4 +4,5 @@
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let _ = rdask_core::hello::decode_hello(bytes);
     let _ = rdask_core::hello::decode_welcome(bytes);
+    let _ = rdask_core::hello::decode_resumption(bytes);
 });

@@ -53,6 +53,8 @@ pub(crate) enum Command {
     Worker(Worker),
     /// Show the cluster, or wait until it has workers
     Status(Status),
+    /// Let workers go in good order: nothing that they hold is lost
+    Retire(Retire),
     /// Run a command somewhere in the cluster
     Submit(Submit),
     /// Run a command once for each line of a file
@@ -116,7 +118,7 @@ Examples:
   rdask worker --scheduler-file scheduler.json --resources 'GPU=2' --memory-limit 64GiB
 
 It waits for the file, so that scheduler and workers may start in any order. On SIGTERM
-(scancel) it leaves; its tasks run elsewhere.")]
+(scancel) it leaves; its tasks run elsewhere, and what it holds goes there.")]
 pub(crate) struct Worker {
     /// The file that the scheduler writes
     #[arg(long, value_name = "FILE", env = "RDASK_SCHEDULER_FILE")]
@@ -154,9 +156,44 @@ pub(crate) struct Worker {
     /// How long to go on without a scheduler
     #[arg(long, value_name = "TIME", default_value = "300s", value_parser = quantity::duration)]
     pub(crate) death_timeout: Duration,
+    /// Leave in good order after so long, such as '55 minutes' [default: shortly before the end of
+    /// the Slurm job, else never]
+    #[arg(long, value_name = "TIME", value_parser = quantity::duration)]
+    pub(crate) lifetime: Option<Duration>,
+    /// Make the lifetime up to so much shorter or longer, so that not all workers leave at once
+    #[arg(long, value_name = "TIME", default_value = "0s", requires = "lifetime", value_parser = quantity::duration)]
+    pub(crate) lifetime_stagger: Duration,
     /// Where to write the process number
     #[arg(long, value_name = "FILE")]
     pub(crate) pid_file: Option<PathBuf>,
+    /// Accept a scheduler file that others could read, on file systems that can't show modes
+    #[arg(long)]
+    pub(crate) insecure_file_mode: bool,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+
+  rdask retire 4711                  the workers of the Slurm job 4711
+  rdask retire node7-0 node8-0       these two workers
+  rdask retire --no-wait gpu         begin, and don't wait until they are gone
+
+Their running tasks end. What they have not started goes to other workers, and so does what only
+they hold. `rdask status` shows the names of pools and workers.")]
+pub(crate) struct Retire {
+    /// The file that the scheduler writes
+    #[arg(long, value_name = "FILE", env = "RDASK_SCHEDULER_FILE")]
+    pub(crate) scheduler_file: PathBuf,
+    /// Pools, or names of workers
+    #[arg(required = true, value_name = "POOL|WORKER")]
+    pub(crate) names: Vec<String>,
+    /// Don't wait until they are gone
+    #[arg(long)]
+    pub(crate) no_wait: bool,
+    /// One JSON document instead of text
+    #[arg(long)]
+    pub(crate) json: bool,
     /// Accept a scheduler file that others could read, on file systems that can't show modes
     #[arg(long)]
     pub(crate) insecure_file_mode: bool,

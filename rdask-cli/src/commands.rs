@@ -1,5 +1,6 @@
 //! What the subcommands do, one file each, and how they end.
 
+mod retire;
 mod scheduler;
 mod status;
 mod submit;
@@ -67,6 +68,7 @@ pub(crate) fn main(arguments: Vec<OsString>) -> ExitCode {
         Command::Scheduler(args) => scheduler::run(args),
         Command::Worker(args) => worker::run(args),
         Command::Status(args) => status::run(&args),
+        Command::Retire(args) => retire::run(args),
         Command::Submit(args) => submit::submit(args),
         Command::Map(args) => submit::map(args),
     };

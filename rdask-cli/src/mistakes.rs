@@ -23,9 +23,10 @@ const OF_DASK: &[(&str, &str)] = &[
     ("--no-dashboard", "there is no dashboard yet, so nothing needs turning off"),
     ("--dashboard-address", "there is no dashboard yet: use `rdask status`"),
     ("--dashboard-prefix", "there is no dashboard yet: use `rdask status`"),
-    ("--lifetime", "there is no --lifetime yet: end a worker with SIGTERM (scancel)"),
-    ("--lifetime-stagger", "there is no --lifetime yet: end a worker with SIGTERM (scancel)"),
-    ("--lifetime-restart", "there is no --lifetime yet: end a worker with SIGTERM (scancel)"),
+    (
+        "--lifetime-restart",
+        "a worker ends with its lifetime: start it in a loop, or submit another job",
+    ),
     ("--reconnect", "a worker always waits for its scheduler, up to --death-timeout"),
     ("--no-reconnect", "a worker waits for its scheduler up to --death-timeout: set that to 0"),
     ("--nprocs", "use --nworkers"),

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::io::{self, Write as _};
 
 use rdask::connection::{ClusterStatus, WorkerStatus};
-use rdask::scheduler::SchedulerFile;
+use rdask::scheduler::{SchedulerFile, WorkerId};
 use serde::Serialize;
 use tracing_subscriber::EnvFilter;
 
@@ -94,6 +94,8 @@ struct WorkerDocument<'a> {
     busy: u32,
     memory_limit: u64,
     processes: u32,
+    leaving: bool,
+    ends_in_seconds: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -139,7 +141,31 @@ fn worker_document(worker: &WorkerStatus) -> WorkerDocument<'_> {
         busy: worker.busy,
         memory_limit: worker.memory_limit,
         processes: worker.processes,
+        leaving: worker.leaving,
+        ends_in_seconds: worker.ends_in.map(|time| time.as_secs()),
     }
+}
+
+/// What became of workers that were to go.
+#[derive(Serialize)]
+struct RetiredDocument {
+    schema: &'static str,
+    version: u32,
+    workers: Vec<String>,
+    gone: bool,
+}
+
+/// The workers that were retired, as one JSON document.
+pub(crate) fn retired_json(workers: &[WorkerId], gone: bool) -> String {
+    let workers = workers.iter().map(ToString::to_string).collect();
+    let document = RetiredDocument { schema: "rdask-retire", version: 1, workers, gone };
+    let json = serde_json::to_string_pretty(&document);
+    json.expect("numbers and text always become JSON") + "\n"
+}
+
+/// The same for people.
+pub(crate) fn retired_text(workers: &[WorkerId], gone: bool) -> String {
+    format!("{} worker(s) {}\n", workers.len(), if gone { "have left" } else { "are leaving" })
 }
 
 /// The status for people: one line per pool, the workers of each below.
@@ -186,16 +212,26 @@ pub(crate) fn status_text(file: &SchedulerFile, status: &ClusterStatus) -> Strin
             };
             let _ = writeln!(
                 text,
-                "  {:<4} {:<24} {:<16} {} of {} busy, {limit}",
+                "  {:<4} {:<24} {:<16} {} of {} busy, {limit}{}",
                 worker.id.to_string(),
                 worker.name,
                 worker.node,
                 worker.busy,
-                worker.slots
+                worker.slots,
+                end_of(worker)
             );
         }
     }
     text
+}
+
+/// What people should know of a worker's end.
+fn end_of(worker: &WorkerStatus) -> String {
+    match worker.ends_in {
+        _ if worker.leaving => ", leaving".to_owned(),
+        Some(time) => format!(", leaves in {} s", time.as_secs()),
+        None => String::new(),
+    }
 }
 
 /// Where the scheduler listens; by TLS if by nothing else.
@@ -208,8 +244,6 @@ fn all_addresses(file: &SchedulerFile) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use rdask::scheduler::WorkerId;
-
     use super::*;
 
     fn file() -> SchedulerFile {
@@ -239,6 +273,8 @@ mod tests {
             busy: 1,
             memory_limit: 1 << 30,
             processes: 1,
+            leaving: false,
+            ends_in: None,
         };
         ClusterStatus {
             epoch: 1,

@@ -337,3 +337,108 @@ fn killed_processes_and_nannies_cost_time_and_no_result() {
     let (code, out, err) = text(&client.wait_with_output().unwrap());
     assert_eq!((code, out.as_str()), (Some(0), "1\n2\n3\n4\n5\n6\n"), "{err}");
 }
+
+#[test]
+fn retire_names_pools_or_workers_and_waits_until_they_are_gone() {
+    let cluster = Cluster::new();
+    let (_scheduler, _worker) = cluster.up();
+    let mut other = cluster.start("worker --host 127.0.0.1 --nthreads 1 --pool p9", "w2");
+    assert_eq!(cluster.status("--wait --workers 3 --timeout 30s").0, 0);
+    let retire =
+        |more: &str| run(&format!("retire --scheduler-file {} {more}", cluster.file.display()));
+    let (code, _, err) = retire("p8");
+    assert_eq!(code, 2, "{err}");
+    assert!(err.contains("no pool and no worker is called p8; there are local, p9"), "{err}");
+    let (code, out, err) = retire("p9 --json");
+    assert_eq!(code, 0, "{err}");
+    assert!(
+        out.contains("\"schema\": \"rdask-retire\"") && out.contains("\"gone\": true"),
+        "{out}"
+    );
+    assert_eq!(other.exit_code(), 0, "{}", cluster.log("w2"));
+    let (code, out, _) = retire("local --no-wait");
+    assert_eq!((code, out.as_str()), (0, "2 worker(s) are leaving\n"));
+}
+
+#[test]
+fn a_lifetime_ends_a_worker_with_and_without_a_scheduler() {
+    let cluster = Cluster::new();
+    let mut alone = cluster.start("worker --host 127.0.0.1 --lifetime 300ms", "alone");
+    assert_eq!(alone.exit_code(), 0, "{}", cluster.log("alone"));
+    let _scheduler = cluster.start("scheduler --host 127.0.0.1", "s");
+    let worker = "worker --host 127.0.0.1 --lifetime 3s --lifetime-stagger 1s";
+    let mut worker = cluster.start(worker, "w");
+    let (code, out, err) = cluster.status("--wait --timeout 30s");
+    assert!(code == 0 && out.contains(", leaves in "), "{out}{err}");
+    assert_eq!(worker.exit_code(), 0, "{}", cluster.log("w"));
+    assert!(cluster.log("s").contains("its lifetime is over: it leaves"), "{}", cluster.log("s"));
+}
+
+#[test]
+fn slurm_is_asked_once_for_the_end_of_a_job_and_all_its_workers_obey() {
+    let cluster = Cluster::new();
+    let _scheduler = cluster.start("scheduler --host 127.0.0.1", "s");
+    let (folder, asked) = (cluster.folder.path(), cluster.folder.path().join("asked"));
+    let script = format!("#!/bin/sh\necho $* >> {}\necho 0:04\n", asked.display());
+    fs::write(folder.join("squeue"), script).unwrap();
+    fs::set_permissions(folder.join("squeue"), fs::Permissions::from_mode(0o755)).unwrap();
+    let path = format!("{}:{}", folder.display(), std::env::var("PATH").unwrap());
+    let mut workers: Vec<Running> = (0..3)
+        .map(|nth| {
+            let mut command = rdask("worker --host 127.0.0.1 --nthreads 1");
+            command.env("RDASK_SCHEDULER_FILE", &cluster.file);
+            command.env("RDASK_CACHE", folder.join("cache"));
+            command.env("SLURM_JOB_ID", "4711").env("PATH", &path);
+            Running::start(command, folder, &format!("w{nth}"))
+        })
+        .collect();
+    // The job has four seconds, so they are told to leave after three.
+    for (nth, worker) in workers.iter_mut().enumerate() {
+        assert_eq!(worker.exit_code(), 0, "{}", cluster.log(&format!("w{nth}")));
+    }
+    let asked = fs::read_to_string(asked).unwrap();
+    assert_eq!(asked, "--noheader --job 4711 --format %L\n", "asked once");
+    assert!(cluster.log("s").contains("pool=4711"), "{}", cluster.log("s"));
+    assert!(
+        cluster.log("s").contains("its job is about to end: it leaves"),
+        "{}",
+        cluster.log("s")
+    );
+}
+
+#[test]
+fn a_command_that_ends_with_its_worker_is_lost_and_runs_again_elsewhere() {
+    let cluster = Cluster::new();
+    let (_scheduler, mut worker) = cluster.up();
+    let script = "echo $$ >> pids; sleep 2; echo done";
+    let client = cluster
+        .client(&["submit", "--", "sh", "-c", script])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let pids = || fs::read_to_string(cluster.folder.path().join("pids")).unwrap_or_default();
+    wait_until("the command", || pids().lines().count() == 1);
+    // As Slurm does it on some sites: everybody gets it, the command first.
+    let kill =
+        |pid: &str| assert!(Command::new("kill").args(["-TERM", pid]).status().unwrap().success());
+    kill(pids().trim());
+    for process in processes(&cluster.log("w")) {
+        kill(&process.to_string());
+    }
+    worker.terminate();
+    assert_eq!(worker.exit_code(), 0, "{}", cluster.log("w"));
+    let _next = cluster.start("worker --host 127.0.0.1 --nthreads 1", "w2");
+    let (code, out, err) = text(&client.wait_with_output().unwrap());
+    assert_eq!((code, out.as_str()), (Some(0), "done\n"), "{err}");
+    assert_eq!(pids().lines().count(), 2, "it ran again");
+}
+
+#[test]
+fn a_command_that_is_terminated_alone_has_failed() {
+    let cluster = Cluster::new();
+    let _running = cluster.up();
+    let output = cluster.client(&["submit", "--", "sh", "-c", "kill -TERM $$; sleep 9"]).output();
+    let (code, _, err) = text(&output.unwrap());
+    assert_eq!(code, Some(143), "{err}");
+}

@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 
-use crate::id::{ArrayId, AssignmentId, ClientId, ProcessId, TaskId};
-use crate::message::{ClusterStatus, Contact, FromClient, TaskStatus, ToClient};
+use crate::id::{ArrayId, AssignmentId, ClientId, ProcessId, TaskId, WorkerId};
+use crate::message::{ClusterStatus, Contact, FromClient, TaskStatus, ToClient, UnknownWorkers};
 use crate::range::{Range, RangeSet};
 use crate::time::Time;
 
@@ -100,6 +100,13 @@ pub enum Action {
         request: u32,
         /// The cluster.
         status: ClusterStatus,
+    },
+    /// The answer to [`Client::retire`].
+    Retiring {
+        /// The request.
+        request: u32,
+        /// The workers that go, or why none does.
+        workers: Result<Vec<WorkerId>, UnknownWorkers>,
     },
     /// Bring the program's bytes to the scheduler.
     SendProgram,
@@ -200,6 +207,9 @@ impl Client {
             ToClient::Status { request, status } => {
                 self.outbox.push_back(Action::Status { request, status });
             }
+            ToClient::Retiring { request, workers } => {
+                self.outbox.push_back(Action::Retiring { request, workers });
+            }
             ToClient::Warning { message } => self.outbox.push_back(Action::Warn(message)),
         }
     }
@@ -289,6 +299,14 @@ impl Client {
         self.flush_batch();
         let request = self.number_request();
         self.send(FromClient::AskStatus { request, when_ready });
+        request
+    }
+
+    /// Lets workers go: pools, or workers by name. The answer is [`Action::Retiring`].
+    pub fn retire(&mut self, names: Vec<String>) -> u32 {
+        self.flush_batch();
+        let request = self.number_request();
+        self.send(FromClient::Retire { request, names });
         request
     }
 

@@ -13,7 +13,9 @@ mod nanny;
 mod process;
 mod task;
 
-pub use client::{ClusterStatus, FromClient, Outcome, Parent, TaskStatus, ToClient, WorkerStatus};
+pub use client::{
+    ClusterStatus, FromClient, Outcome, Parent, TaskStatus, ToClient, UnknownWorkers, WorkerStatus,
+};
 pub use data::{DataReply, DataRequest};
 pub use nanny::{Exit, FromNanny, Launch, ToNanny, WorkerInfo};
 pub use process::{Assign, End, Feed, Finished, FromProcess, Place, Source, ToProcess};

@@ -3,9 +3,10 @@
 //! In reading order: `group` is what it knows of tasks, `cluster` what it knows of machines;
 //! `submit` brings tasks in, `graph` moves them from waiting to ready, `placement` hands them
 //! to processes, `finish` takes reports, `wants` tells clients, `release` forgets, and
-//! `recovery` starts anew what a lost process had, `stealing` moves work to the idle, `leave` lets
-//! workers go in good order, `replicas` copies values, and `leases` waits for those whose links
-//! broke. `programs` gets programs to nodes and `grants` shares a worker's slots among them.
+//! `recovery` starts anew what a lost process had, `blame` finds out who ended it, `stealing`
+//! moves work to the idle, `leave` lets workers go in good order, `ends` knows when they will,
+//! `replicas` copies values, and `leases` waits for those whose links broke. `programs` gets
+//! programs to nodes and `grants` shares a worker's slots among them.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -21,7 +22,9 @@ use crate::range::Range;
 use crate::range::RangeSet;
 use crate::time::Time;
 
+use self::blame::Blame;
 use self::cluster::{Cluster, Nanny, Stage, Worker};
+use self::ends::Ends;
 use self::graph::Work;
 use self::group::{Gid, Group};
 use self::programs::Programs;
@@ -31,8 +34,10 @@ use self::stats::Stats;
 
 pub use self::leases::{CLIENT_GRACE, SILENCE_FENCED};
 
+mod blame;
 mod clients;
 mod cluster;
+mod ends;
 mod finish;
 mod grants;
 mod graph;
@@ -140,6 +145,7 @@ pub struct Scheduler {
     next_assignment: u64,
     next_steal: u64,
     copies: Copies,
+    ends: Ends,
     /// Scattered values that wait for a process to be put with.
     puts: BTreeMap<ProgramHash, BTreeSet<(Gid, u32)>>,
     /// Clients that wait for their programs to be at work, and by which request.
@@ -148,6 +154,8 @@ pub struct Scheduler {
     open: BTreeSet<ProcessId>,
     /// Results under a name.
     detached: BTreeMap<String, Vec<clients::Detached>>,
+    /// Who is suspected of ending processes.
+    blame: Blame,
     /// What to do at a time: tasks whose retry delay ends.
     delayed: BTreeSet<(Time, Gid, u32)>,
     /// Peers whose links broke, and until when they may come back.
@@ -240,10 +248,12 @@ impl Scheduler {
             next_assignment: 1,
             next_steal: 1,
             copies: Copies::default(),
+            ends: Ends::default(),
             puts: BTreeMap::new(),
             asking_ready: Vec::new(),
             open: BTreeSet::new(),
             detached: BTreeMap::new(),
+            blame: Blame::default(),
             delayed: BTreeSet::new(),
             leases: BTreeMap::new(),
             no_verdict_before: Time::default(),
@@ -296,8 +306,10 @@ impl Scheduler {
                     node: info.node.clone(),
                     pool: info.pool.clone(),
                     processes: BTreeMap::new(),
+                    alone: BTreeSet::new(),
                     free,
                     leaving: false,
+                    ends_at: None,
                 },
             );
         }
@@ -306,6 +318,8 @@ impl Scheduler {
             pool: info.pool,
             contact: info.contact,
             workers: ids.clone(),
+            ends_at: None,
+            ends_with_job: false,
             may_go: false,
         };
         self.cluster.nannies.insert(nanny, record);
@@ -343,6 +357,8 @@ impl Scheduler {
         }
         record.stage = Stage::Running;
         record.contact = contact;
+        let (program, worker) = (record.program, record.worker);
+        self.programs.launched(program, worker);
         self.open.insert(process);
         self.copies_have_a_place();
         Ok(())
@@ -402,9 +418,12 @@ impl Scheduler {
             }
             FromNanny::LaunchFailed { process, message } => self.launch_failed(process, &message),
             FromNanny::Exited { process, exit, board, stderr } => {
-                self.process_exited(process, &exit, &board, &stderr);
+                self.process_exited(from, process, &exit, &board, &stderr);
             }
             FromNanny::Leaving { reason } => self.nanny_leaving(from, &reason),
+            FromNanny::EndsIn { time, is_job } => self.ends_in(from, time, is_job),
+            FromNanny::InJob { job } => self.in_job(from, job),
+            FromNanny::JobEndsIn { time } => self.job_ends_in(from, time),
         }
     }
 
@@ -430,6 +449,7 @@ impl Scheduler {
         self.end_leases();
         self.end_delays();
         self.end_idle_programs();
+        self.end_workers();
         // Launches that are due again are tried by `settle`.
     }
 
@@ -445,7 +465,9 @@ impl Scheduler {
     /// Decides, once per batch of facts.
     fn settle(&mut self) {
         self.launch_processes();
+        self.launch_suspects();
         self.share_slots();
+        self.start_suspects();
         self.place_puts();
         self.place();
         self.steal();
@@ -459,7 +481,13 @@ impl Scheduler {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Time> {
         let delayed = self.delayed.first().map(|(time, ..)| *time);
-        [delayed, self.programs.next_timeout(), self.next_lease_end()].into_iter().flatten().min()
+        let due = [
+            delayed,
+            self.programs.next_timeout(self.now),
+            self.next_lease_end(),
+            self.ends.next_timeout(),
+        ];
+        due.into_iter().flatten().min()
     }
 
     /// Since when nothing has been submitted, run or wanted; `None` while something is.

@@ -204,6 +204,27 @@ impl Client {
     pub async fn status(&self) -> Result<ClusterStatus> {
         self.core.session.cluster().await
     }
+
+    /// Lets workers go in good order, as a notice would: their running tasks end, the others and
+    /// what only they hold go to other workers. Waits until they are gone, and says how many.
+    /// Names are those of pools, or of single workers.
+    ///
+    /// # Errors
+    /// If there is no pool and no worker of one of the names, then none goes; or if the connection
+    /// is lost.
+    ///
+    /// ```
+    /// # async fn job(client: rdask::aio::Client) -> rdask::Result<()> {
+    /// println!("{} workers have left", client.retire_workers(["gpu"]).await?);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn retire_workers<N: Into<String>>(
+        &self,
+        names: impl IntoIterator<Item = N>,
+    ) -> Result<usize> {
+        self.core.session.retire(names.into_iter().map(Into::into).collect()).await
+    }
 }
 
 impl Deref for Client {

@@ -281,6 +281,30 @@ impl Client {
     pub fn status(&self) -> Result<ClusterStatus> {
         block_on(self.core.session.cluster())
     }
+
+    /// Lets workers go in good order, as a notice would: their running tasks end, the others and
+    /// what only they hold go to other workers. Waits until they are gone, and says how many.
+    /// Names are those of pools, or of single workers.
+    ///
+    /// # Errors
+    /// If there is no pool and no worker of one of the names, then none goes; or if the connection
+    /// is lost.
+    ///
+    /// # Panics
+    /// Inside an async runtime.
+    ///
+    /// ```
+    /// # fn job(client: &rdask::Client) -> rdask::Result<()> {
+    /// println!("{} workers have left", client.retire_workers(["gpu", "node7-0"])?);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn retire_workers<N: Into<String>>(
+        &self,
+        names: impl IntoIterator<Item = N>,
+    ) -> Result<usize> {
+        block_on(self.core.session.retire(names.into_iter().map(Into::into).collect()))
+    }
 }
 
 impl Deref for Client {

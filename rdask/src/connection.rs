@@ -1,5 +1,5 @@
 //! Typed control connections: the first frames of their links, and what carries messages after
-//! them. A connection is a [`session`]: it outlives its links.
+//! them. A connection is a session: it outlives its links.
 
 pub mod observer;
 mod queue;

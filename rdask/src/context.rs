@@ -6,6 +6,7 @@
 use std::cell::RefCell;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rdask_core::id::TaskId;
 use rdask_core::message::Assign;
@@ -13,6 +14,17 @@ use rdask_core::process::run_number;
 
 use crate::process::Home;
 use crate::process::control::Control;
+
+/// Whether this process got SIGTERM.
+static ENDING: AtomicBool = AtomicBool::new(false);
+
+/// What a run that gives up unwinds with.
+pub(crate) const GIVEN_UP: &str = "the run was lost with its worker";
+
+/// This process got SIGTERM.
+pub(crate) fn note_end() {
+    ENDING.store(true, Ordering::Relaxed);
+}
 
 /// What a running task can know of itself. It is a handle: a task may pass it to its own threads.
 #[derive(Clone)]
@@ -53,6 +65,21 @@ impl Context {
     /// early; what it returns is not used.
     pub fn is_cancelled(&self) -> bool {
         self.control.is_cancelled(self.task.index)
+    }
+
+    /// Whether the worker has been told to end: its process got SIGTERM, as all processes of a
+    /// Slurm job do on some sites. The task may go on while time allows.
+    pub fn is_ending(&self) -> bool {
+        ENDING.load(Ordering::Relaxed)
+    }
+
+    /// Ends the run as one that was lost with its worker: the task runs again elsewhere, and
+    /// nobody is blamed. For tasks whose child processes were ended with the worker.
+    ///
+    /// It unwinds as a panic does, so a program with `panic = "abort"` ends.
+    pub fn give_up(&self) -> ! {
+        self.control.give_up();
+        std::panic::resume_unwind(Box::new(GIVEN_UP))
     }
 
     /// The same as [`is_cancelled`](Self::is_cancelled), to be passed on alone.

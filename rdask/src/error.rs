@@ -6,6 +6,7 @@ use std::sync::Arc;
 use rdask_core::failure::Failure;
 pub use rdask_core::failure::FailureKind;
 use rdask_core::id::TaskId;
+pub use rdask_core::message::UnknownWorkers;
 
 use crate::codec::DecodeError;
 
@@ -61,6 +62,9 @@ pub enum Error {
         /// The name.
         name: String,
     },
+    /// Workers that are to be retired are not there.
+    #[error(transparent)]
+    UnknownWorkers(UnknownWorkers),
     /// The result of a task was asked for after its last handle was dropped.
     #[error("task {task} has been released")]
     Released {
@@ -96,6 +100,7 @@ impl Error {
             | Self::Connection(_)
             | Self::Timeout
             | Self::NotDetached { .. }
+            | Self::UnknownWorkers(_)
             | Self::Released { .. }
             | Self::NoNesting => None,
         }

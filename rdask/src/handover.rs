@@ -58,7 +58,7 @@ pub struct Handover {
     pub umask: u32,
     /// Where the process may write what nobody needs later.
     pub scratch: String,
-    /// A file in which the process notes what it runs, for the nanny to read after its death.
+    /// The [board](crate::board) on which the process notes what it runs.
     #[serde(default)]
     pub board: Option<String>,
     /// The network interface to listen on, if the nanny was told one.

@@ -16,11 +16,13 @@ use rdask_core::message::{FromProcess, ToProcess};
 use rdask_net::{Endpoint, SchedulerFile, address_of};
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::board::Board;
 use crate::client::Client;
 use crate::client::connect::connect_file;
 use crate::client::nested::NestedClient;
 use crate::client::parking::park_on;
 use crate::connection::{Connected, Persistence, contact_of, dial, joining};
+use crate::context;
 use crate::error::chain;
 use crate::handover::{Handover, PROBE_ARGUMENT, PROCESS_ARGUMENT, ProbeAnswer, RDASK_VERSION};
 use crate::process::{self, DataPlane, Home, ProcessSetup};
@@ -171,9 +173,14 @@ fn try_run(handover: Handover) -> Result<(), NotStarted> {
         .map_err(|error| NotStarted::new("no runtime", &error))?;
     let file = SchedulerFile::from_json(&handover.scheduler_file).map_err(|e| failed(&e))?;
     runtime.block_on(async {
-        // SIGTERM is for the nanny, which says what to do. A handler, unlike a mask, is not
-        // inherited by what the program starts.
-        let terminate = signal(SignalKind::terminate()).map_err(|error| failed(&error))?;
+        // SIGTERM is for the nanny, which says what to do; tasks may ask for it. A handler, unlike a
+        // mask, is not inherited by what the program starts.
+        let mut terminate = signal(SignalKind::terminate()).map_err(|error| failed(&error))?;
+        let noting = tokio::spawn(async move {
+            while terminate.recv().await.is_some() {
+                context::note_end();
+            }
+        });
         let mut config = joining(&file).map_err(|error| failed(&error))?;
         if let Some(host) = handover.host.as_deref().and_then(|host| host.parse().ok()) {
             config.bind = host;
@@ -206,11 +213,22 @@ fn try_run(handover: Handover) -> Result<(), NotStarted> {
             to_scheduler,
             from_scheduler,
             data: DataPlane::Network(endpoint.clone()),
+            board: open_board(handover.board.as_deref()),
         })
         .await;
         tracing::debug!(reason, "the process ends");
         endpoint.close().await;
-        drop(terminate);
+        noting.abort();
         Ok(())
+    })
+}
+
+/// Where the nanny will look who ended this process. Without it nobody can be blamed, which is no
+/// reason not to work.
+fn open_board(path: Option<&str>) -> Board {
+    let opened = path.map(Board::open).transpose();
+    opened.map(Option::unwrap_or_default).unwrap_or_else(|error| {
+        tracing::warn!(%error, "the nanny can't see what runs: tasks that end it are run again");
+        Board::default()
     })
 }

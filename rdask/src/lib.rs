@@ -103,6 +103,8 @@
 
 pub mod aio;
 mod as_completed;
+#[doc(hidden)]
+pub mod board;
 mod client;
 #[doc(hidden)]
 pub mod codec;
@@ -144,7 +146,7 @@ pub use client::nested::NestedClient;
 pub use client::{Client, Core, Waited};
 pub use codec::{Data, DecodeError};
 pub use context::{CancelToken, Context, context, try_context};
-pub use error::{ConnectionError, Error, FailureKind, Result, TaskError};
+pub use error::{ConnectionError, Error, FailureKind, Result, TaskError, UnknownWorkers};
 pub use init::{init, init_with};
 pub use local::{LocalCluster, LocalClusterBuilder};
 pub use options::Options;

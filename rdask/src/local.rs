@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use rdask_core::hello::You;
 use rdask_core::id::{ProcessId, ProgramHash};
@@ -17,6 +18,7 @@ use rdask_core::scheduler::{ClientInfo, NannyInfo};
 use rdask_net::FileMode;
 use tokio::task::JoinSet;
 
+use crate::board::Board;
 use crate::client::Client;
 use crate::client::connect::connect_file;
 use crate::client::nested::NestedClient;
@@ -168,6 +170,9 @@ impl Threads {
     }
 }
 
+/// How long processes on threads have to end with the scheduler.
+const ENDING_TIME_MAX: Duration = Duration::from_secs(2);
+
 /// The nanny of a cluster of threads: a launch is a task on the same thread.
 struct Host {
     door: crate::scheduler::Door,
@@ -181,15 +186,20 @@ impl Host {
             tokio::select! {
                 message = nanny.receive.recv() => match message {
                     Ok(ToNanny::Launch(launch)) => self.launch(&mut processes, launch.process),
+                    // Retired, or the end of the scheduler.
+                    Ok(ToNanny::Exit { .. }) => break,
                     Ok(_) => {}
                     Err(_) => break,
                 },
                 Some(_) = processes.join_next() => {}
             }
         }
-        // Their links have ended, too.
-        while processes.join_next().await.is_some() {}
-        drop(nanny.send);
+        drop(nanny);
+        // Their links have ended, too, unless the worker was retired.
+        let ended = async { while processes.join_next().await.is_some() {} };
+        if tokio::time::timeout(ENDING_TIME_MAX, ended).await.is_err() {
+            processes.shutdown().await;
+        }
     }
 
     fn launch(&self, processes: &mut JoinSet<()>, process: ProcessId) {
@@ -207,8 +217,16 @@ impl Host {
             });
             let home = Home { worker: "local".to_owned(), node: slurm::node_name(), client };
             let data = DataPlane::Local;
-            let setup =
-                ProcessSetup { process, slots: 0, home, to_scheduler, from_scheduler, data };
+            let setup = ProcessSetup {
+                process,
+                slots: 0,
+                home,
+                to_scheduler,
+                from_scheduler,
+                data,
+                // Nobody outlives this OS process to read it.
+                board: Board::default(),
+            };
             let runtime = ProcessRuntime::new(setup);
             values.add(process, runtime.values());
             let reason = runtime.run().await;
@@ -318,6 +336,7 @@ impl Processes {
             ports: 0..=0,
             local_directory: None,
             death_timeout: nanny::DEATH_TIMEOUT,
+            lifetime: None,
             pid_file: None,
             handle_signals: false,
         };

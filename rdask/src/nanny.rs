@@ -68,6 +68,8 @@ pub struct NannyOptions {
     pub local_directory: Option<PathBuf>,
     /// How long to go on without a scheduler.
     pub death_timeout: Duration,
+    /// After so long the workers are given notice.
+    pub lifetime: Option<Duration>,
     /// Where to write the process number.
     pub pid_file: Option<PathBuf>,
     /// Whether SIGTERM and SIGINT are a notice to the nanny.
@@ -82,6 +84,8 @@ pub enum NannyEnd {
     Told(String),
     /// A signal did.
     Signal(&'static str),
+    /// Its lifetime was over before it found a scheduler.
+    Lifetime,
 }
 
 /// Why a nanny ended otherwise.
@@ -160,12 +164,21 @@ async fn serve(
     cache: &Cache,
     signals: &mut Signals,
 ) -> Result<NannyEnd, NannyError> {
+    let end = options.lifetime.map(|lifetime| Instant::now() + lifetime);
     loop {
+        let over = async {
+            match end {
+                Some(end) => tokio::time::sleep_until(end).await,
+                None => std::future::pending().await,
+            }
+        };
         let joined = tokio::select! {
             joined = join(options) => joined?,
+            () = over => return Ok(NannyEnd::Lifetime),
             name = signals.next() => return Ok(NannyEnd::Signal(name)),
         };
         let membership = Membership::new(options, cache.clone(), joined);
+        membership.tell_end(end, options.handle_signals);
         match membership.serve(signals).await {
             Gone::Told(reason) => return Ok(NannyEnd::Told(reason)),
             Gone::Signal(name) => return Ok(NannyEnd::Signal(name)),

@@ -128,6 +128,22 @@ impl Options {
         })
     }
 
+    /// How many processes are to hold each result of more than 1 KiB, or each scattered value. A
+    /// scattered value can't be computed again: with two holders it survives the loss of one, and
+    /// gets another one then, as soon as there is a worker for it.
+    ///
+    /// # Panics
+    /// If it is 0.
+    ///
+    /// ```
+    /// # let client = rdask::Client::local().unwrap();
+    /// let table = client.options().replicas(2).scatter(vec![0.0; 1_000_000]);
+    /// ```
+    pub fn replicas(self, replicas: u8) -> Self {
+        assert!(replicas > 0, "a value has at least one holder");
+        self.set(|options| options.replicas = replicas)
+    }
+
     /// Only workers of these names.
     ///
     /// ```

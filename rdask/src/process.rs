@@ -28,6 +28,7 @@ use rdask_net::{Endpoint, Incoming};
 use tokio::sync::mpsc::{self, Receiver, Sender, UnboundedReceiver, UnboundedSender};
 use tokio::task::JoinSet;
 
+use crate::board::Board;
 use crate::data::{self, DataHandler};
 use crate::function::Input;
 use control::Control;
@@ -70,6 +71,8 @@ pub struct ProcessSetup {
     pub from_scheduler: Receiver<ToProcess>,
     /// From and to other processes and clients.
     pub data: DataPlane,
+    /// Where it notes what runs, for its nanny.
+    pub board: Board,
 }
 
 /// What happened outside of the loop. Each chunk, fetch and put has at most one on its way, so
@@ -90,6 +93,7 @@ pub(crate) enum Event {
 pub struct Values {
     store: Arc<Store>,
     events: UnboundedSender<Event>,
+    board: Arc<Board>,
 }
 
 impl Values {
@@ -98,6 +102,8 @@ impl Values {
     /// # Errors
     /// If it can't be encoded: the text says why.
     pub fn get(&self, task: TaskId, part: u16) -> Result<Option<Bytes>, String> {
+        let entry = self.board.entry(task.array);
+        entry.begin(task.index, 0);
         self.store.encoded(ValueId { task, part })
     }
 
@@ -179,7 +185,7 @@ impl ProcessRuntime {
             to_scheduler: setup.to_scheduler,
             from_scheduler: setup.from_scheduler,
             data: setup.data,
-            values: Values { store: Arc::default(), events: sender },
+            values: Values { store: Arc::default(), events: sender, board: Arc::new(setup.board) },
             events,
             threads: SlotThreads::default(),
             chunks: BTreeMap::new(),
@@ -204,6 +210,7 @@ impl ProcessRuntime {
         loop {
             self.act();
             if let Some(reason) = self.end.take() {
+                self.values.board.close();
                 self.close().await;
                 return reason;
             }
@@ -337,6 +344,7 @@ impl ProcessRuntime {
             start,
             control,
             store: Arc::clone(&self.values.store),
+            board: Arc::clone(&self.values.board),
             home: Arc::clone(&self.home),
         };
         let started = self.threads.run(move || {

@@ -1,6 +1,10 @@
-//! What Slurm tells a program of its allocation, by environment variables only.
+//! What Slurm tells a program of its allocation: by environment variables, and when it is asked.
 
+use std::process::Stdio;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// A controller under load takes some seconds.
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// The Slurm job that this program runs in. Array elements have numbers of their own.
 #[must_use]
@@ -50,6 +54,55 @@ pub fn time_left() -> Option<Duration> {
     Some(Duration::from_secs(end).saturating_sub(now))
 }
 
+/// Asks Slurm for the time until it ends a job: by `squeue`, one question to its controller. `None`
+/// if it doesn't know or answer, or the job never ends.
+pub async fn ask_time_left(job: &str) -> Option<Duration> {
+    let mut squeue = tokio::process::Command::new("squeue");
+    squeue.args(["--noheader", "--job", job, "--format", "%L"]);
+    squeue.stdin(Stdio::null()).kill_on_drop(true);
+    let output = tokio::time::timeout(ANSWER_TIME_MAX, squeue.output()).await;
+    let output = match output {
+        Ok(Ok(output)) if output.status.success() => output,
+        other => {
+            tracing::warn!(job, answer = ?other, "Slurm does not say when the job ends");
+            return None;
+        }
+    };
+    parse_time(String::from_utf8_lossy(&output.stdout).lines().next()?.trim())
+}
+
+/// `[days-][[hours:]minutes:]seconds`. There are words, too, for jobs without an end.
+fn parse_time(text: &str) -> Option<Duration> {
+    let (days, clock) = text.split_once('-').unwrap_or(("0", text));
+    let parts = clock.split(':').map(|part| part.parse::<u32>().ok());
+    let parts: Vec<u64> = parts.map(|part| part.map(u64::from)).collect::<Option<_>>()?;
+    let clock = parts.iter().take(3).fold(0, |sum, part| sum * 60 + part);
+    let days = u64::from(days.parse::<u32>().ok()?);
+    (parts.len() <= 3).then(|| Duration::from_secs(days * 24 * 3600 + clock))
+}
+
 fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_read_as_squeue_writes_them() {
+        for (text, seconds) in [
+            ("0:30", Some(30)),
+            ("10:00", Some(600)),
+            ("1:02:03", Some(3723)),
+            ("2-00:00:01", Some(172_801)),
+            ("UNLIMITED", None),
+            ("INVALID", None),
+            ("NOT_SET", None),
+            ("", None),
+            ("1:2:3:4", None),
+        ] {
+            assert_eq!(parse_time(text), seconds.map(Duration::from_secs), "{text}");
+        }
+    }
 }

@@ -28,10 +28,16 @@ impl Cluster {
     /// A scheduler and so many workers of so many slots, each with a nanny of its own: `w0`, `w1`.
     pub fn new(workers: u32, slots: u32) -> Self {
         let mut cluster = Self::empty();
-        for nth in 0..workers {
-            cluster.add("pool", &[&format!("w{nth}:{slots}")]);
-        }
+        cluster.add_workers(workers, slots);
         cluster
+    }
+
+    /// Adds so many workers of so many slots, each with a nanny of its own, named by its place
+    /// among [`nannies`](Self::nannies).
+    pub fn add_workers(&mut self, workers: u32, slots: u32) {
+        for _ in 0..workers {
+            self.add("pool", &[&format!("w{}:{slots}", self.nannies.len())]);
+        }
     }
 
     /// A scheduler alone.
@@ -57,6 +63,25 @@ impl Cluster {
         let name = format!("nanny-{}", self.nannies.len());
         let program = std::env::current_exe().unwrap();
         self.nannies.push(Running::start(&program, &role, self.folder.path(), &name));
+    }
+
+    /// A nanny with one worker as a child of a shell, as Slurm's step has it. Returns the shell and
+    /// the nanny's log.
+    pub fn add_below_shell(&self, job: &str, worker: &str) -> (Child, PathBuf) {
+        let log = self.folder.path().join("below-shell.log");
+        let output = File::create(&log).unwrap();
+        let shell = Command::new("sh")
+            .args(["-c", "\"$0\" & wait"])
+            .arg(std::env::current_exe().unwrap())
+            .env(ROLE, format!("worker,{},{job},{worker}", self.file().display()))
+            .env("RDASK_CACHE", self.folder.path().join("cache"))
+            .env("SLURM_JOB_ID", job)
+            .stdin(Stdio::null())
+            .stdout(output.try_clone().unwrap())
+            .stderr(output)
+            .spawn()
+            .unwrap();
+        (shell, log)
     }
 
     /// Where the scheduler says how to join.

@@ -66,7 +66,7 @@ fn give_up(error: &rdask::nanny::NannyError) -> ! {
     std::process::exit(if error.is_version() { 5 } else { 3 })
 }
 
-/// `name:slots`, and `:resource=amount` as often as there are resources.
+/// `name:slots`, and `:resource=amount` as often as there are resources; `memory_mib` is its limit.
 fn worker_of(words: &str) -> WorkerInfo {
     let mut words = words.split(':');
     let name = words.next().unwrap().to_owned();
@@ -75,7 +75,10 @@ fn worker_of(words: &str) -> WorkerInfo {
         let (name, amount) = resource.split_once('=').unwrap();
         (name.to_owned(), amount.parse::<u64>().unwrap() * 10_000)
     });
-    WorkerInfo { name, slots, memory_limit: 0, resources: resources.collect() }
+    let mut resources: Vec<(String, u64)> = resources.collect();
+    let limit = resources.iter().position(|(name, _)| name == "memory_mib");
+    let limit = limit.map_or(0, |nth| resources.remove(nth).1 / 10_000);
+    WorkerInfo { name, slots, memory_limit: limit << 20, resources }
 }
 
 fn nanny_options(file: PathBuf, pool: &str, workers: Vec<WorkerInfo>) -> NannyOptions {
@@ -90,6 +93,7 @@ fn nanny_options(file: PathBuf, pool: &str, workers: Vec<WorkerInfo>) -> NannyOp
         ports: 0..=0,
         local_directory: None,
         death_timeout: DEATH_TIMEOUT,
+        lifetime: None,
         pid_file: None,
         handle_signals: true,
     }

@@ -9,6 +9,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that can not go on ends")]
 
 mod api;
+mod blame;
 mod data;
 mod failures;
 mod fairness;
@@ -82,6 +83,17 @@ fn trials() -> Vec<Trial> {
         failures::the_tasks_of_a_killed_process_run_again,
         failures::results_that_only_a_killed_process_had_are_made_again,
         leave::what_a_leaving_worker_holds_is_copied_and_not_made_again,
+        leave::retired_workers_go_and_leave_what_they_hold,
+        leave::a_scattered_value_with_two_holders_survives_the_death_of_one,
+        leave::a_process_that_gets_sigterm_goes_on,
+        leave::a_nanny_whose_parent_dies_takes_that_as_a_notice,
+        blame::a_killer_among_a_thousand_ends_after_three_runs_and_the_others_are_right,
+        blame::each_way_to_die_is_told,
+        blame::a_memory_hog_is_told_to_be_one,
+        blame::who_dies_once_succeeds,
+        blame::async_tasks_are_on_the_board_too,
+        blame::a_result_that_kills_when_it_is_encoded_is_not_made_for_ever,
+        blame::processes_killed_from_outside_cost_time_only,
         release::what_nobody_has_a_handle_of_does_not_start,
         release::inputs_stay_while_a_dependent_needs_them,
         release::a_part_of_a_map_keeps_only_itself,

@@ -74,7 +74,7 @@ fn follow(
     Ok(None)
 }
 
-fn failed(error: ObserveError) -> Failed {
+pub(super) fn failed(error: ObserveError) -> Failed {
     let failure = match &error {
         error if error.is_version() => Failure::Version,
         error if error.is_refusal() => Failure::Refused,

@@ -8,6 +8,7 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use rdask::{Client, ConnectionError, Error, slurm};
@@ -23,6 +24,15 @@ const PLACE: &str = "{}";
 /// As shells have it: a command that was found and can't be started, and one that wasn't found.
 const NOT_STARTED: u8 = 126;
 const NOT_FOUND: u8 = 127;
+
+const SIGTERM: i32 = 15;
+
+/// A signal to a whole job reaches all of its processes within so long.
+const NOTICE_TIME_MAX: Duration = Duration::from_secs(2);
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// So long a nanny's notice takes to the scheduler, on a busy node.
+const HEAD_START: Duration = Duration::from_millis(300);
 
 /// What all commands of one invocation have in common.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -54,6 +64,9 @@ fn run_command(words: Vec<String>, place: &Place) -> Outcome {
     command.args(arguments).current_dir(folder).stdin(Stdio::null());
     command.envs(place.environment.iter().map(|(name, value)| (name, value)));
     match command.output() {
+        Ok(ended) if ended.status.signal() == Some(SIGTERM) && worker_ends() => {
+            rdask::context().give_up()
+        }
         Ok(ended) => Outcome::Ended {
             status: shell_status(ended.status),
             stdout: ended.stdout,
@@ -65,6 +78,22 @@ fn run_command(words: Vec<String>, place: &Place) -> Outcome {
             not_started(if missing { NOT_FOUND } else { NOT_STARTED }, reason)
         }
     }
+}
+
+/// Whether a command that SIGTERM ended was meant: not if the worker itself was told to end, as all
+/// processes of a Slurm job are on some sites. Word of that may come a little later.
+fn worker_ends() -> bool {
+    let Some(context) = rdask::try_context() else { return false };
+    let deadline = Instant::now() + NOTICE_TIME_MAX;
+    while !context.is_ending() {
+        if Instant::now() >= deadline {
+            return false;
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+    // The nanny has heard of it, too: the scheduler should hear that before this run is over.
+    std::thread::sleep(HEAD_START);
+    true
 }
 
 /// The exit code, or 128 and the signal, as shells report it.

@@ -1,5 +1,8 @@
 //! `rdask worker`.
 
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::time::Duration;
+
 use rdask::nanny::{NannyEnd, NannyError, NannyOptions, WorkerInfo};
 use rdask::{memory, slurm};
 
@@ -20,6 +23,7 @@ pub(super) fn run(args: Worker) -> Result<u8, Failed> {
         ports: args.worker_port.unwrap_or(0..=0),
         local_directory: args.local_directory,
         death_timeout: args.death_timeout,
+        lifetime: args.lifetime.map(|lifetime| staggered(lifetime, args.lifetime_stagger)),
         pid_file: args.pid_file,
         handle_signals: true,
     };
@@ -27,6 +31,7 @@ pub(super) fn run(args: Worker) -> Result<u8, Failed> {
     match rdask::nanny::run(options) {
         Ok(NannyEnd::Told(reason)) => tracing::info!("ended: {reason}"),
         Ok(NannyEnd::Signal(name)) => tracing::info!("ended: got {name}"),
+        Ok(NannyEnd::Lifetime) => tracing::info!("ended: its lifetime is over"),
         Ok(other) => tracing::info!("ended: {other:?}"),
         Err(error) => return Err(failed(error)),
     }
@@ -42,6 +47,14 @@ fn record(options: &NannyOptions) -> Option<Record> {
     record
         .inspect_err(|error| tracing::warn!("not listed among this machine's nannies: {error}"))
         .ok()
+}
+
+/// The lifetime, give or take up to the stagger.
+fn staggered(lifetime: Duration, stagger: Duration) -> Duration {
+    // The standard library's maps are seeded anew in each process.
+    let random = RandomState::new().build_hasher().finish();
+    let share = random as f64 / u64::MAX as f64;
+    (lifetime + stagger.mul_f64(2.0 * share)).saturating_sub(stagger)
 }
 
 fn failed(error: NannyError) -> Failed {
@@ -107,4 +120,19 @@ fn default_name() -> String {
 fn usable_cores() -> u32 {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     u32::try_from(cores).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lifetimes_are_staggered_both_ways_and_within_bounds() {
+        let (lifetime, stagger) = (Duration::from_secs(100), Duration::from_secs(10));
+        let all: Vec<Duration> = (0..100).map(|_| staggered(lifetime, stagger)).collect();
+        assert!(all.iter().all(|one| (90..=110).contains(&one.as_secs())), "{all:?}");
+        assert!(all.iter().any(|one| *one < lifetime) && all.iter().any(|one| *one > lifetime));
+        assert_eq!(staggered(lifetime, Duration::ZERO), lifetime);
+        assert!(staggered(stagger, lifetime) <= Duration::from_secs(110));
+    }
 }

@@ -156,8 +156,7 @@ impl Client {
         contact: Contact,
     ) {
         let Some(value) = self.scattered.get(&task).cloned() else {
-            let message = format!("the client has put the value of {task} already");
-            self.send(FromClient::PutFailed { assignment, message });
+            self.send(FromClient::PutGone { assignment });
             return;
         };
         self.outbox.push_back(Action::Put { task, assignment, process, contact, value });

@@ -323,7 +323,7 @@ fn a_scattered_value_is_kept_until_a_process_has_it() {
     }
     client.handle_put(Time(3), task(0, 0));
     client.handle_message(Time(4), put(3));
-    assert!(matches!(sent(&mut client)[..], [FromClient::PutFailed { .. }]));
+    assert!(matches!(sent(&mut client)[..], [FromClient::PutGone { .. }]));
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Between clients and the scheduler.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use super::task::{Batch, Contact, Shape, TaskOptions};
@@ -138,6 +140,19 @@ pub enum FromClient {
         /// Why.
         message: String,
     },
+    /// Let these workers go, as if they had given notice.
+    Retire {
+        /// A number of the client's to know the answer by.
+        request: u32,
+        /// Pools, or names of workers.
+        names: Vec<String>,
+    },
+    /// A put that the scheduler asked for is not possible: a process had taken the value before, and
+    /// the client does not have it any more.
+    PutGone {
+        /// The assignment of [`ToClient::Put`].
+        assignment: AssignmentId,
+    },
 }
 
 /// What the scheduler says to clients.
@@ -191,6 +206,29 @@ pub enum ToClient {
         /// The text.
         message: String,
     },
+    /// The answer to [`FromClient::Retire`].
+    Retiring {
+        /// The request.
+        request: u32,
+        /// The workers that go, or why none does.
+        workers: Result<Vec<WorkerId>, UnknownWorkers>,
+    },
+}
+
+/// Names that are no pool's and no worker's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("no pool and no worker is called {}; there are {}", unknown.join(", "), Self::list(known))]
+pub struct UnknownWorkers {
+    /// Those names.
+    pub unknown: Vec<String>,
+    /// Pools, then workers: the names that there are, or the first of them.
+    pub known: Vec<String>,
+}
+
+impl UnknownWorkers {
+    fn list(known: &[String]) -> String {
+        if known.is_empty() { "none".to_owned() } else { known.join(", ") }
+    }
 }
 
 /// How a range of tasks ended.
@@ -266,4 +304,8 @@ pub struct WorkerStatus {
     pub memory_limit: u64,
     /// The programs at work in it.
     pub processes: u32,
+    /// Whether it has been given notice.
+    pub leaving: bool,
+    /// When it will be, if that is known: by its lifetime, or before the end of its Slurm job.
+    pub ends_in: Option<Duration>,
 }

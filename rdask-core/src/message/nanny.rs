@@ -1,5 +1,8 @@
 //! Between nannies and the scheduler.
 
+use std::fmt;
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use super::task::{Contact, ProgramInfo, Surroundings};
@@ -29,6 +32,9 @@ pub enum ToNanny {
         /// Why, for the log.
         reason: String,
     },
+    /// Ask Slurm when your job ends, and answer with [`FromNanny::JobEndsIn`]. One nanny of a job
+    /// is told so.
+    AskJobEnd,
 }
 
 /// The start of a process.
@@ -77,7 +83,8 @@ pub enum FromNanny {
         process: ProcessId,
         /// How.
         exit: Exit,
-        /// The tasks that ran at that moment: (array, index, run).
+        /// The tasks whose bodies ran at that moment, and in which run; 0 where not the body ran
+        /// but a result of the task was being encoded for others.
         board: Vec<(TaskId, u32)>,
         /// The last lines of its standard error.
         stderr: Vec<String>,
@@ -86,6 +93,24 @@ pub enum FromNanny {
     Leaving {
         /// Why.
         reason: String,
+    },
+    /// Give my workers notice after so long.
+    EndsIn {
+        /// From now.
+        time: Duration,
+        /// Whether it is the job's end that is near then, so that time is short.
+        is_job: bool,
+    },
+    /// I run in this Slurm job, and don't know when it ends. I can ask.
+    InJob {
+        /// The job.
+        job: String,
+    },
+    /// The answer to [`ToNanny::AskJobEnd`]: give the job's workers notice after so long, if it
+    /// ends at all.
+    JobEndsIn {
+        /// From now.
+        time: Option<Duration>,
     },
 }
 
@@ -98,6 +123,43 @@ pub enum Exit {
     Signal(i32),
     /// For lack of memory.
     OutOfMemory,
+    /// Its nanny ended it: the scheduler said so, or the nanny leaves. Nobody is to blame.
+    Planned,
+}
+
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Code(code) => write!(f, "it exited with code {code}"),
+            Self::Signal(signal) => match name_of(*signal) {
+                Some(name) => write!(f, "signal {signal} ({name}) ended it"),
+                None => write!(f, "signal {signal} ended it"),
+            },
+            Self::OutOfMemory => f.write_str("it ran out of memory"),
+            Self::Planned => f.write_str("its nanny ended it"),
+        }
+    }
+}
+
+/// What people call a signal that ends programs: the numbers are those of Linux.
+fn name_of(signal: i32) -> Option<&'static str> {
+    Some(match signal {
+        1 => "SIGHUP",
+        2 => "SIGINT",
+        3 => "SIGQUIT",
+        4 => "SIGILL",
+        5 => "SIGTRAP",
+        6 => "SIGABRT",
+        7 => "SIGBUS",
+        8 => "SIGFPE",
+        9 => "SIGKILL",
+        11 => "SIGSEGV",
+        13 => "SIGPIPE",
+        15 => "SIGTERM",
+        24 => "SIGXCPU",
+        31 => "SIGSYS",
+        _ => return None,
+    })
 }
 
 /// What a nanny tells of each of its workers.

@@ -107,7 +107,7 @@ pub struct Assign {
     pub payload: Blob,
     /// Where each parameter comes from, in order.
     pub params: Vec<Feed>,
-    /// Run numbers that are not 1: (range, number).
+    /// Run numbers that are not 1, in the order of their ranges.
     pub runs: Vec<(Range, u32)>,
 }
 
@@ -228,4 +228,7 @@ pub enum End {
     Failed(Failure),
     /// They did not start, since they were cancelled.
     Cancelled,
+    /// What they did was lost with their worker, which has been given notice: they are to run
+    /// again elsewhere.
+    Lost,
 }

@@ -92,6 +92,8 @@ pub struct TaskOptions {
     pub pools: Vec<String>,
     /// How many outputs a task has: 1 but for shuffles.
     pub parts: u16,
+    /// How many processes are to hold each large result. More than 1 survive the loss of one.
+    pub replicas: u8,
 }
 
 impl Default for TaskOptions {
@@ -107,6 +109,7 @@ impl Default for TaskOptions {
             workers: Vec::new(),
             pools: Vec::new(),
             parts: 1,
+            replicas: 1,
         }
     }
 }
@@ -116,7 +119,7 @@ impl TaskOptions {
     /// one queue, so they have one priority and need the same of a worker.
     #[must_use]
     pub fn fit_a_batch_with(&self, other: &Self) -> bool {
-        let what = |options: &Self| (options.priority, options.threads);
+        let what = |options: &Self| (options.priority, options.threads, options.replicas);
         what(self) == what(other)
             && self.resources == other.resources
             && self.workers == other.workers

@@ -249,7 +249,7 @@ impl Process {
                 self.kept.stored(array, range);
                 self.values_came(array, range);
             }
-            End::Failed(_) | End::Cancelled => {}
+            End::Failed(_) | End::Cancelled | End::Lost => {}
         }
         let unwanted = self.kept.marked_dropped(array, range);
         self.tasks_left(&assign, range);
@@ -372,7 +372,9 @@ fn timed_out(work: &Work, index: u32) -> Failure {
 
 /// The number of the run of task `index` that `assign` asks for.
 #[must_use]
+#[inline]
 pub fn run_number(assign: &Assign, index: u32) -> u32 {
-    let special = assign.runs.iter().find(|(range, _)| range.contains(index));
+    let nth = assign.runs.partition_point(|(range, _)| range.end <= index);
+    let special = assign.runs.get(nth).filter(|(range, _)| range.contains(index));
     special.map_or(1, |(_, run)| *run)
 }

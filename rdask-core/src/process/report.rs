@@ -131,7 +131,7 @@ fn cost(end: &End) -> usize {
             End::Failed(failure) => {
                 failure.message.len() + failure.function.len() + text(&failure.backtrace)
             }
-            End::Cancelled => 0,
+            End::Cancelled | End::Lost => 0,
         }
 }
 
@@ -181,6 +181,7 @@ fn alike(one: &End, other: &End) -> bool {
         (End::Inline(_), End::Inline(_))
             | (End::Stored(_), End::Stored(_))
             | (End::Cancelled, End::Cancelled)
+            | (End::Lost, End::Lost)
     )
 }
 
@@ -192,7 +193,7 @@ fn end_run(run: &mut Vec<(usize, Finished)>, in_order: &mut BTreeMap<usize, Fini
     };
     let mut blobs = match &joined.end {
         End::Inline(blob) => vec![blob.clone()],
-        End::Stored(_) | End::Failed(_) | End::Cancelled => Vec::new(),
+        End::Stored(_) | End::Failed(_) | End::Cancelled | End::Lost => Vec::new(),
     };
     for (next_position, next) in parts {
         position = position.min(next_position);
@@ -251,6 +252,7 @@ fn split_at(finished: Finished, cut: u32) -> (Finished, Finished) {
         }
         End::Failed(failure) => (End::Failed(Failure::clone(&failure)), End::Failed(failure)),
         End::Cancelled => (End::Cancelled, End::Cancelled),
+        End::Lost => (End::Lost, End::Lost),
     };
     let part = |range, end| Finished {
         assignment: finished.assignment,

@@ -150,6 +150,7 @@ fn short_message(message: &FromProcess) -> String {
                         _ => "failed",
                     },
                     End::Cancelled => "cancelled",
+                    End::Lost => "lost",
                 };
                 format!(" a{} {:?} {how}", it.assignment.0, it.range)
             });

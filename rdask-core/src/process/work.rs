@@ -87,12 +87,15 @@ fn misfit(assign: &Assign) -> Option<&'static str> {
         Feed::Lists(lists) => lists.len() != len,
         Feed::Inline | Feed::One(_) | Feed::List(_) => false,
     };
+    let in_order = |pair: &[(Range, u32)]| pair[0].0.end <= pair[1].0.start;
     if assign.range.is_empty() {
         Some("its range is empty")
     } else if assign.payload.check().is_err() || assign.payload.count() as usize != len {
         Some("its payload doesn't fit its range")
     } else if assign.params.iter().any(feed_misfits) {
         Some("its inputs don't fit its range")
+    } else if !assign.runs.windows(2).all(in_order) {
+        Some("its run numbers are in no order")
     } else if assign.threads == 0 || assign.parts == 0 {
         Some("its runs take no slot or have no output")
     } else {

@@ -53,6 +53,8 @@ impl Scheduler {
         let hash = info.program.hash;
         let share = self.share_for(hash);
         self.programs.add_client(id, info.program, info.surroundings, info.nested_in.is_some());
+        // Nannies may wait for its bytes since the client left that had been asked for them.
+        self.serve_program(hash);
         self.insert_client(id, ClientKind::Program { hash, share, nested_in: info.nested_in });
         id
     }
@@ -134,6 +136,11 @@ impl Scheduler {
             }
             FromClient::Taken { bytes } => self.results_taken(from, bytes),
             FromClient::ProgramNotSent { message } => self.program_not_sent(from, &message),
+            FromClient::Retire { request, names } => {
+                let workers = self.retire(&names);
+                self.send_client(from, ToClient::Retiring { request, workers });
+            }
+            FromClient::PutGone { assignment } => self.put_gone(assignment),
         }
         self.work_off();
         Ok(())
@@ -288,6 +295,8 @@ impl Scheduler {
         };
         if let ClientKind::Program { hash, share, .. } = client.kind {
             self.programs.remove_client(hash, id);
+            // Another client may have to send the program instead.
+            self.serve_program(hash);
             if let Some(share_record) = self.shares.get_mut(&share) {
                 share_record.connected = false;
                 if share_record.groups == 0 {

@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::id::{AssignmentId, NannyId, ProcessId, ProgramHash, WorkerId};
 use crate::message::{Contact, WorkerInfo};
 use crate::range::RangeSet;
+use crate::time::Time;
 
+use super::blame::Suspect;
 use super::group::Gid;
 use super::ready::{ReadyKey, Requirement};
 use super::stealing::Asked;
@@ -17,6 +19,10 @@ pub(crate) struct Nanny {
     pub(crate) pool: String,
     pub(crate) contact: Contact,
     pub(crate) workers: Vec<WorkerId>,
+    /// When its workers are given notice, if that is known.
+    pub(crate) ends_at: Option<Time>,
+    /// Whether that is shortly before its job ends.
+    pub(crate) ends_with_job: bool,
     /// It was told that nothing is left to do.
     pub(crate) may_go: bool,
 }
@@ -30,13 +36,22 @@ pub(crate) struct Worker {
     pub(crate) pool: String,
     /// At most one per program.
     pub(crate) processes: BTreeMap<ProgramHash, ProcessId>,
+    /// Processes that were started for one suspect each.
+    pub(crate) alone: BTreeSet<ProcessId>,
     /// What is left of its resources.
     pub(crate) free: BTreeMap<String, u64>,
     /// It has been given notice: nothing new for it.
     pub(crate) leaving: bool,
+    /// When it will be, if that is known.
+    pub(crate) ends_at: Option<Time>,
 }
 
 impl Worker {
+    /// Its processes, those of suspects included.
+    pub(crate) fn all_processes(&self) -> impl Iterator<Item = ProcessId> + '_ {
+        self.processes.values().chain(&self.alone).copied()
+    }
+
     /// Whether it could ever run tasks that need this.
     pub(crate) fn suits(&self, requirement: &Requirement) -> bool {
         let named =
@@ -117,6 +132,8 @@ pub(crate) struct Process {
     pub(crate) knows: BTreeSet<ProcessId>,
     /// Whether it was asked to give up work.
     pub(crate) asked: Asked,
+    /// The suspect that it was started for: it runs nothing else but what that task submits.
+    pub(crate) alone_for: Option<Suspect>,
 }
 
 impl Process {
@@ -140,6 +157,7 @@ impl Process {
             local_ready: BTreeMap::new(),
             knows: BTreeSet::new(),
             asked: Asked::default(),
+            alone_for: None,
         }
     }
 

@@ -33,7 +33,7 @@ impl Scheduler {
         let Finished { assignment, array, range, busy_ns, end } = finished;
         let is_consistent = match &end {
             End::Inline(blob) => blob.check().is_ok() && blob.count() == range.len(),
-            End::Stored(_) | End::Failed(_) | End::Cancelled => true,
+            End::Stored(_) | End::Failed(_) | End::Cancelled | End::Lost => true,
         };
         let gid = self.assignments.get(&assignment).map(|assignment| assignment.group);
         let is_known = is_consistent
@@ -131,6 +131,7 @@ impl Scheduler {
             End::Failed(failure) => self.finish_failed(from, gid, range, failure),
             // Nobody asked for it any more when it was told, and somebody does again.
             End::Cancelled => self.recompute_assigned(gid, range, false),
+            End::Lost => self.recompute_assigned(gid, range, true),
         }
     }
 
@@ -301,6 +302,38 @@ impl Scheduler {
             record.parked_slots = slots;
             self.open.insert(process);
         }
+    }
+
+    /// A client has put a scattered value before, and who took it is gone: nobody has it.
+    pub(crate) fn put_gone(&mut self, id: AssignmentId) {
+        let Some(assignment) = self.assignments.get(&id) else {
+            return;
+        };
+        let (process, gid) = (assignment.process, assignment.group);
+        let remaining: Vec<Range> = assignment.remaining.iter().collect();
+        for range in remaining {
+            self.account(process, id, range);
+            let states = self.groups.get(gid).map(|group| group.state.runs_vec(range));
+            for (part, state) in states.unwrap_or_default() {
+                if state == State::Assigned(id) {
+                    self.fail_lost_input(gid, part);
+                }
+            }
+        }
+        self.open.insert(process);
+        self.work_off();
+    }
+
+    fn fail_lost_input(&mut self, gid: Gid, range: Range) {
+        let Some(group) = self.groups.get(gid) else {
+            return;
+        };
+        let failure = Failure::of_scheduler(
+            FailureKind::InputLost,
+            "the only process that had taken the value was lost",
+            group.task(range.start),
+        );
+        self.fail(gid, range, &Arc::new(failure));
     }
 
     /// A client could not put a scattered value with the process that was chosen.

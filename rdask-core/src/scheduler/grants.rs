@@ -10,7 +10,7 @@ use crate::id::{ProcessId, ProgramHash, WorkerId};
 use crate::message::ToProcess;
 
 use super::Scheduler;
-use super::cluster::Stage;
+use super::cluster::{Stage, Worker};
 
 /// What a program asks of every worker.
 #[derive(Clone, Copy, Debug, Default)]
@@ -85,15 +85,20 @@ impl Scheduler {
         if running.iter().all(|claim| claim.weight == 0) {
             running = idle;
         }
-        let targets = divide(slots, &running);
+        // Nor may those keep them all of whom a suspect needs one.
+        if !worker.alone.is_empty() && running.iter().all(|claim| claim.weight == 0) {
+            running.iter_mut().for_each(|claim| claim.weight = 1);
+        }
+        let alone: Vec<(ProcessId, u32)> = self.targets_alone(worker);
+        let wanted: u32 = alone.iter().map(|(_, target)| target).sum();
+        let mut targets = divide(slots.saturating_sub(wanted), &running);
+        targets.splice(0..0, alone);
         for (process, target) in &targets {
             self.set_slots(*process, *target, true);
         }
-        let occupied = targets
-            .iter()
-            .filter_map(|(process, _)| self.cluster.processes.get(process))
-            .map(|process| process.occupied)
-            .sum::<u32>();
+        let Some(worker) = self.cluster.workers.get(&id) else { return };
+        let all = worker.all_processes().filter_map(|id| self.cluster.processes.get(&id));
+        let occupied: u32 = all.map(|process| process.occupied).sum();
         let mut free = slots.saturating_sub(occupied);
         for (process, target) in targets {
             let Some(record) = self.cluster.processes.get(&process) else {
@@ -105,6 +110,14 @@ impl Scheduler {
                 self.set_slots(process, record.granted + more, false);
             }
         }
+    }
+
+    /// Slots for suspects that run alone go before what is shared.
+    fn targets_alone(&self, worker: &Worker) -> Vec<(ProcessId, u32)> {
+        let running = worker.alone.iter().filter(|id| {
+            self.cluster.processes.get(id).is_some_and(|one| one.stage == Stage::Running)
+        });
+        running.map(|id| (*id, self.slots_alone(*id))).collect()
     }
 
     fn set_slots(&mut self, id: ProcessId, slots: u32, only_less: bool) {

@@ -498,7 +498,9 @@ impl Scheduler {
         let worker = self.cluster.workers.get(&process.worker)?;
         let runs_it =
             self.shares.get(&group.share).is_some_and(|share| share.program == process.program);
-        let fits = runs_it && !worker.leaving && worker.suits(self.classes.get(group.class(index)));
+        let is_open = !worker.leaving && process.alone_for.is_none();
+        let suits = is_open && worker.suits(self.classes.get(group.class(index)));
+        let fits = runs_it && suits && self.fits_in_time(best.0, group, index);
         fits.then_some(best.0)
     }
 
@@ -538,6 +540,7 @@ impl Scheduler {
                 continue;
             }
             self.unready(gid, part, state);
+            self.drop_holds(gid, part);
             let Some(group) = self.groups.get_mut(gid) else {
                 return;
             };

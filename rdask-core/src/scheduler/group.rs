@@ -15,6 +15,7 @@ use crate::id::{ArrayId, AssignmentId, ClientId, ProcessId, TaskId};
 use crate::message::{Param, Parent, Shape};
 use crate::range::{Range, RangeMap, RangeSet};
 
+use super::blame::Deaths;
 use super::ready::{ClassNo, ReadyKey, ShareNo};
 use super::stats::StatNo;
 use super::table::Table;
@@ -244,6 +245,8 @@ pub(crate) struct Group {
     pub(crate) runs: RangeMap<u32>,
     /// How often tasks failed, where they did.
     pub(crate) tries: BTreeMap<u32, u32>,
+    /// Processes that died while tasks ran, where any did.
+    pub(crate) deaths: BTreeMap<u32, Deaths>,
     /// Copies of held values beyond the first.
     pub(crate) copies: BTreeMap<u32, Vec<ProcessId>>,
     /// How many holders a value should have.
@@ -290,6 +293,7 @@ impl Group {
             failures: RangeMap::new(),
             runs: RangeMap::new(),
             tries: BTreeMap::new(),
+            deaths: BTreeMap::new(),
             copies: BTreeMap::new(),
             holders_min: 1,
             sizes: Vec::new(),

@@ -6,6 +6,7 @@ use crate::id::ProcessId;
 use crate::range::{Range, RangeSet};
 
 use super::Scheduler;
+use super::blame::Hold;
 use super::graph::{is_shared, taken};
 use super::group::{Gid, Group, Holding, Inputs, State};
 
@@ -21,6 +22,7 @@ impl Scheduler {
         }
         self.check_refs();
         self.check_processes();
+        self.check_suspects();
         let kept: usize = self.groups.by_gid.values().map(|group| group.results.cost()).sum();
         assert_eq!(self.result_bytes, kept as u64, "bytes of results");
     }
@@ -39,7 +41,8 @@ impl Scheduler {
                     let delay = u32::from(
                         self.delayed.iter().any(|(_, delayed, at)| (*delayed, *at) == (gid, index)),
                     );
-                    let expected = self.missing_inputs(gid, index) + payload + delay;
+                    let hold = u32::from(self.blame.holds((gid, index)));
+                    let expected = self.missing_inputs(gid, index) + payload + delay + hold;
                     assert_eq!(
                         missing, expected,
                         "{} {index} waits for the wrong number",
@@ -159,12 +162,33 @@ impl Scheduler {
         }
         for (id, worker) in &self.cluster.workers {
             let occupied: u32 = worker
-                .processes
-                .values()
-                .filter_map(|process| self.cluster.processes.get(process))
+                .all_processes()
+                .filter_map(|process| self.cluster.processes.get(&process))
                 .map(|process| process.occupied)
                 .sum();
             assert!(occupied <= worker.info.slots, "{id} is oversold");
+        }
+    }
+
+    /// Who is held back waits, and a process of a suspect's own has nothing else to run.
+    fn check_suspects(&self) {
+        for ((gid, index), hold) in self.blame.held() {
+            let state = self.groups.get(gid).map(|group| group.state.get(index));
+            assert!(matches!(state, Some(State::Waiting(_))), "{gid:?} {index} is held: {state:?}");
+            if let Hold::Alone(Some(process)) = hold {
+                let process = self.cluster.processes.get(&process);
+                assert_eq!(process.and_then(|one| one.alone_for), Some((gid, index)));
+            }
+        }
+        for assignment in self.assignments.values() {
+            let process = self.cluster.processes.get(&assignment.process);
+            let Some((gid, index)) = process.and_then(|process| process.alone_for) else {
+                continue;
+            };
+            let group = self.groups.get(assignment.group);
+            let is_nested = group.is_none_or(|group| group.nested_in == Some(assignment.process));
+            let is_its = assignment.group == gid && assignment.remaining.contains(index);
+            assert!(is_nested || is_its, "{assignment:?} is not what its process is for");
         }
     }
 

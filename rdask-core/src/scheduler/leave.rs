@@ -5,13 +5,19 @@
 //! are [copied](super::replicas) to others. When nothing is left the worker goes, and its nanny with
 //! the last one. Nobody is blamed, and no run that ends in time is repeated.
 
+use std::collections::BTreeSet;
+
 use crate::id::{AssignmentId, NannyId, ProcessId, StealId, WorkerId};
-use crate::message::{ToNanny, ToProcess};
+use crate::message::{ToNanny, ToProcess, UnknownWorkers};
 
 use super::Scheduler;
+use super::cluster::Worker;
 use super::graph::Work;
 use super::group::State;
 use super::replicas::COPIED_OFF_BYTES_MAX;
+
+/// How many names an error lists of each kind.
+const NAMES_LISTED_MAX: usize = 100;
 
 /// What the log says of those that leave in good order.
 const GONE: &str = "it gave notice, and nothing is left to do";
@@ -25,14 +31,39 @@ impl Scheduler {
         self.take_leave(&workers, COPIED_OFF_BYTES_MAX);
     }
 
+    /// A client lets workers go: pools, or workers by name. All of them are known, or none goes.
+    ///
+    /// # Errors
+    /// With the names that are unknown, and those that are known.
+    pub(crate) fn retire(&mut self, names: &[String]) -> Result<Vec<WorkerId>, UnknownWorkers> {
+        let workers = &self.cluster.workers;
+        let pools: BTreeSet<&String> = workers.values().map(|worker| &worker.pool).collect();
+        let own: BTreeSet<&String> = workers.values().map(|worker| &worker.info.name).collect();
+        let mut unknown = names.iter().filter(|name| !pools.contains(name) && !own.contains(name));
+        if let Some(first) = unknown.next() {
+            let unknown = std::iter::once(first).chain(unknown);
+            let unknown = unknown.take(NAMES_LISTED_MAX).cloned().collect();
+            let known = pools.into_iter().chain(own).take(NAMES_LISTED_MAX).cloned().collect();
+            return Err(UnknownWorkers { unknown, known });
+        }
+        let names: BTreeSet<&String> = names.iter().collect();
+        let is_named = |one: &Worker| names.contains(&one.pool) || names.contains(&one.info.name);
+        let named = workers.iter().filter(|(_, worker)| is_named(worker));
+        let named: Vec<WorkerId> = named.map(|(id, _)| *id).collect();
+        tracing::info!(workers = named.len(), ?names, "workers are retired");
+        // Nobody waits for them to be gone but who asked.
+        self.take_leave(&named, u64::MAX);
+        Ok(named)
+    }
+
     /// These workers are to go. At most so many bytes of values are copied off each process.
-    fn take_leave(&mut self, workers: &[WorkerId], bytes_max: u64) {
+    pub(crate) fn take_leave(&mut self, workers: &[WorkerId], bytes_max: u64) {
         // All of them first, so that none of them takes what another one had.
         let mut processes: Vec<ProcessId> = Vec::new();
         for id in workers {
             let Some(worker) = self.cluster.workers.get_mut(id) else { continue };
             worker.leaving = true;
-            processes.extend(worker.processes.values());
+            processes.extend(worker.all_processes());
         }
         for process in processes {
             self.take_back_all(process);
@@ -88,17 +119,17 @@ impl Scheduler {
 
     /// Whether nothing of a leaving worker is left to do.
     fn is_through(&self, id: WorkerId) -> bool {
-        let processes = self.cluster.workers.get(&id).map(|worker| &worker.processes);
-        processes.into_iter().flat_map(|processes| processes.values()).all(|id| {
-            let process = self.cluster.processes.get(id);
-            process.is_none_or(|process| process.assignments.is_empty()) && self.is_copied_off(*id)
+        let worker = self.cluster.workers.get(&id);
+        worker.into_iter().flat_map(Worker::all_processes).all(|id| {
+            let process = self.cluster.processes.get(&id);
+            process.is_none_or(|process| process.assignments.is_empty()) && self.is_copied_off(id)
         })
     }
 
     /// A worker goes, and its nanny stays for others.
     fn dismiss(&mut self, id: WorkerId) {
         let Some(worker) = self.cluster.workers.get(&id) else { return };
-        for process in worker.processes.values().copied().collect::<Vec<ProcessId>>() {
+        for process in worker.all_processes().collect::<Vec<ProcessId>>() {
             self.end_process(process, GONE);
         }
         self.cluster.workers.remove(&id);

@@ -18,15 +18,15 @@ use crate::message::{
 };
 use crate::range::{Range, RangeSet};
 
-use super::cluster::Stage;
+use super::cluster::{Process, Stage};
 use super::graph::taken;
 use super::group::{Gid, Group, Holding, Inputs, State};
 use super::ready::{ClassNo, ReadyKey, ShareNo};
 use super::stealing::Asked;
 use super::{Assignment, Scheduler};
 
-/// How much work a process should have ahead, per slot. Two round trips take well below 1 ms; the
-/// rest is for the time that a busy machine takes to schedule a thread.
+/// How much work a process should have, per slot. Two round trips take well below 1 ms; the rest is
+/// for the time that a busy machine takes to schedule a thread.
 const WINDOW: Duration = Duration::from_millis(8);
 
 /// A round trip is less than a hundredth of a task that takes longer.
@@ -42,6 +42,9 @@ const SOURCE_BYTES: usize = 20;
 
 /// What naming one holder costs.
 const HOLDER_BYTES: usize = 5;
+
+/// How many groups are looked at for one whose tasks end before their worker does.
+const LOOKED_AT_MAX: usize = 64;
 
 /// The most tasks of one assignment.
 const ASSIGN_TASKS_MAX: u32 = 64 * 1024;
@@ -77,10 +80,18 @@ impl Scheduler {
             }
         }
         order.sort_unstable();
-        for (_, id) in &order {
-            while let Some(idle) = self.idle_slots(*id)
-                && self.fill(*id, idle, false)
-            {}
+        // Again as long as it helps: what wants several slots holds up the few idle ones of a process
+        // until another process has taken it.
+        let mut has_given = true;
+        while has_given {
+            has_given = false;
+            for (_, id) in &order {
+                while let Some(idle) = self.idle_slots(*id)
+                    && self.fill(*id, idle, false)
+                {
+                    has_given = true;
+                }
+            }
         }
         for (_, id) in &order {
             while self.fill(*id, 0, true) {}
@@ -89,7 +100,8 @@ impl Scheduler {
         for (_, id) in order {
             let is_full = self.cluster.processes.get(&id).is_none_or(|process| {
                 process.idle_slots() == 0
-                    && process.queued_ns >= window_ns(process.granted, LONG_TASK_NS)
+                    && process.queued_ns >= window_ns(process.granted)
+                    && runs_one_ahead(process) == 0
             });
             if is_full {
                 self.open.remove(&id);
@@ -135,7 +147,15 @@ impl Scheduler {
     /// What goes first for this process. Its own local work wins a tie.
     fn pick(&self, id: ProcessId, ahead: bool) -> Option<Pick> {
         let process = self.cluster.processes.get(&id)?;
-        let local = process.local_ready.keys().next().copied();
+        let worker = self.cluster.workers.get(&process.worker)?;
+        // What waits for resources must not hold up what needs none.
+        let has_room = |key: &ReadyKey, ranges: &RangeSet| {
+            let (group, first) = (self.groups.get(key.group)?, ranges.first()?);
+            Some(worker.resource_room(self.classes.get(group.class(first.start))) > 0)
+        };
+        let mut local = process.local_ready.iter();
+        let local = local.find(|(key, ranges)| has_room(key, ranges) == Some(true));
+        let local = local.map(|(key, _)| *key);
         let central = self.pick_central(id, process.program);
         match (local, central) {
             (Some(local), Some(central)) if central < local => {
@@ -152,18 +172,25 @@ impl Scheduler {
     fn pick_central(&self, id: ProcessId, program: ProgramHash) -> Option<ReadyKey> {
         let process = self.cluster.processes.get(&id)?;
         let worker = self.cluster.workers.get(&process.worker)?;
-        let is_crowded = process.parked_runs >= PARKED_RUNS_MAX;
+        let own_only = process.parked_runs >= PARKED_RUNS_MAX || process.alone_for.is_some();
         let head = |share: &super::Share| {
             let suited = share.queues.iter().filter(|(class, _)| {
                 let requirement = self.classes.get(**class);
                 **class == ClassNo::ANY
                     || (worker.suits(requirement) && worker.resource_room(requirement) > 0)
             });
+            let may_start = |key: &&ReadyKey| {
+                self.groups.get(key.group).is_some_and(|group| {
+                    let first = group.ready.first().map_or(0, |tasks| tasks.start);
+                    (!own_only || group.nested_in == Some(id))
+                        && self.fits_in_time(id, group, first)
+                })
+            };
             let heads = suited.filter_map(|(_, queue)| {
-                if is_crowded {
-                    queue.iter().find(|key| {
-                        self.groups.get(key.group).is_some_and(|group| group.nested_in == Some(id))
-                    })
+                if own_only {
+                    queue.iter().find(may_start)
+                } else if worker.ends_at.is_some() {
+                    queue.iter().take(LOOKED_AT_MAX).find(may_start)
                 } else {
                     queue.first()
                 }
@@ -185,7 +212,7 @@ impl Scheduler {
 
     /// Work that waits for another process, if that one is busy for longer than a move takes.
     fn pick_foreign(&self, id: ProcessId) -> Option<Pick> {
-        let process = self.cluster.processes.get(&id)?;
+        let process = self.cluster.processes.get(&id).filter(|one| one.alone_for.is_none())?;
         let worker = self.cluster.workers.get(&process.worker)?;
         let program = self.programs.get(process.program)?;
         for owner_id in &program.processes {
@@ -200,7 +227,9 @@ impl Scheduler {
                 continue;
             };
             let requirement = self.classes.get(group.class(first.start));
-            let suits = worker.suits(requirement) && worker.resource_room(requirement) > 0;
+            let suits = worker.suits(requirement)
+                && worker.resource_room(requirement) > 0
+                && self.fits_in_time(id, group, first.start);
             let wait_ns = owner.queued_ns / u64::from(owner.granted.max(1));
             let mut bytes = 0u64;
             self.for_each_input(key.group, first.start, &mut |group, input| {
@@ -244,9 +273,12 @@ impl Scheduler {
         else {
             return 0;
         };
-        let room_ns = window_ns(process.granted, mean).saturating_sub(process.queued_ns);
+        let by_time = window_ns(process.granted).saturating_sub(process.queued_ns) / mean.max(1);
+        // By number, not by time: where durations vary, what is queued was estimated by another
+        // mean than today's, and a slot that has nothing ahead waits for a round trip.
+        let one_ahead = if mean <= LONG_TASK_NS { runs_one_ahead(process) } else { 0 };
         // As in slow start: no more ahead than have proved short so far.
-        let room = (room_ns / mean.max(1)).min(runs).min(u64::from(ASSIGN_TASKS_MAX));
+        let room = by_time.max(one_ahead).min(runs).min(u64::from(ASSIGN_TASKS_MAX));
         // What is left is shared out, so that no process sits idle beside a full one.
         let (left, slots) = self.left_to_share(process.program, group, tasks);
         let fair = (left * u64::from(process.granted)).div_ceil(slots.max(1));
@@ -263,7 +295,7 @@ impl Scheduler {
     }
 
     /// Hands the first tasks of `tasks` to a process, as many as one assignment can say.
-    fn assign(&mut self, id: ProcessId, gid: Gid, tasks: Range) -> bool {
+    pub(crate) fn assign(&mut self, id: ProcessId, gid: Gid, tasks: Range) -> bool {
         let Some((tasks, payload)) = self.cut(gid, tasks) else {
             return false;
         };
@@ -581,8 +613,9 @@ impl Scheduler {
         let suited = program.processes.iter().filter_map(|id| {
             let process = self.cluster.processes.get(id)?;
             let worker = self.cluster.workers.get(&process.worker)?;
+            let takes_any = process.stage == Stage::Running && !worker.leaving;
             let fits =
-                process.stage == Stage::Running && !worker.leaving && worker.suits(requirement);
+                takes_any && !self.is_silent(Peer::Process(*id)) && worker.suits(requirement);
             fits.then(|| {
                 let values: u64 = process.held.values().map(RangeSet::len).sum();
                 (values + process.assignments.len() as u64, *id)
@@ -624,11 +657,16 @@ impl Scheduler {
 /// Past so many runs that wait for nested tasks, a process starts only tasks nested in it.
 pub(crate) const PARKED_RUNS_MAX: u32 = 256;
 
-/// How much work a process should have, running or ahead: the window, or one run ahead per slot of
-/// tasks for which a round trip counts. Long tasks are not given ahead at all.
-fn window_ns(slots: u32, mean_ns: u64) -> u64 {
-    let ahead = if mean_ns <= LONG_TASK_NS { mean_ns.saturating_mul(2) } else { 0 };
-    u64::from(slots).saturating_mul(ahead.max(WINDOW.as_nanos() as u64))
+/// How much work a process should have, running or ahead.
+fn window_ns(slots: u32) -> u64 {
+    u64::from(slots).saturating_mul(WINDOW.as_nanos() as u64)
+}
+
+/// How many runs a process lacks until each of its slots has one and another one ahead. For tasks
+/// that take longer than the window, but for which a round trip counts; long tasks are not given
+/// ahead at all.
+fn runs_one_ahead(process: &Process) -> u64 {
+    (2 * u64::from(process.granted)).saturating_sub(u64::from(process.load()))
 }
 
 fn part_of(param: &Param) -> u16 {

@@ -6,8 +6,10 @@ use std::time::Duration;
 use crate::failure::{Failure, FailureKind};
 use crate::id::{ClientId, NannyId, Peer, ProcessId, ProgramHash, WorkerId};
 use crate::message::{Contact, Launch, ProgramInfo, Surroundings, ToClient, ToNanny, ToProcess};
+use crate::range::Range;
 use crate::time::Time;
 
+use super::blame::Suspect;
 use super::cluster::{Process, Stage};
 use super::group::{Gid, State};
 use super::{Action, PROGRAM_IDLE, Scheduler};
@@ -28,7 +30,9 @@ pub(crate) struct Program {
     pub(crate) surroundings: Surroundings,
     /// Clients that brought it and are connected, without nested ones.
     pub(crate) clients: BTreeSet<ClientId>,
+    /// One in each worker, without those that were started for one suspect each.
     pub(crate) processes: BTreeSet<ProcessId>,
+    alone: BTreeSet<ProcessId>,
     /// Nannies that have its bytes.
     holders: BTreeSet<NannyId>,
     /// Whether the scheduler's process has them.
@@ -67,6 +71,7 @@ impl Programs {
             surroundings: surroundings.clone(),
             clients: BTreeSet::new(),
             processes: BTreeSet::new(),
+            alone: BTreeSet::new(),
             holders: BTreeSet::new(),
             is_stored: false,
             asked: None,
@@ -97,6 +102,14 @@ impl Programs {
     pub(crate) fn remove_process(&mut self, hash: ProgramHash, process: ProcessId) {
         if let Some(program) = self.programs.get_mut(&hash) {
             program.processes.remove(&process);
+            program.alone.remove(&process);
+        }
+    }
+
+    /// A process of the program has started in a worker: what failed there before is over.
+    pub(crate) fn launched(&mut self, hash: ProgramHash, worker: WorkerId) {
+        if let Some(program) = self.programs.get_mut(&hash) {
+            program.failed.remove(&worker);
         }
     }
 
@@ -118,11 +131,22 @@ impl Programs {
         }
     }
 
-    pub(crate) fn next_timeout(&self) -> Option<Time> {
+    /// Whether a process of it may be started in a worker now.
+    pub(crate) fn may_launch(&self, hash: ProgramHash, worker: WorkerId, now: Time) -> bool {
+        self.get(hash).is_some_and(|program| {
+            let failed = program.failed.get(&worker);
+            failed.is_none_or(|(count, time, _)| *count < LAUNCHES_FAILED_MAX && *time <= now)
+        })
+    }
+
+    /// When a program has been idle for long enough, or a launch is tried again. One that is due by
+    /// `now` has been tried.
+    pub(crate) fn next_timeout(&self, now: Time) -> Option<Time> {
         let ends = self.programs.values().filter_map(|one| Some(one.idle_since? + PROGRAM_IDLE));
-        let retries = self.programs.values().flat_map(|one| {
+        let retries = self.programs.values().flat_map(move |one| {
             let failed = one.failed.values();
-            failed.filter(|(count, ..)| *count < LAUNCHES_FAILED_MAX).map(|(_, time, _)| *time)
+            let again = failed.filter(|(count, ..)| *count < LAUNCHES_FAILED_MAX);
+            again.map(|(_, time, _)| *time).filter(move |time| *time > now)
         });
         ends.chain(retries).min()
     }
@@ -165,15 +189,6 @@ impl Scheduler {
     }
 
     fn launch_missing(&mut self, hash: ProgramHash) {
-        let Some(program) = self.programs.get(hash) else {
-            return;
-        };
-        let may_try = |id: &WorkerId| {
-            program
-                .failed
-                .get(id)
-                .is_none_or(|(count, time, _)| *count < LAUNCHES_FAILED_MAX && *time <= self.now)
-        };
         let missing: Vec<WorkerId> = self
             .cluster
             .workers
@@ -182,27 +197,35 @@ impl Scheduler {
                 !worker.leaving
                     && !self.is_silent(Peer::Nanny(worker.nanny))
                     && !worker.processes.contains_key(&hash)
-                    && may_try(id)
+                    && self.programs.may_launch(hash, **id, self.now)
             })
             .map(|(id, _)| *id)
             .collect();
         for worker in missing {
-            self.launch(hash, worker);
+            self.launch(hash, worker, None);
         }
     }
 
-    fn launch(&mut self, hash: ProgramHash, worker: WorkerId) {
+    /// Starts a process in a worker: the program's, or one for a suspect alone.
+    pub(crate) fn launch(
+        &mut self,
+        hash: ProgramHash,
+        worker: WorkerId,
+        alone_for: Option<Suspect>,
+    ) -> Option<ProcessId> {
         let id = ProcessId(self.fresh_id());
-        let Some(record) = self.cluster.workers.get_mut(&worker) else {
-            return;
-        };
-        let Some(program) = self.programs.programs.get_mut(&hash) else {
-            return;
-        };
-        record.processes.insert(hash, id);
-        program.processes.insert(id);
+        let record = self.cluster.workers.get_mut(&worker)?;
+        let program = self.programs.programs.get_mut(&hash)?;
+        if alone_for.is_some() {
+            record.alone.insert(id);
+            program.alone.insert(id);
+        } else {
+            record.processes.insert(hash, id);
+            program.processes.insert(id);
+        }
         let nanny = record.nanny;
-        self.cluster.processes.insert(id, Process::new(worker, nanny, hash));
+        let process = Process { alone_for, ..Process::new(worker, nanny, hash) };
+        self.cluster.processes.insert(id, process);
         let launch = Launch {
             process: id,
             worker,
@@ -210,6 +233,7 @@ impl Scheduler {
             surroundings: program.surroundings.clone(),
         };
         self.send_nanny(nanny, ToNanny::Launch(launch));
+        Some(id)
     }
 
     /// A process could not be started, or ended before it registered.
@@ -224,6 +248,7 @@ impl Scheduler {
             program.fetching.remove(&nanny);
             program.wanting.retain(|wanting| *wanting != nanny);
         }
+        self.serve_program(hash);
         let now = self.now;
         let Some(program) = self.programs.programs.get_mut(&hash) else {
             return;
@@ -271,8 +296,12 @@ impl Scheduler {
             let Some(group) = self.groups.get(gid) else {
                 continue;
             };
-            for (part, state) in group.state.runs_vec(group.all()) {
-                if matches!(state, State::Ready(_)) {
+            let held = self.blame.held().filter(|((of, _), _)| *of == gid);
+            let held = held.map(|((_, index), _)| (Range::one(index), true)).collect::<Vec<_>>();
+            let states = group.state.runs(group.all());
+            let ready = states.map(|(part, state)| (part, matches!(state, State::Ready(_))));
+            for (part, is_stuck) in ready.chain(held).collect::<Vec<_>>() {
+                if is_stuck {
                     let Some(group) = self.groups.get(gid) else {
                         break;
                     };
@@ -301,7 +330,7 @@ impl Scheduler {
             let Some(program) = self.programs.programs.remove(&hash) else {
                 continue;
             };
-            for process in program.processes {
+            for process in program.processes.into_iter().chain(program.alone) {
                 self.end_process(process, "nobody needs its program any more");
             }
             if program.is_stored {
@@ -385,9 +414,18 @@ impl Scheduler {
         self.program_wanted(nanny, hash);
     }
 
+    /// Serves every program to those who wait for one: a nanny that was being served is gone.
+    pub(crate) fn serve_programs(&mut self) {
+        let waited_for = self.programs.programs.iter().filter(|(_, one)| !one.wanting.is_empty());
+        let hashes: Vec<ProgramHash> = waited_for.map(|(hash, _)| *hash).collect();
+        for hash in hashes {
+            self.serve_program(hash);
+        }
+    }
+
     /// Names a source to each nanny that wants the program, as far as there are free ones; asks a
     /// client for it if nobody has it.
-    fn serve_program(&mut self, hash: ProgramHash) {
+    pub(crate) fn serve_program(&mut self, hash: ProgramHash) {
         let nannies = &self.cluster.nannies;
         let Some(program) = self.programs.programs.get_mut(&hash) else {
             return;

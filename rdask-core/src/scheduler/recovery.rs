@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::failure::{Failure, FailureKind};
 use crate::id::{NannyId, Peer, ProcessId, TaskId};
-use crate::message::{Exit, ToNanny};
+use crate::message::{ToNanny, ToProcess};
 use crate::range::{Range, RangeSet};
 
 use super::cluster::Stage;
@@ -13,30 +13,6 @@ use super::group::{Gid, Holding, Inputs, State};
 use super::{Action, Scheduler};
 
 impl Scheduler {
-    /// A nanny reports the end of a process.
-    pub(crate) fn process_exited(
-        &mut self,
-        process: ProcessId,
-        exit: &Exit,
-        _board: &[(TaskId, u32)],
-        stderr: &[String],
-    ) {
-        let how = match exit {
-            Exit::Code(code) => format!("it exited with code {code}"),
-            Exit::Signal(signal) => format!("signal {signal} ended it"),
-            Exit::OutOfMemory => "it ran out of memory".to_owned(),
-        };
-        let why = match stderr.last() {
-            Some(line) => format!("{how}; its last words: {line}"),
-            None => how,
-        };
-        if self.cluster.processes.get(&process).is_some_and(|one| one.stage == Stage::Launching) {
-            self.launch_failed(process, &why);
-        } else {
-            self.lose_process(process, &why);
-        }
-    }
-
     /// A process is gone, for whatever reason. From now on its number means nothing.
     pub(crate) fn lose_process(&mut self, id: ProcessId, why: &str) {
         let Some(process) = self.cluster.processes.remove(&id) else {
@@ -59,10 +35,15 @@ impl Scheduler {
         if self.cluster.nannies.contains_key(&process.nanny) {
             // Fenced: whatever is left of it has no right to go on.
             self.send_nanny(process.nanny, ToNanny::Kill { process: id, reason: why.to_owned() });
+            self.await_verdict(id, &process);
         }
         if let Some(worker) = self.cluster.workers.get_mut(&process.worker) {
-            worker.processes.remove(&program);
+            match process.alone_for {
+                Some(_) => drop(worker.alone.remove(&id)),
+                None => drop(worker.processes.remove(&program)),
+            }
         }
+        self.forget_own_process(&process, id);
         for assignment in &process.assignments {
             let Some(assignment_record) = self.assignments.remove(assignment) else {
                 continue;
@@ -107,6 +88,7 @@ impl Scheduler {
             }
         }
         self.work_off();
+        self.hold_for_verdict(id);
     }
 
     fn forget_copies(&mut self, gid: Gid, ranges: &RangeSet, process: ProcessId) {
@@ -180,15 +162,22 @@ impl Scheduler {
         let range = RangeSet::from(Range::one(task.index));
         self.forget_copies(gid, &range, holder);
         self.lose_values(gid, Range::one(task.index), holder);
+        let mut was_thought_there = false;
         if let Some(process) = self.cluster.processes.get_mut(&holder) {
             for sets in [&mut process.held, &mut process.copies] {
                 if let Some(set) = sets.get_mut(&gid) {
+                    was_thought_there |= set.contains(task.index);
                     set.remove(Range::one(task.index));
                     if set.is_empty() {
                         sets.remove(&gid);
                     }
                 }
             }
+        }
+        if was_thought_there {
+            // It may have the value all the same, and only not have been reached.
+            let ranges = vec![(task.array, Range::one(task.index))];
+            self.send_process(holder, ToProcess::Drop { ranges });
         }
         self.work_off();
     }
@@ -296,6 +285,7 @@ impl Scheduler {
                 }
             }
         }
+        self.hold_last_tries(gid, range);
     }
 
     fn failed_input(&self, gid: Gid, index: u32) -> Option<Arc<Failure>> {
@@ -340,6 +330,8 @@ impl Scheduler {
         };
         self.leases.remove(&Peer::Nanny(id));
         self.programs.remove_nanny(id);
+        self.forget_end(id, nanny.ends_at);
+        self.serve_programs();
         for worker in nanny.workers {
             let Some(record) = self.cluster.workers.remove(&worker) else {
                 continue;
@@ -348,9 +340,10 @@ impl Scheduler {
                 worker = %record.info.name, node = %record.node, pool = %record.pool, why,
                 "a worker left"
             );
-            for process in record.processes.into_values() {
+            for process in record.all_processes() {
                 self.lose_process(process, why);
             }
         }
+        self.forget_lost_of(id);
     }
 }

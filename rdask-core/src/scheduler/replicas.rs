@@ -134,8 +134,8 @@ impl Scheduler {
             let short = self.copies.short.get(gid);
             short.is_some_and(|short| held.iter().any(|part| short.within(part).next().is_some()))
         };
-        !self.copies.has_source(id)
-            && !(process.held.iter().any(is_short) && self.is_place_coming(id))
+        let waits = process.held.iter().any(is_short) && self.is_place_coming(id);
+        !waits && !self.copies.has_source(id)
     }
 
     /// Whether another process of the same program is being started in a worker that stays.

@@ -21,8 +21,7 @@ impl Scheduler {
             .filter(|client| matches!(client.kind, ClientKind::Program { nested_in: None, .. }))
             .count() as u32;
         for (id, worker) in &self.cluster.workers {
-            let processes =
-                worker.processes.values().filter_map(|id| self.cluster.processes.get(id));
+            let processes = worker.all_processes().filter_map(|id| self.cluster.processes.get(&id));
             let busy: u32 = processes.map(|one| one.load().min(one.granted)).sum();
             status.workers.push(WorkerStatus {
                 id: *id,
@@ -32,7 +31,9 @@ impl Scheduler {
                 slots: worker.info.slots,
                 busy,
                 memory_limit: worker.info.memory_limit,
-                processes: worker.processes.len() as u32,
+                processes: worker.all_processes().count() as u32,
+                leaving: worker.leaving,
+                ends_in: worker.ends_at.map(|at| at.since(self.now)),
             });
         }
         status.workers.sort_by(|a, b| (&a.pool, &a.name, a.id).cmp(&(&b.pool, &b.name, b.id)));

@@ -52,7 +52,8 @@ impl Scheduler {
         let Some(process) = self.cluster.processes.get(&id) else { return false };
         let is_leaving = self.cluster.worker_of(id).is_none_or(|worker| worker.leaving);
         let is_heard = !self.is_silent(Peer::Process(id));
-        process.stage == Stage::Running && process.idle_slots() > 0 && !is_leaving && is_heard
+        let may_take = process.stage == Stage::Running && process.alone_for.is_none();
+        may_take && process.idle_slots() > 0 && !is_leaving && is_heard
     }
 
     /// From whom to take what.
@@ -75,7 +76,10 @@ impl Scheduler {
             let assignment = self.assignments.get(id)?;
             let requirement = self.classes.get(assignment.class);
             let suits = worker.suits(requirement) && worker.resource_room(requirement) > 0;
-            (suits && assignment.threads > 0).then_some((*id, assignment))
+            let group = self.groups.get(assignment.group)?;
+            let last = assignment.remaining.iter().next_back().map_or(0, |part| part.end - 1);
+            let fits = suits && assignment.threads > 0 && self.fits_in_time(thief, group, last);
+            fits.then_some((*id, assignment))
         })?;
         let tasks = surplus / assignment.mean_ns.max(1);
         let half = tasks.div_ceil(2).min(assignment.remaining.len());

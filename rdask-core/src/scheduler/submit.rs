@@ -138,7 +138,9 @@ impl Scheduler {
         let info = self.shape_info(share, shape)?;
         let waits = 1 + info.shape.params.iter().filter(|param| **param != Param::Inline).count();
         let params = info.shape.params.clone();
-        let group = Group::new(id, len, Inputs::Patterns(Box::new(info)), share);
+        let replicas = info.shape.options.replicas;
+        let mut group = Group::new(id, len, Inputs::Patterns(Box::new(info)), share);
+        group.holders_min = replicas.max(1);
         let has_payload = group.has_payload();
         let gid = self.enter(from, group, parent);
         if len == 0 {
@@ -275,6 +277,7 @@ impl Scheduler {
             edge_ends: batch.edge_ends,
         };
         let mut group = Group::new(id, len, Inputs::Edges(Box::new(inputs)), share);
+        group.holders_min = options.replicas.max(1);
         group.payload_len = len;
         if len > 0 {
             group.payload.insert(0, batch.payload);
@@ -325,6 +328,7 @@ impl Scheduler {
         let len = u32::try_from(sizes.len()).map_err(|_| BadSubmit::Payload)?;
         let class = self.classes.number(options);
         let mut group = Group::new(id, len, Inputs::Scattered(class), share);
+        group.holders_min = options.replicas.max(1);
         group.sizes = sizes;
         let gid = self.enter(from, group, None);
         self.set_waiting(gid, 1);

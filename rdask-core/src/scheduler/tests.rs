@@ -1,8 +1,10 @@
 //! The scheduler against a naive model: random graphs, random orders, processes that come and go.
 
 mod accounts;
+mod blame;
 mod hostile;
 mod leases;
+mod leaving;
 mod lifetimes;
 mod scenarios;
 mod world;

@@ -135,6 +135,9 @@ impl Driver {
             }
             Action::States { request, states } => answer(state, request, Answer::States(states)),
             Action::Status { request, status } => answer(state, request, Answer::Status(status)),
+            Action::Retiring { request, workers } => {
+                answer(state, request, Answer::Retiring(workers));
+            }
             Action::SendProgram => {
                 let values = Arc::clone(&self.values);
                 self.running.spawn(async move { Ended::Program(values.send_program().await) });

@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use rdask_core::client::{Client as Machine, WaiterId};
-use rdask_core::id::ArrayId;
-use rdask_core::message::{ClusterStatus, TaskStatus};
+use rdask_core::id::{ArrayId, WorkerId};
+use rdask_core::message::{ClusterStatus, TaskStatus, UnknownWorkers};
 use rdask_core::range::Range;
 use rdask_core::time::Time;
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -63,6 +63,7 @@ pub(super) enum Answer {
     Attached(Option<Tasks>),
     States(Vec<(Range, TaskStatus)>),
     Status(ClusterStatus),
+    Retiring(Result<Vec<WorkerId>, UnknownWorkers>),
 }
 
 impl Session {

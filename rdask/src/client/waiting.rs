@@ -14,6 +14,9 @@ use super::session::{Answer, Session, State, Tasks};
 use crate::codec::{self, Data};
 use crate::error::{ConnectionError, Error, Result};
 
+/// How often somebody who waits for workers to be gone looks.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
 /// Somebody who waits. While it lives, large values that came for it stay.
 #[derive(Debug)]
 struct Waiting {
@@ -145,7 +148,7 @@ impl Session {
                 .into_iter()
                 .find(|(range, _)| range.contains(task.index))
                 .map_or(TaskStatus::Pending, |(_, status)| status)),
-            Answer::Attached(_) | Answer::Status(_) => Err(unexpected()),
+            Answer::Attached(_) | Answer::Status(_) | Answer::Retiring(_) => Err(unexpected()),
         }
     }
 
@@ -162,8 +165,24 @@ impl Session {
     async fn status_when(self: &Arc<Self>, ready: bool) -> Result<ClusterStatus> {
         match self.ask(|state| state.machine.ask_status(ready)).await? {
             Answer::Status(status) => Ok(status),
-            Answer::Attached(_) | Answer::States(_) => Err(unexpected()),
+            Answer::Attached(_) | Answer::States(_) | Answer::Retiring(_) => Err(unexpected()),
         }
+    }
+
+    /// Lets workers go, and waits until they are gone. Returns how many.
+    pub(crate) async fn retire(self: &Arc<Self>, names: Vec<String>) -> Result<usize> {
+        let retired = match self.ask(|state| state.machine.retire(names)).await? {
+            Answer::Retiring(workers) => workers.map_err(Error::UnknownWorkers)?,
+            Answer::Attached(_) | Answer::States(_) | Answer::Status(_) => {
+                return Err(unexpected());
+            }
+        };
+        while self.cluster().await?.workers.iter().any(|worker| retired.contains(&worker.id)) {
+            let sleep = async { tokio::time::sleep(LOOK_EVERY).await };
+            // It fails only when the runtime ends.
+            let _ = self.net.handle().spawn(sleep).await;
+        }
+        Ok(retired.len())
     }
 
     /// Detaches tasks, and waits until the scheduler has heard of it: a program may end then.
@@ -179,7 +198,7 @@ impl Session {
             Answer::Attached(tasks) => {
                 tasks.ok_or_else(|| Error::NotDetached { name: name.to_owned() })
             }
-            Answer::States(_) | Answer::Status(_) => Err(unexpected()),
+            Answer::States(_) | Answer::Status(_) | Answer::Retiring(_) => Err(unexpected()),
         }
     }
 

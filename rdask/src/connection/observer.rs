@@ -5,7 +5,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use rdask_core::hello::Role;
-use rdask_core::message::{ClusterStatus, FromClient, ToClient};
+use rdask_core::id::WorkerId;
+use rdask_core::message::{ClusterStatus, FromClient, ToClient, UnknownWorkers};
 use rdask_net::{BindError, Endpoint, EndpointConfig, FileMode, ReadError, SchedulerFile};
 use thiserror::Error;
 use tokio::runtime::Runtime;
@@ -114,18 +115,50 @@ impl Observer {
     /// # Errors
     /// See [`ObserveError`].
     pub fn status(&mut self) -> Result<ClusterStatus, ObserveError> {
+        let request = self.number();
+        self.ask(FromClient::AskStatus { request, when_ready: false }, |answer| match answer {
+            ToClient::Status { request: of, status } if of == request => Some(status),
+            _ => None,
+        })
+    }
+
+    /// Lets workers go: pools, or workers by name. Which ones go, or why none does.
+    ///
+    /// # Errors
+    /// See [`ObserveError`].
+    pub fn retire(
+        &mut self,
+        names: Vec<String>,
+    ) -> Result<Result<Vec<WorkerId>, UnknownWorkers>, ObserveError> {
+        let request = self.number();
+        self.ask(FromClient::Retire { request, names }, |answer| match answer {
+            ToClient::Retiring { request: of, workers } if of == request => Some(workers),
+            _ => None,
+        })
+    }
+
+    fn number(&mut self) -> u32 {
         self.requests += 1;
-        let asked = self.requests;
-        self.connected.send.send(FromClient::AskStatus { request: asked, when_ready: false })?;
+        self.requests
+    }
+
+    /// Sends a question and waits for what is its answer.
+    fn ask<T>(
+        &mut self,
+        question: FromClient,
+        is_answer: impl Fn(ToClient) -> Option<T>,
+    ) -> Result<T, ObserveError> {
+        self.connected.send.send(question)?;
         let receive = &mut self.connected.receive;
         self.runtime.block_on(async {
             let answer = async {
                 loop {
                     match receive.recv().await {
-                        Ok(ToClient::Status { request, status }) if request == asked => {
-                            return Ok(status);
+                        Ok(message) => {
+                            if let Some(answer) = is_answer(message) {
+                                return Ok(answer);
+                            }
                         }
-                        Ok(_) => {}
                         Err(end) => return Err(ObserveError::Ended(end)),
                     }
                 }

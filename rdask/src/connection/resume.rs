@@ -108,6 +108,8 @@ pub(super) async fn carry<Out, In>(
         }
         tracing::info!("linked with the scheduler again");
     };
+    // Whoever waits until the last words are out need not take in what has arrived.
+    drop(session);
     // Nobody may be left who asks how it ended.
     drop(taken.send(Err(end)).await);
 }

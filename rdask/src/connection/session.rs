@@ -163,8 +163,8 @@ impl<Out: Serialize + Weigh + Send, In: DeserializeOwned + Send> Session<Out, In
     pub(crate) async fn run(&mut self, link: Halves, to: &mut impl Deliver<In>) -> LinkEnd {
         let Self { sending, counts, .. } = self;
         let Halves { mut sender, mut receiver, is_quic } = link;
+        // Neither direction goes first: a flood in one must not hold up the other.
         let farewell = tokio::select! {
-            biased;
             end = read::<In>(&mut receiver, is_quic, to, counts) => match end {
                 LinkEnd::Over(ConnectionEnd::Garbled) => {
                     let reason = "you sent a message that does not decode; versions may differ";
@@ -205,13 +205,8 @@ impl<Out: Serialize + Weigh> Sending<Out> {
                 return Farewell::Close("you acknowledged what was never sent".to_owned());
             }
             while let Some(frames) = self.unacknowledged.unwritten() {
-                let sent = tokio::select! {
-                    biased;
-                    sent = sender.send(frames) => sent,
-                    reason = &mut aborted => return Farewell::Close(reason),
-                };
-                if sent.is_err() {
-                    return Farewell::Close(aborted.await);
+                if let Err(reason) = send(sender, frames, aborted.as_mut()).await {
+                    return Farewell::Close(reason);
                 }
                 self.unacknowledged.mark_written();
                 clock.written();
@@ -232,7 +227,17 @@ impl<Out: Serialize + Weigh> Sending<Out> {
                 return Farewell::Close(reason);
             }
             tokio::select! {
+                // The queue comes last: it may never be empty.
                 biased;
+                () = counts.news.notified() => clock.note(counts),
+                () = clock.rung() => {
+                    let frame = acknowledgement(counts.confirm());
+                    if let Err(reason) = send(sender, &frame, aborted.as_mut()).await {
+                        return Farewell::Close(reason);
+                    }
+                    clock.acknowledged();
+                }
+                reason = &mut aborted => return Farewell::Close(reason),
                 drained = self.queue.drain(MESSAGES_PER_WRITE),
                     if has_room && self.drained.len() == 0 => match drained {
                     Some(Drained { messages, close }) => {
@@ -241,15 +246,6 @@ impl<Out: Serialize + Weigh> Sending<Out> {
                     }
                     None => return Farewell::Finish,
                 },
-                () = counts.news.notified() => clock.note(counts),
-                () = clock.rung() => {
-                    let acknowledgement = acknowledgement(counts.confirm());
-                    if sender.send(&acknowledgement).await.is_err() {
-                        return Farewell::Close(aborted.await);
-                    }
-                    clock.acknowledged();
-                }
-                reason = &mut aborted => return Farewell::Close(reason),
             }
         }
     }
@@ -268,6 +264,24 @@ impl<Out: Serialize + Weigh> Sending<Out> {
             pushed.map_err(io::Error::other)?;
         }
         Ok(())
+    }
+}
+
+/// Sends frames, or returns why to end at once. On a link that broke only that comes.
+async fn send(
+    sender: &mut FrameSender,
+    frames: &[u8],
+    mut aborted: Pin<&mut impl Future<Output = String>>,
+) -> Result<(), String> {
+    let sent = tokio::select! {
+        biased;
+        sent = sender.send(frames) => sent,
+        reason = &mut aborted => return Err(reason),
+    };
+    match sent {
+        Ok(()) => Ok(()),
+        // The reading half reports how it ended.
+        Err(_) => Err(aborted.await),
     }
 }
 

@@ -111,7 +111,7 @@ impl Weigh for FromProcess {
             End::Inline(values) => values.weight(),
             End::Stored(sizes) => size_of_val(&sizes[..]),
             End::Failed(failure) => failure.message.len(),
-            End::Cancelled => 0,
+            End::Cancelled | End::Lost => 0,
         };
         let inside = match self {
             Self::Report { finished, .. } => {

@@ -2,17 +2,22 @@
 
 use std::io::{self, PipeWriter, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
+use rdask_core::id::TaskId;
 use rdask_core::message::Exit;
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::process::{Child, Command};
 
 use super::probe::spawn_patiently;
+use crate::board::BoardFile;
 use crate::handover::{Handover, PROCESS_ARGUMENT};
 use crate::{memory, program};
+
+const SIGKILL: i32 = 9;
 
 /// How many lines of standard error are kept for the error of a task that killed its process.
 const STDERR_LINES: usize = 50;
@@ -39,6 +44,8 @@ pub struct Start {
     pub folder: PathBuf,
     /// What it inherits of its client.
     pub environment: Vec<(String, String)>,
+    /// Where it notes what it runs; the hand-over names it.
+    pub board: BoardFile,
 }
 
 /// A process that runs.
@@ -51,6 +58,7 @@ pub struct Started {
     _lifeline: PipeWriter,
     /// The prefix of what it writes.
     label: String,
+    board: BoardFile,
     oom_kills: Option<u64>,
 }
 
@@ -59,6 +67,8 @@ pub struct Started {
 pub struct Ended {
     /// How.
     pub exit: Exit,
+    /// The tasks that ran, and in which run.
+    pub board: Vec<(TaskId, u32)>,
     /// The last lines of its standard error.
     pub stderr: Vec<String>,
 }
@@ -91,13 +101,13 @@ impl Start {
         let child = spawn_patiently(&mut command).await?;
         let label = format!("{} {}", self.handover.worker_name, self.handover.process);
         let pid = child.id().expect("a child that nobody waited for has a number");
-        Ok(Started { pid, child, _lifeline: lifeline, label, oom_kills })
+        Ok(Started { pid, child, _lifeline: lifeline, label, board: self.board, oom_kills })
     }
 }
 
 impl Started {
     /// Passes on what the process writes until it ends. Kills it when `kill` resolves, and
-    /// reports what that says as its end.
+    /// reports what that says as its end, unless it has died of something else just before.
     ///
     /// # Errors
     /// If the process can't be waited for.
@@ -107,20 +117,19 @@ impl Started {
         let out = tokio::spawn(forward(stdout, self.label.clone()));
         let err = tokio::spawn(forward(stderr, self.label.clone()));
         let exit = tokio::select! {
+            biased;
             status = self.child.wait() => self.exit_of(status?),
             exit = kill => {
                 self.child.start_kill()?;
-                self.child.wait().await?;
-                exit
+                let status = self.child.wait().await?;
+                if status.signal() == Some(SIGKILL) { exit } else { self.exit_of(status) }
             }
         };
         let (_, stderr) = tokio::join!(last_lines(out), last_lines(err));
-        Ok(Ended { exit, stderr })
+        Ok(Ended { exit, board: self.board.read()?, stderr })
     }
 
     fn exit_of(&self, status: ExitStatus) -> Exit {
-        use std::os::unix::process::ExitStatusExt;
-        const SIGKILL: i32 = 9;
         let more_oom_kills = || memory::out_of_memory_kills() > self.oom_kills;
         match (status.code(), status.signal()) {
             (Some(code), _) => Exit::Code(code),
@@ -239,6 +248,7 @@ mod tests {
             handover: handover(),
             folder: folder.path().to_owned(),
             environment: vec![("OMP_NUM_THREADS".into(), "3".into())],
+            board: BoardFile::create(1).unwrap(),
         };
         start.start().await.unwrap().watch(kill).await.unwrap()
     }

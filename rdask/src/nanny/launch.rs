@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::child::{Start, Started, folder_or};
 use super::membership::{Context, Offer};
 use super::probe::probe;
+use crate::board::BoardFile;
 use crate::connection::scheduler_target;
 use crate::error::chain;
 use crate::handover::{Handover, RDASK_VERSION};
@@ -26,8 +27,6 @@ use crate::program::hash_file;
 /// How often a nanny looks whether another one of its node has brought a program.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
-const SIGKILL: i32 = 9;
-
 /// Starts a process and reports its end, or why it has not begun. It is killed when `kill`
 /// resolves, whichever way, and what comes is reported as its end.
 pub(super) async fn run(context: &Context, launch: Launch, mut kill: oneshot::Receiver<Exit>) {
@@ -36,7 +35,7 @@ pub(super) async fn run(context: &Context, launch: Launch, mut kill: oneshot::Re
     let started = tokio::select! {
         started = start(context, launch) => started,
         _ = &mut kill => {
-            let exit = Exit::Signal(SIGKILL);
+            let exit = Exit::Planned;
             return context.tell(FromNanny::Exited {
                 process, exit, board: Vec::new(), stderr: Vec::new(),
             });
@@ -52,19 +51,19 @@ pub(super) async fn run(context: &Context, launch: Launch, mut kill: oneshot::Re
     };
     let pid = started.pid;
     tracing::info!(%process, pid, %program, "started {name}");
-    let killed = async { kill.await.unwrap_or(Exit::Signal(SIGKILL)) };
+    let killed = async { kill.await.unwrap_or(Exit::Planned) };
     lock(&context.running).insert(process, (worker, pid));
     let ended = started.watch(killed).await;
     lock(&context.running).remove(&process);
     match ended {
         Ok(ended) => {
             tracing::info!(%process, pid, exit = ?ended.exit, "a process ended");
-            let (exit, stderr) = (ended.exit, ended.stderr);
-            context.tell(FromNanny::Exited { process, exit, board: Vec::new(), stderr });
+            let (exit, board, stderr) = (ended.exit, ended.board, ended.stderr);
+            context.tell(FromNanny::Exited { process, exit, board, stderr });
         }
         Err(error) => {
             tracing::error!(%process, pid, %error, "a process can't be waited for");
-            let (exit, stderr) = (Exit::Signal(SIGKILL), vec![error.to_string()]);
+            let (exit, stderr) = (Exit::Planned, vec![error.to_string()]);
             context.tell(FromNanny::Exited { process, exit, board: Vec::new(), stderr });
         }
     }
@@ -84,6 +83,7 @@ async fn start(context: &Context, launch: Launch) -> Result<Started, Failure> {
         })?;
         lock(&context.probed).push(hash);
     }
+    let board = BoardFile::create(info.slots)?;
     let handover = Handover {
         rdask: RDASK_VERSION.to_owned(),
         scheduler_file: context.file.to_json(),
@@ -98,7 +98,7 @@ async fn start(context: &Context, launch: Launch) -> Result<Started, Failure> {
         program: format!("{hash:#}"),
         umask: surroundings.umask,
         scratch: context.scratch.clone(),
-        board: None,
+        board: Some(board.path()),
         interface: context.interface.clone(),
         host: context.host.clone(),
     };
@@ -108,6 +108,7 @@ async fn start(context: &Context, launch: Launch) -> Result<Started, Failure> {
         handover,
         folder: folder_or(&surroundings.folder, Path::new(&context.scratch)),
         environment: surroundings.environment,
+        board,
     };
     Ok(start.start().await?)
 }

@@ -18,10 +18,19 @@ use crate::connection::{ConnectionEnd, Inbox, Outbox};
 use crate::memory;
 use crate::program::cache::Cache;
 use crate::program::exchange::{self, SERVED_AT_ONCE};
+use crate::slurm;
 
 /// How long a nanny that has given notice lets its tasks end. Slurm's KillWait is 30 s unless the
 /// site says otherwise; what is left after that is made again elsewhere.
 const LEAVE_TIME_MAX: Duration = Duration::from_secs(25);
+
+/// So long before the end of its job a nanny's workers are given notice, so that their values are
+/// copied by then; in a short job after three quarters of its time.
+const JOB_NOTICE: Duration = Duration::from_secs(30);
+
+fn before_end(left: Duration) -> Duration {
+    left - JOB_NOTICE.min(left / 4)
+}
 
 /// A second signal ends a nanny at once, unless it comes with the first: Slurm sends SIGTERM twice
 /// at a time limit.
@@ -29,8 +38,6 @@ const ONE_SIGNAL: Duration = Duration::from_secs(1);
 
 /// How often the memory of processes is looked at.
 const MEMORY_LOOK: Duration = Duration::from_millis(500);
-
-const SIGKILL: i32 = 9;
 
 /// How long killed processes may take to be gone.
 const KILL_TIME_MAX: Duration = Duration::from_secs(5);
@@ -140,6 +147,31 @@ impl Membership {
         }
     }
 
+    /// Tells when the workers end, as far as that is known. A nanny inside another program is no
+    /// part of a Slurm job of its own.
+    pub(super) fn tell_end(&self, end: Option<tokio::time::Instant>, in_job: bool) {
+        if let Some(end) = end {
+            let time = end.saturating_duration_since(tokio::time::Instant::now());
+            self.context.tell(FromNanny::EndsIn { time, is_job: false });
+        }
+        let Some(job) = slurm::job_id().filter(|_| in_job) else { return };
+        self.context.tell(match slurm::time_left() {
+            Some(left) => FromNanny::EndsIn { time: before_end(left), is_job: true },
+            None => FromNanny::InJob { job },
+        });
+    }
+
+    fn ask_job_end(&mut self) {
+        let context = self.context.clone();
+        self.serving.spawn(async move {
+            let left = match slurm::job_id() {
+                Some(job) => slurm::ask_time_left(&job).await,
+                None => None,
+            };
+            context.tell(FromNanny::JobEndsIn { time: left.map(before_end) });
+        });
+    }
+
     /// Does what the scheduler says until one of them leaves; no process is left then.
     pub(super) async fn serve(mut self, signals: &mut Signals) -> Gone {
         let mut look = tokio::time::interval(MEMORY_LOOK);
@@ -176,9 +208,10 @@ impl Membership {
                 tracing::info!(%process, reason, "ending a process");
                 if let Some(kill) = self.kills.remove(&process) {
                     // It may have ended by itself a moment ago.
-                    let _ = kill.send(Exit::Signal(SIGKILL));
+                    let _ = kill.send(Exit::Planned);
                 }
             }
+            ToNanny::AskJobEnd => self.ask_job_end(),
             ToNanny::Exit { .. } => unreachable!("the loop ends with it"),
         }
     }

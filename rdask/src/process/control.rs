@@ -19,6 +19,8 @@ pub(crate) struct Control {
     /// a task is either started or taken back, never both.
     progress: AtomicU64,
     any_cancelled: AtomicBool,
+    /// Whether the run under way has given up what it did.
+    given_up: AtomicBool,
     /// Held for an insert or a look-up.
     cancelled: Mutex<RangeSet>,
     /// Whether the parked run may go on. Held to look and to set.
@@ -50,6 +52,7 @@ impl Control {
             range,
             progress: AtomicU64::new(pack(range.start, range.end)),
             any_cancelled: AtomicBool::new(false),
+            given_up: AtomicBool::new(false),
             cancelled: Mutex::default(),
             resumed: Mutex::new(false),
             resume: Condvar::new(),
@@ -117,6 +120,16 @@ impl Control {
     /// Whether a task was cancelled.
     pub(crate) fn is_cancelled(&self, index: u32) -> bool {
         self.any_cancelled.load(Ordering::Acquire) && lock(&self.cancelled).contains(index)
+    }
+
+    /// The run under way gives up what it did; it is about to end. For the slot.
+    pub(crate) fn give_up(&self) {
+        self.given_up.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a run of the chunk has given up what it did.
+    pub(super) fn has_given_up(&self) -> bool {
+        self.given_up.load(Ordering::Relaxed)
     }
 
     /// The run under way gives its slots back.

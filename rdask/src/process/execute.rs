@@ -16,6 +16,7 @@ use rdask_core::range::Range;
 use super::Home;
 use super::control::Control;
 use super::store::Store;
+use crate::board::{Board, Entry as OnBoard};
 use crate::context;
 use crate::function::{
     self, Chunk, EncodedInput, Input, Outcomes, ParamSource, Special, TaskInputs, TaskSource,
@@ -26,6 +27,7 @@ pub(super) struct Job {
     pub(super) start: StartChunk,
     pub(super) control: Arc<Control>,
     pub(super) store: Arc<Store>,
+    pub(super) board: Arc<Board>,
     pub(super) home: Arc<Home>,
 }
 
@@ -48,12 +50,14 @@ impl Job {
             Arc::clone(&self.home),
         );
         let mut out = Outcomes::with_inline_max(self.start.assign.inline_max as usize);
-        let mut source = Tasks::new(self);
+        let entry_on_board = self.board.entry(self.start.assign.array);
+        let mut source = Tasks::new(self, &entry_on_board);
         let mut chunk = Chunk::new(&mut source, &mut out);
         let well = catch_unwind(AssertUnwindSafe(|| (entry.call)(&mut chunk))).is_ok();
         drop(source);
         let name = (entry.name)();
-        let mut ended = self.ends(out, name);
+        entry_on_board.clear();
+        let mut ended = self.ends(out, name, &entry_on_board);
         if !well {
             // The loop around the function panicked itself: whatever it had started is over.
             let from = ended.last().map_or(self.start.range.start, |(range, _)| range.end);
@@ -91,7 +95,7 @@ impl Job {
     }
 
     /// What the scheduler is told. Results that stay go to the store.
-    fn ends(&self, out: Outcomes, name: &str) -> Vec<(Range, End)> {
+    fn ends(&self, out: Outcomes, name: &str, noted: &OnBoard<'_>) -> Vec<(Range, End)> {
         let start = self.start.range.start;
         let (results, ends, special) = out.into_parts();
         let count = ends.len() as u32;
@@ -112,7 +116,9 @@ impl Job {
             let index = start + position;
             match what {
                 Special::Stored(value) => {
+                    noted.begin(index, run_number(&self.start.assign, index));
                     let hint = catch_unwind(AssertUnwindSafe(|| value.size_hint()));
+                    noted.clear();
                     stored.push((self.task(index), value));
                     let size = hint.unwrap_or(0) as u64;
                     match all.last_mut() {
@@ -122,6 +128,11 @@ impl Job {
                         }
                         _ => all.push((Range::one(index), End::Stored(vec![size]))),
                     }
+                }
+                Special::Failed(failure)
+                    if self.control.has_given_up() && failure.message == context::GIVEN_UP =>
+                {
+                    all.push((Range::one(index), End::Lost));
                 }
                 Special::Failed(failure) => {
                     let failure = self.failure(index, *failure, name);
@@ -186,6 +197,7 @@ enum Resolved {
 struct Tasks<'a> {
     control: &'a Control,
     assign: &'a Assign,
+    noted: &'a OnBoard<'a>,
     /// The first task of the chunk.
     start: u32,
     resolved: Vec<Resolved>,
@@ -196,13 +208,14 @@ struct Tasks<'a> {
 }
 
 impl<'a> Tasks<'a> {
-    fn new(job: &'a Job) -> Self {
+    fn new(job: &'a Job, noted: &'a OnBoard<'a>) -> Self {
         let assign = &*job.start.assign;
         let plain = assign.params.iter().all(|feed| matches!(feed, Feed::Inline));
         let resolved = if plain { Vec::new() } else { resolve(job) };
         Self {
             control: &job.control,
             assign,
+            noted,
             start: job.start.range.start,
             resolved,
             plain,
@@ -237,7 +250,11 @@ impl TaskSource for Tasks<'_> {
     #[inline]
     fn next(&mut self) -> Option<TaskInputs<'_>> {
         // A task starts here and nowhere else: what is to be noted of it is noted here.
-        let index = self.control.claim()?;
+        let Some(index) = self.control.claim() else {
+            self.noted.clear();
+            return None;
+        };
+        self.noted.begin(index, run_number(self.assign, index));
         if !self.plain {
             self.fill((index - self.start) as usize);
         }

@@ -62,6 +62,7 @@ impl Driver {
         let (to, from_scheduler) = mpsc::channel(64);
         let (to_scheduler, from) = mpsc::channel(64);
         let runtime = ProcessRuntime::new(ProcessSetup {
+            board: Board::default(),
             process,
             slots,
             home: Home {

@@ -3,12 +3,15 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use rdask_core::hello::{Hello, HelloError, Role, decode_resumption, decode_welcome, encode_hello};
 use rdask_core::message::ProgramInfo;
 use rdask_net::{
     Endpoint, EndpointConfig, FileMode, FrameReceiver, FrameSender, KeyRequest, push_frame,
 };
+
+use tokio::net::UdpSocket;
 
 use super::*;
 use crate::connection::{ConnectError, ConnectionEnd, Persistence, dial, scheduler_target};
@@ -175,6 +178,61 @@ fn only_who_was_named_goes_on_under_that_name() {
         let answer = resume(&own, file, resumption(who, FIRST_EPOCH, 1)).await;
         assert!(answer.contains("Err") || answer.contains("None"), "{answer}");
         drop(second);
+    });
+}
+
+/// A relay of datagrams for one dialer, until it is cut.
+async fn carry_datagrams(front: Arc<UdpSocket>, back: Arc<UdpSocket>) {
+    let (mut there, mut here) = (vec![0; 1 << 16], vec![0; 1 << 16]);
+    let mut dialer = None;
+    loop {
+        tokio::select! {
+            Ok((length, from)) = front.recv_from(&mut there) => {
+                dialer = Some(from);
+                back.send(&there[..length]).await.unwrap();
+            }
+            Ok(length) = back.recv(&mut here) => {
+                if let Some(dialer) = dialer {
+                    front.send_to(&here[..length], dialer).await.unwrap();
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn what_quic_loses_tls_brings() {
+    with_scheduler(async |file| {
+        // Open to the end: whoever hears that a port is closed is sure that nobody is there.
+        let front = Arc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
+        let back = Arc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
+        back.connect(file.addresses[0]).await.unwrap();
+        let detour = vec![front.local_addr().unwrap()];
+        let path = tokio::spawn(carry_datagrams(front.clone(), back.clone()));
+        let file = SchedulerFile { addresses: detour, ..file.clone() };
+        assert!(!file.tls_addresses.is_empty());
+        let endpoint = endpoint(&file).await;
+        let role = Role::Client {
+            program: client().program,
+            surroundings: program::surroundings(),
+            name: "both".into(),
+            nested_in: None,
+        };
+        let persistence = Persistence::at_most(Duration::from_secs(60));
+        let dialled = dial::<FromClient, ToClient>(&endpoint, &file, role, persistence).await;
+        let mut client = dialled.unwrap();
+        let ask = |request| FromClient::AskStatus { request, when_ready: false };
+        client.send.send(ask(1)).unwrap();
+        assert!(client.receive.recv().await.is_ok());
+        path.abort();
+        drop(path.await);
+        for request in 2..100 {
+            client.send.send(ask(request)).unwrap();
+        }
+        for asked in 2..100 {
+            let answer = client.receive.recv().await.unwrap();
+            assert!(matches!(answer, ToClient::Status { request, .. } if request == asked));
+        }
     });
 }
 

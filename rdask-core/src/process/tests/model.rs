@@ -52,7 +52,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Seen),
         3 => (1u64..4000).prop_map(|micros| Step::Pass { micros }),
         1 => Just(Step::Put),
-        2 => (any::<u32>(), 1u32..20).prop_map(|(pick, len)| Step::Acquire { pick, len }),
+        2 => (any::<u32>(), 1u32..5).prop_map(|(pick, len)| Step::Acquire { pick, len }),
     ]
 }
 
@@ -188,7 +188,7 @@ impl World {
 
     fn acquire(&mut self, pick: u32, len: u32) {
         let known = choose(self.arrays.iter().map(|(n, (_, range, _))| (*n, *range)), pick);
-        let (number, range) = match known.filter(|_| pick % 3 == 0) {
+        let (number, range) = match known.filter(|_| pick.is_multiple_of(3)) {
             Some(here) => here,
             None => (1_000_000, Range::new(pick % 50, pick % 50 + len)),
         };

@@ -287,6 +287,10 @@ impl Mob {
         builder.build()
     }
 
+    fn time(&mut self) -> std::time::Duration {
+        std::time::Duration::from_nanos(self.number())
+    }
+
     fn options(&mut self) -> TaskOptions {
         if self.dice.chance(70) {
             return TaskOptions::default();
@@ -302,6 +306,7 @@ impl Mob {
             workers: (0..self.dice.below(2)).map(|_| self.name()).collect(),
             pools: (0..self.dice.below(2)).map(|_| self.name()).collect(),
             parts: self.number32() as u16,
+            replicas: self.number32() as u8,
         }
     }
 
@@ -357,7 +362,7 @@ impl Mob {
         let number = self.next_number;
         let parent =
             self.dice.chance(20).then(|| Parent { task: self.task(), run: self.number32() });
-        match self.dice.below(24) {
+        match self.dice.below(25) {
             0..=4 => {
                 self.next_number += 1;
                 let shape = self.shape(false);
@@ -411,6 +416,7 @@ impl Mob {
                     when_ready: self.dice.chance(50),
                 },
             },
+            23 => FromClient::Retire { request: self.number32(), names: vec![self.name()] },
             _ => FromClient::Taken { bytes: self.number() },
         }
     }
@@ -430,6 +436,7 @@ impl Mob {
                 node: None,
                 run: self.number32(),
             }),
+            _ if self.dice.chance(50) => End::Lost,
             _ => End::Cancelled,
         }
     }
@@ -458,7 +465,7 @@ impl Mob {
         let given_back = |finished: &[Finished]| -> Vec<(AssignmentId, Range)> {
             finished.iter().map(|one| (one.assignment, one.range)).collect()
         };
-        let message = match self.dice.below(12) {
+        let message = match self.dice.below(13) {
             0..=5 => FromProcess::Report { number: self.number(), finished },
             6 => FromProcess::SlotsFree { slots: self.number32() },
             7 => FromProcess::Parked { runs: self.number32(), slots: self.number32() },
@@ -470,6 +477,7 @@ impl Mob {
             9 | 10 => FromProcess::Holds {
                 values: (0..self.dice.below(4)).map(|_| self.task()).collect(),
             },
+            11 => FromProcess::NotAcquired { task: self.task() },
             _ => FromProcess::Missed {
                 task: self.task(),
                 holder: self.process(),
@@ -481,7 +489,7 @@ impl Mob {
 
     fn words_of_nanny(&mut self) -> FromNanny {
         let hash = ProgramHash([self.dice.below(3) as u8; 32]);
-        match self.dice.below(7) {
+        match self.dice.below(10) {
             0 => FromNanny::WantProgram { hash },
             1 => FromNanny::HasProgram { hash },
             2 => FromNanny::FetchFailed { hash, message: String::new() },
@@ -495,6 +503,9 @@ impl Mob {
                 stderr: vec![self.name()],
             },
             5 if self.dice.chance(20) => FromNanny::Leaving { reason: String::new() },
+            6 => FromNanny::InJob { job: self.name() },
+            7 => FromNanny::JobEndsIn { time: self.dice.chance(50).then(|| self.time()) },
+            8 => FromNanny::EndsIn { time: self.time(), is_job: self.dice.chance(50) },
             _ => FromNanny::HasProgram { hash },
         }
     }

@@ -51,6 +51,13 @@ fn is_inline(value: u64) -> bool {
 
 pub(super) const POISON: u64 = 13;
 
+/// Some tasks of this function end their process, each time.
+const KILLER: u64 = 14;
+
+fn is_killer(function: u64, index: u32) -> bool {
+    function == KILLER && index % 5 == 2
+}
+
 #[derive(Default)]
 struct FakeProcess {
     assigned: Vec<(Assign, RangeSet)>,
@@ -67,6 +74,16 @@ struct FakeProcess {
 enum Expected {
     Value(u64),
     Failure,
+    /// It ends its process.
+    Death,
+}
+
+/// What a nanny has to say of a process that is gone.
+struct Obituary {
+    nanny: NannyId,
+    process: ProcessId,
+    exit: Exit,
+    board: Vec<(TaskId, u32)>,
 }
 
 pub(super) struct World {
@@ -75,9 +92,18 @@ pub(super) struct World {
     pub(super) scheduler: Scheduler,
     processes: BTreeMap<ProcessId, FakeProcess>,
     launching: Vec<(NannyId, ProcessId)>,
+    nanny_of: BTreeMap<ProcessId, NannyId>,
+    obituaries: Vec<Obituary>,
+    /// Processes that each killer has ended, and those of them that may not count against it:
+    /// since its nanny never told, or told when it ran again already.
+    deaths: BTreeMap<TaskId, (u32, u32)>,
+    is_murderous: bool,
+    calm: bool,
     nannies: Vec<NannyId>,
     gone: Vec<NannyId>,
     noticed: BTreeSet<NannyId>,
+    nannies_ever: u32,
+    pools: BTreeMap<NannyId, String>,
     client: ClientId,
     expected: BTreeMap<TaskId, Expected>,
     arrays: Vec<(ArrayId, u32)>,
@@ -118,15 +144,23 @@ impl World {
         let client = scheduler.connect_client(Time(0), info);
         let losses = dice.chance(70);
         let gentle = !losses && dice.chance(70);
+        let is_murderous = losses && dice.chance(30);
         let mut world = Self {
             dice,
             now: Time(0),
             scheduler,
             processes: BTreeMap::new(),
             launching: Vec::new(),
+            nanny_of: BTreeMap::new(),
+            obituaries: Vec::new(),
+            deaths: BTreeMap::new(),
+            is_murderous,
+            calm: false,
             nannies: Vec::new(),
             gone: Vec::new(),
             noticed: BTreeSet::new(),
+            nannies_ever: 0,
+            pools: BTreeMap::new(),
             client,
             expected: BTreeMap::new(),
             arrays: Vec::new(),
@@ -168,15 +202,18 @@ impl World {
         let count = 1 + self.dice.below(2);
         let workers = (0..count)
             .map(|nth| WorkerInfo {
-                name: format!("w{nth}"),
+                name: format!("w{}-{nth}", self.nannies_ever),
                 slots: 1 + self.dice.below(3) as u32,
                 memory_limit: 0,
                 resources: Vec::new(),
             })
             .collect();
-        let info = NannyInfo { node: "n".into(), pool: "p".into(), workers, contact: contact() };
+        let pool = format!("p{}", self.nannies_ever);
+        self.nannies_ever += 1;
+        let info = NannyInfo { node: "n".into(), pool: pool.clone(), workers, contact: contact() };
         let (nanny, _) = self.scheduler.connect_nanny(self.now, info);
         self.nannies.push(nanny);
+        self.pools.insert(nanny, pool);
         self.note(format!("{nanny} joins"));
         self.react();
     }
@@ -187,11 +224,16 @@ impl World {
             self.note(format!("    {action:?}"));
             match action {
                 Action::ToNanny(nanny, ToNanny::Launch(launch)) => {
+                    self.nanny_of.insert(launch.process, nanny);
                     self.launching.push((nanny, launch.process));
                 }
-                Action::ToNanny(_, ToNanny::Kill { process, .. }) => {
-                    self.processes.remove(&process);
+                Action::ToNanny(nanny, ToNanny::Kill { process, .. }) => {
                     self.launching.retain(|(_, launching)| *launching != process);
+                    if let Some(fake) = self.processes.remove(&process) {
+                        let board = self.some_of(&fake);
+                        let exit = Exit::Planned;
+                        self.obituaries.push(Obituary { nanny, process, exit, board });
+                    }
                 }
                 Action::ToProcess(id, message) => self.order(id, message),
                 Action::ToClient(_, message) => self.tell(message),
@@ -268,9 +310,18 @@ impl World {
                             let fair = match failure.kind {
                                 FailureKind::Cancelled => !self.cancelled.is_empty(),
                                 FailureKind::InputLost => self.losses && !self.scattered.is_empty(),
+                                FailureKind::Killed => {
+                                    self.convict(failure);
+                                    expected != Expected::Failure || failure.origin != task
+                                }
                                 _ => expected == Expected::Failure,
                             };
-                            assert!(fair, "{task}: {failure} but {expected:?}");
+                            let fair = fair && !matches!(expected, Expected::Value(_));
+                            let excused = matches!(
+                                failure.kind,
+                                FailureKind::Cancelled | FailureKind::InputLost
+                            );
+                            assert!(fair || excused, "{task}: {failure} but {expected:?}");
                         }
                     }
                     *self.told.entry(task).or_insert(0) += 1;
@@ -297,6 +348,14 @@ impl World {
         (!full.is_empty()).then(|| full[self.dice.below(full.len() as u64) as usize])
     }
 
+    fn some_function(&mut self) -> u64 {
+        match self.dice.below(16) {
+            KILLER if self.gentle => 0,
+            _ if self.is_murderous && self.dice.chance(40) => KILLER,
+            other => other,
+        }
+    }
+
     fn new_array(&mut self) -> ArrayId {
         let id = ArrayId { client: self.client, number: self.next_number };
         self.next_number += 1;
@@ -309,11 +368,17 @@ impl World {
         for input in inputs {
             match self.expected[input] {
                 Expected::Value(value) => values.push(value),
-                Expected::Failure => is_failure = true,
+                Expected::Failure | Expected::Death => is_failure = true,
             }
         }
-        let value = Expected::Value(value_of(function, payload, &values));
-        self.expected.insert(task, if is_failure { Expected::Failure } else { value });
+        let expected = if is_failure {
+            Expected::Failure
+        } else if is_killer(function, task.index) {
+            Expected::Death
+        } else {
+            Expected::Value(value_of(function, payload, &values))
+        };
+        self.expected.insert(task, expected);
     }
 
     fn submit_array(&mut self) {
@@ -345,7 +410,7 @@ impl World {
         if self.dice.chance(60) {
             params.insert(self.dice.below(params.len() as u64 + 1) as usize, Param::Inline);
         }
-        let function = self.dice.below(16);
+        let function = self.some_function();
         let id = self.new_array();
         let payloads: Vec<Vec<u8>> =
             (0..len).map(|_| vec![1; self.dice.below(3) as usize]).collect();
@@ -383,7 +448,7 @@ impl World {
 
     fn submit_batch(&mut self) {
         let id = self.new_array();
-        let function = self.dice.below(16);
+        let function = self.some_function();
         let plain = self.shape(function, vec![Param::Inline]);
         let open = Shape { params: vec![Param::Inline, Param::Edges], ..plain.clone() };
         let (mut shape_of, mut edge_ends, mut edges) = (Vec::new(), Vec::new(), Vec::new());
@@ -424,6 +489,7 @@ impl World {
         let id = self.new_array();
         let len = 1 + self.dice.below(4) as u32;
         let inline = self.dice.chance(50);
+        let replicas = 1 + self.dice.below(2) as u8;
         let mut blob = BlobBuilder::new();
         for index in 0..len {
             let (task, value) = (TaskId { array: id, index }, self.dice.roll());
@@ -438,7 +504,8 @@ impl World {
             FromClient::ScatterInline { number: id.number, values: blob.build() }
         } else {
             let sizes = vec![8; len as usize];
-            FromClient::Scatter { number: id.number, sizes, options: TaskOptions::default() }
+            let options = TaskOptions { replicas, ..TaskOptions::default() };
+            FromClient::Scatter { number: id.number, sizes, options }
         });
     }
 
@@ -465,7 +532,9 @@ impl World {
         if self.losses && self.link_dice.chance(15) {
             self.links();
         }
-        match self.dice.below(13) {
+        match self.dice.below(14) {
+            13 if self.dice.chance(50) => self.confirm_slots(),
+            13 => self.report_deaths(),
             0 => self.launch(),
             1 if self.losses && self.dice.chance(20) => self.kill(),
             2 if self.dice.chance(10) => self.add_nanny(),
@@ -530,10 +599,82 @@ impl World {
         let nanny = self.nannies[self.dice.below(self.nannies.len() as u64) as usize];
         self.note(format!("{nanny} gives notice"));
         self.noticed.insert(nanny);
-        let message = FromNanny::Leaving { reason: "notice".into() };
-        self.scheduler.handle_nanny(self.now, nanny, message);
+        let pool = self.pools[&nanny].clone();
+        match self.dice.below(4) {
+            0 => self.say(FromClient::Retire { request: 0, names: vec![pool] }),
+            // One worker of it.
+            1 => {
+                let name = format!("w{}-0", &pool[1..]);
+                self.say(FromClient::Retire { request: 0, names: vec![name] });
+            }
+            2 => {
+                let time = std::time::Duration::from_nanos(self.dice.below(9_000_000));
+                let message = FromNanny::EndsIn { time, is_job: false };
+                self.scheduler.handle_nanny(self.now, nanny, message);
+            }
+            _ => {
+                let message = FromNanny::Leaving { reason: "notice".into() };
+                self.scheduler.handle_nanny(self.now, nanny, message);
+            }
+        }
         self.react();
         self.lose_gone();
+    }
+
+    /// Some of the tasks that a process has, in their first runs or others.
+    fn some_of(&mut self, process: &FakeProcess) -> Vec<(TaskId, u32)> {
+        let mut board = Vec::new();
+        for (assign, remaining) in process.assigned.iter().filter(|(one, _)| one.threads > 0) {
+            for index in remaining.iter().flat_map(Range::iter).take(3) {
+                if self.dice.chance(80) {
+                    let task = TaskId { array: assign.array, index };
+                    board.push((task, crate::process::run_number(assign, index)));
+                }
+            }
+        }
+        board
+    }
+
+    /// A task ends its process, and others that run beside it. The scheduler hears of it from the
+    /// nanny, or first by the end of the link.
+    fn die(&mut self, id: ProcessId, killer: TaskId, run: u32) {
+        let Some(process) = self.processes.remove(&id) else { return };
+        let nanny = self.nanny_of[&id];
+        let mut board = self.some_of(&process);
+        board.retain(|(task, _)| *task != killer);
+        board.push((killer, run));
+        self.note(format!("{id} dies of {killer}: {board:?}"));
+        let (deaths, uncounted) = self.deaths.entry(killer).or_default();
+        *deaths += 1;
+        assert!(*deaths - *uncounted <= 3, "{killer} has ended {deaths} processes");
+        let exit = if self.dice.chance(20) { Exit::OutOfMemory } else { Exit::Signal(6) };
+        self.obituaries.push(Obituary { nanny, process: id, exit, board });
+        if self.dice.chance(50) {
+            *uncounted += 1;
+            self.scheduler.handle_link_lost(self.now, Peer::Process(id));
+            self.react();
+        } else {
+            self.report_deaths();
+        }
+    }
+
+    /// Nannies say how processes ended, unless they are gone themselves.
+    fn report_deaths(&mut self) {
+        for Obituary { nanny, process, exit, board } in std::mem::take(&mut self.obituaries) {
+            self.note(format!("{nanny}: {process} ended: {exit}, {board:?}"));
+            let stderr = vec![format!("the last words of {process}")];
+            let message = FromNanny::Exited { process, exit, board, stderr };
+            self.scheduler.handle_nanny(self.now, nanny, message);
+            self.react();
+        }
+    }
+
+    /// Only killers are told to be such, with all three deaths.
+    fn convict(&self, failure: &Failure) {
+        assert_eq!(self.expected[&failure.origin], Expected::Death, "an innocent: {failure}");
+        assert_eq!(failure.message.matches("the last words of").count(), 3, "{failure}");
+        // It may have run beside other killers before, but not in the end.
+        assert!(self.deaths[&failure.origin].0 >= 1, "{failure}");
     }
 
     /// Nannies that were told to go are gone, and their processes with them.
@@ -548,6 +689,14 @@ impl World {
                     self.processes.remove(&id);
                 }
             }
+        }
+    }
+
+    /// Processes that have nothing to do confirm how many slots they use.
+    fn confirm_slots(&mut self) {
+        let idle = self.processes.iter().filter(|(_, one)| one.assigned.is_empty());
+        for (id, slots) in idle.map(|(id, one)| (*id, one.slots)).collect::<Vec<_>>() {
+            self.hear(id, FromProcess::SlotsFree { slots });
         }
     }
 
@@ -610,7 +759,7 @@ impl World {
         }
         let nth = self.dice.below(self.launching.len() as u64) as usize;
         let (nanny, id) = self.launching.remove(nth);
-        if self.losses && self.dice.chance(10) {
+        if self.losses && !self.calm && self.dice.chance(10) {
             let message = FromNanny::LaunchFailed { process: id, message: "no".into() };
             self.scheduler.handle_nanny(self.now, nanny, message);
         } else {
@@ -628,7 +777,12 @@ impl World {
         }
         let id = ids[self.dice.below(ids.len() as u64) as usize];
         self.note(format!("{id} dies"));
-        self.processes.remove(&id);
+        // Its nanny ends it then, or it has died of something else than its tasks.
+        if let Some(process) = self.processes.remove(&id) {
+            let board = if self.dice.chance(50) { Vec::new() } else { self.some_of(&process) };
+            let exit = if board.is_empty() { Exit::Code(3) } else { Exit::Planned };
+            self.obituaries.push(Obituary { nanny: self.nanny_of[&id], process: id, exit, board });
+        }
         self.scheduler.handle_link_lost(self.now, Peer::Process(id));
         self.react();
     }
@@ -646,14 +800,17 @@ impl World {
         }
         let id = busy[self.dice.below(busy.len() as u64) as usize];
         let process = &self.processes[&id];
-        let nth = self.dice.below(process.assigned.len() as u64) as usize;
-        let (assign, remaining) = &process.assigned[nth];
-        let assign = assign.clone();
-        let first = remaining.first().expect("something remains");
-        let piece = Range::new(
+        let mut nth = self.dice.below(process.assigned.len() as u64) as usize;
+        let first = process.assigned[nth].1.first().expect("something remains");
+        let mut piece = Range::new(
             first.start,
             first.start + 1 + self.dice.below(u64::from(first.len())) as u32,
         );
+        // Killers like to strike while there are others beside them.
+        if let Some((at, index)) = killer_of(process).filter(|_| self.dice.chance(60)) {
+            (nth, piece) = (at, Range::one(index));
+        }
+        let assign = self.processes[&id].assigned[nth].0.clone();
         let mut finished = Vec::new();
         for index in piece {
             let task = TaskId { array: assign.array, index };
@@ -671,6 +828,14 @@ impl World {
                     let given_back = vec![(assign.assignment, left)];
                     self.hear(id, FromProcess::Missed { task: missed, holder, given_back });
                     return;
+                }
+                Ok(_) if is_killer(assign.function.0, index) => {
+                    self.retire(id, nth, Range::new(piece.start, index));
+                    if !finished.is_empty() {
+                        self.report(id, finished);
+                    }
+                    let run = crate::process::run_number(&assign, index);
+                    return self.die(id, task, run);
                 }
                 Ok(_) if assign.function.0 == POISON && index % 5 == 1 => {
                     let failure = Failure::of_scheduler(FailureKind::Panicked, "poison", task);
@@ -826,6 +991,8 @@ impl World {
             self.work();
             self.answer_steals();
             self.acquire();
+            self.report_deaths();
+            self.confirm_slots();
             self.fetch_results();
             self.scheduler.handle_timeout(self.now);
             self.react();
@@ -843,8 +1010,10 @@ impl World {
         for _ in 0..2000 {
             self.work();
             self.acquire();
+            self.report_deaths();
         }
         assert!(self.processes.values().all(|one| one.acquiring.is_empty()));
+        assert!(self.scheduler.blame.is_empty(), "{:?}", self.scheduler.blame);
         let status = self.scheduler.status();
         let left = status.waiting + status.ready + status.assigned + status.done + status.failed;
         assert_eq!(left, 0, "tasks that nobody wants are remembered: {status:?}");
@@ -867,6 +1036,7 @@ impl World {
                 self.react();
             }
         }
+        self.calm = true;
         // Launches may have failed for good: a new nanny always helps.
         self.add_nanny();
         for (_, id) in std::mem::take(&mut self.launching) {
@@ -884,6 +1054,17 @@ impl World {
         self.cancelled.insert(TaskId { array, index: range.start });
         self.say(FromClient::Cancel { array, range });
     }
+}
+
+/// A killer that a process was assigned: in which assignment, and its index.
+fn killer_of(process: &FakeProcess) -> Option<(usize, u32)> {
+    let all = process.assigned.iter().enumerate().filter(|(_, (assign, _))| assign.threads > 0);
+    all.flat_map(|(nth, (assign, remaining))| {
+        let indexes = remaining.iter().flat_map(Range::iter);
+        let killers = indexes.filter(|index| is_killer(assign.function.0, *index));
+        killers.map(move |index| (nth, index))
+    })
+    .next()
 }
 
 /// A put, dressed as an assignment of no function, so that its end is reported like others.

@@ -221,8 +221,10 @@ impl World {
                 self.say(ToClient::Status { request, status });
             }
             FromClient::PutFailed { .. }
+            | FromClient::PutGone { .. }
             | FromClient::Missed { .. }
             | FromClient::Release { .. }
+            | FromClient::Retire { .. }
             | FromClient::Taken { .. }
             | FromClient::ProgramNotSent { .. } => {}
         }

@@ -1,0 +1,61 @@
+//! Maps, and single tasks one after the other.
+
+use std::time::{Duration, Instant};
+
+use crate::bench::Bench;
+use crate::outcome::Outcome;
+
+fn identity(x: u64) -> u64 {
+    x
+}
+
+pub(super) fn square16(bench: &mut Bench) -> anyhow::Result<Outcome> {
+    let (client, start) = bench.begin()?;
+    let setup = bench.setup();
+    let square = |x: f64| {
+        std::thread::sleep(Duration::from_secs(1));
+        x * x
+    };
+    let squares = client.gather(client.map(square, (0..setup.n).map(f64::from)))?;
+    let elapsed = start.elapsed();
+    let ok = squares.into_iter().eq((0..setup.n).map(|i| f64::from(i) * f64::from(i)));
+    let rounds = setup.n.div_ceil(setup.workers * setup.threads);
+    Ok(Outcome::new(ok, elapsed).with_ideal(f64::from(rounds)))
+}
+
+pub(super) fn noop(bench: &mut Bench) -> anyhow::Result<Outcome> {
+    let (client, start) = bench.begin()?;
+    let n = bench.setup().n;
+    let remotes = client.map(identity, (0..n).map(u64::from));
+    let submitted = start.elapsed();
+    let values = client.gather(remotes)?;
+    let elapsed = start.elapsed();
+    let expected = u64::from(n) * u64::from(n - 1) / 2;
+    let ok = values.len() == n as usize && values.iter().sum::<u64>() == expected;
+    Ok(Outcome::new(ok, elapsed)
+        .with_tasks(n)
+        .with("submit_s", submitted.as_secs_f64())
+        .with("tasks_per_s", f64::from(n) / elapsed.as_secs_f64()))
+}
+
+pub(super) fn latency(bench: &mut Bench) -> anyhow::Result<Outcome> {
+    const WARM_UP: u32 = 100;
+    let (client, _) = bench.begin()?;
+    let n = bench.setup().n;
+    let mut times = Vec::with_capacity(n as usize);
+    let mut ok = true;
+    for i in 0..WARM_UP + n {
+        let start = Instant::now();
+        ok &= client.submit(identity, (u64::from(i),)).result()? == u64::from(i);
+        if i >= WARM_UP {
+            times.push(start.elapsed());
+        }
+    }
+    times.sort_unstable();
+    let at = |percent: usize| times[(times.len() - 1) * percent / 100].as_secs_f64() * 1e6;
+    Ok(Outcome::new(ok, times.iter().sum())
+        .with_tasks(n)
+        .with("p50_us", at(50))
+        .with("p99_us", at(99))
+        .with("max_us", at(100)))
+}

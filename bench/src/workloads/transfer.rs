@@ -1,0 +1,69 @@
+//! A large array to another worker, to the client and from it.
+
+use std::time::Instant;
+
+use crate::bench::Bench;
+use crate::outcome::Outcome;
+
+/// How often; a new array each time.
+const REPETITIONS: u32 = 5;
+
+fn filled((len, value): (u32, f64)) -> Vec<f64> {
+    vec![value; len as usize]
+}
+
+#[expect(clippy::ptr_arg, reason = "a parameter names the type of the value")]
+fn sum(array: &Vec<f64>) -> f64 {
+    array.iter().sum()
+}
+
+pub(super) fn run(bench: &mut Bench) -> anyhow::Result<Outcome> {
+    let setup = bench.setup().clone();
+    let (client, start) = bench.begin()?;
+    let on = |worker: u32| client.options().workers([format!("w{worker}")]);
+    let (here, there) = (on(0), on(1));
+    let (n, gigabytes) = (setup.n, f64::from(setup.n) * size_of::<f64>() as f64 / 1e9);
+    let mut ok = true;
+    let (mut local, mut remote, mut gather, mut scatter) = (vec![], vec![], vec![], vec![]);
+    for repetition in 0..REPETITIONS {
+        let value = f64::from(repetition);
+        let expected = value * f64::from(n);
+        let array = here.submit(filled, ((n, value),));
+        array.wait()?;
+
+        let clock = Instant::now();
+        ok &= here.submit(sum, (&array,)).result()? == expected;
+        local.push(clock.elapsed().as_secs_f64());
+
+        let clock = Instant::now();
+        ok &= there.submit(sum, (&array,)).result()? == expected;
+        remote.push(clock.elapsed().as_secs_f64());
+
+        let clock = Instant::now();
+        let values = array.result()?;
+        gather.push(clock.elapsed().as_secs_f64());
+        ok &= values.len() == n as usize && values.iter().all(|one| *one == value);
+        drop((values, array));
+
+        let another = filled((n, value));
+        let clock = Instant::now();
+        let placed = here.scatter(another);
+        ok &= here.submit(|array: &Vec<f64>| array.len() as u64, (&placed,)).result()?
+            == u64::from(n);
+        scatter.push(clock.elapsed().as_secs_f64());
+    }
+    let elapsed = start.elapsed();
+    let [local, remote, gather, scatter] = [local, remote, gather, scatter].map(median);
+    Ok(Outcome::new(ok, elapsed)
+        .with("local_sum_s", local)
+        .with("remote_sum_s", remote)
+        .with("transfer_GBps", gigabytes / remote)
+        .with("transfer_net_GBps", gigabytes / (remote - local))
+        .with("gather_GBps", gigabytes / gather)
+        .with("scatter_GBps", gigabytes / scatter))
+}
+
+fn median(mut figures: Vec<f64>) -> f64 {
+    figures.sort_by(f64::total_cmp);
+    figures[figures.len() / 2]
+}

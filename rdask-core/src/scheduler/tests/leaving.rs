@@ -1,0 +1,284 @@
+//! Workers that leave, and values that stay: given these facts, exactly these decisions.
+
+use std::time::Duration;
+
+use crate::blob::BlobBuilder;
+use crate::id::*;
+use crate::message::*;
+use crate::range::Range;
+use crate::scheduler::{Action, ClientInfo, Config, NannyInfo, Scheduler};
+use crate::time::Time;
+
+const SECOND: u64 = 1_000_000_000;
+
+/// A scheduler, a client, and nannies with one worker of one slot each, in pools of their own.
+struct Stage {
+    scheduler: Scheduler,
+    now: Time,
+    client: ClientId,
+    reports: u64,
+}
+
+fn contact() -> Contact {
+    Contact { quic: Vec::new(), tls: Vec::new() }
+}
+
+impl Stage {
+    fn new() -> Self {
+        let mut scheduler = Scheduler::new(Config { epoch: 1, result_bytes_max: 1 << 30 });
+        let info = ClientInfo {
+            program: ProgramInfo { hash: ProgramHash([1; 32]), size: 1, path: "p".into() },
+            surroundings: Surroundings::default(),
+            name: "scenario".into(),
+            nested_in: None,
+        };
+        let client = scheduler.connect_client(Time(0), info);
+        Self { scheduler, now: Time(0), client, reports: 0 }
+    }
+
+    /// A nanny with one worker, and the client's process in it.
+    fn nanny(&mut self, pool: &str) -> (NannyId, ProcessId) {
+        let name = format!("{pool}-0");
+        let worker = WorkerInfo { name, slots: 1, memory_limit: 0, resources: Vec::new() };
+        let (node, pool) = (pool.to_owned(), pool.to_owned());
+        let info = NannyInfo { node, pool, workers: vec![worker], contact: contact() };
+        let (nanny, _) = self.scheduler.connect_nanny(self.now, info);
+        let launched = self.actions().into_iter().find_map(|action| match action {
+            Action::ToNanny(_, ToNanny::Launch(launch)) => Some(launch.process),
+            _ => None,
+        });
+        let process = launched.expect("a process is launched");
+        self.scheduler.connect_process(self.now, process, contact()).unwrap();
+        (nanny, process)
+    }
+
+    fn actions(&mut self) -> Vec<Action> {
+        let actions = std::iter::from_fn(|| self.scheduler.poll_action()).collect();
+        self.scheduler.check();
+        actions
+    }
+
+    fn say(&mut self, message: FromClient) -> Vec<Action> {
+        self.scheduler.handle_client(self.now, self.client, message);
+        self.actions()
+    }
+
+    fn nanny_says(&mut self, nanny: NannyId, message: FromNanny) -> Vec<Action> {
+        self.scheduler.handle_nanny(self.now, nanny, message);
+        self.actions()
+    }
+
+    fn process_says(&mut self, process: ProcessId, message: FromProcess) -> Vec<Action> {
+        self.scheduler.handle_process(self.now, process, message);
+        self.actions()
+    }
+
+    fn lose(&mut self, peer: Peer) -> Vec<Action> {
+        self.scheduler.handle_link_lost(self.now, peer);
+        self.actions()
+    }
+
+    fn array(&mut self, number: u32, len: u32) -> Vec<Action> {
+        let options = TaskOptions::default();
+        let params = vec![Param::Inline];
+        let shape = Shape { function: FunctionKey(1), name: "f".into(), params, options };
+        let mut actions = self.say(FromClient::SubmitArray { number, len, shape, parent: None });
+        let mut payload = BlobBuilder::new();
+        (0..len).for_each(|_| payload.push(b"x"));
+        actions.extend(self.say(FromClient::Payload { number, payload: payload.build() }));
+        actions
+    }
+
+    fn finish(&mut self, at: ProcessId, assign: &Assign, end: End, busy_ns: u64) -> Vec<Action> {
+        let (assignment, array, range) = (assign.assignment, assign.array, assign.range);
+        self.report(at, Finished { assignment, array, range, busy_ns, end })
+    }
+
+    fn report(&mut self, at: ProcessId, finished: Finished) -> Vec<Action> {
+        self.reports += 1;
+        let report = FromProcess::Report { number: self.reports, finished: vec![finished] };
+        self.process_says(at, report)
+    }
+}
+
+fn assigned(actions: &[Action]) -> Vec<(ProcessId, Assign)> {
+    let assigns = actions.iter().filter_map(|action| match action {
+        Action::ToProcess(to, ToProcess::Assign(assign)) => Some((*to, assign.clone())),
+        _ => None,
+    });
+    assigns.collect()
+}
+
+/// Who is told to acquire what from whom.
+fn acquires(actions: &[Action]) -> Vec<(ProcessId, Range, ProcessId)> {
+    let acquires = actions.iter().filter_map(|action| match action {
+        Action::ToProcess(to, ToProcess::Acquire { range, holder, .. }) => {
+            Some((*to, *range, *holder))
+        }
+        _ => None,
+    });
+    acquires.collect()
+}
+
+/// The nannies that are told to go.
+fn exits(actions: &[Action]) -> Vec<NannyId> {
+    let exits = actions.iter().filter_map(|action| match action {
+        Action::ToNanny(nanny, ToNanny::Exit { .. }) => Some(*nanny),
+        _ => None,
+    });
+    exits.collect()
+}
+
+fn inline() -> End {
+    let mut blob = BlobBuilder::new();
+    blob.push(b"y");
+    End::Inline(blob.build())
+}
+
+fn stored(range: Range) -> End {
+    End::Stored(vec![1 << 20; range.len() as usize])
+}
+
+#[test]
+fn values_are_copied_in_as_few_commands_as_there_are_takers() {
+    let mut stage = Stage::new();
+    let (leaving, source) = stage.nanny("a");
+    let mut tasks = assigned(&stage.array(0, 10));
+    let mut done = 0;
+    while done < 10 {
+        let (at, assign) = tasks.remove(0);
+        done += assign.range.len();
+        tasks.extend(assigned(&stage.finish(at, &assign, stored(assign.range), SECOND)));
+    }
+    let ((_, one), (_, two)) = (stage.nanny("b"), stage.nanny("c"));
+    stage.actions();
+    let actions = stage.nanny_says(leaving, FromNanny::Leaving { reason: "notice".into() });
+    let halves = [(one, Range::new(0, 5), source), (two, Range::new(5, 10), source)];
+    assert_eq!(acquires(&actions), halves);
+    assert_eq!(exits(&actions), []);
+    // One of them fails: its value is left where it is, and nothing waits for it.
+    let array = ArrayId { client: stage.client, number: 0 };
+    let tasks = |range: Range| range.iter().map(|index| TaskId { array, index }).collect();
+    let holds = FromProcess::Holds { values: tasks(Range::new(0, 5)) };
+    assert_eq!(exits(&stage.process_says(one, holds)), []);
+    let holds = FromProcess::Holds { values: tasks(Range::new(5, 9)) };
+    assert_eq!(exits(&stage.process_says(two, holds)), []);
+    let failed = FromProcess::NotAcquired { task: TaskId { array, index: 9 } };
+    let actions = stage.process_says(two, failed);
+    assert_eq!((exits(&actions), acquires(&actions)), (vec![leaving], vec![]));
+    // Only that one is made again.
+    let again = assigned(&stage.lose(Peer::Nanny(leaving)));
+    let ranges: Vec<Range> = again.iter().map(|(_, assign)| assign.range).collect();
+    assert_eq!(ranges, [Range::one(9)]);
+}
+
+#[test]
+fn without_another_worker_a_leaving_one_does_not_wait() {
+    let mut stage = Stage::new();
+    let (leaving, source) = stage.nanny("a");
+    let (_, assign) = assigned(&stage.array(0, 1)).remove(0);
+    stage.finish(source, &assign, stored(assign.range), SECOND);
+    let actions = stage.nanny_says(leaving, FromNanny::Leaving { reason: "notice".into() });
+    assert_eq!(exits(&actions), [leaving]);
+}
+
+#[test]
+fn unknown_workers_are_not_retired_and_known_ones_are_named() {
+    let mut stage = Stage::new();
+    let (nanny, _) = stage.nanny("a");
+    stage.actions();
+    let retire = |stage: &mut Stage, name: &str| {
+        let names = vec!["a".to_owned(), name.to_owned()];
+        stage.say(FromClient::Retire { request: 7, names })
+    };
+    let actions = retire(&mut stage, "b");
+    let Some(Action::ToClient(_, ToClient::Retiring { request: 7, workers: Err(error) })) =
+        actions.first()
+    else {
+        panic!("{actions:?}")
+    };
+    assert_eq!(error.to_string(), "no pool and no worker is called b; there are a, a-0");
+    assert_eq!(exits(&actions), []);
+    assert_eq!(exits(&retire(&mut stage, "a-0")), [nanny]);
+}
+
+#[test]
+fn one_nanny_of_a_job_asks_when_it_ends_and_all_of_them_obey() {
+    let asked = |actions: &[Action]| -> Vec<NannyId> {
+        let asked = actions.iter().filter_map(|action| match action {
+            Action::ToNanny(nanny, ToNanny::AskJobEnd) => Some(*nanny),
+            _ => None,
+        });
+        asked.collect()
+    };
+    let mut stage = Stage::new();
+    let nannies: Vec<NannyId> = (0..4).map(|_| stage.nanny("17").0).collect();
+    stage.actions();
+    let in_job = || FromNanny::InJob { job: "17".into() };
+    assert_eq!(asked(&stage.nanny_says(nannies[0], in_job())), [nannies[0]]);
+    assert_eq!(asked(&stage.nanny_says(nannies[1], in_job())), []);
+    assert_eq!(asked(&stage.nanny_says(nannies[2], in_job())), []);
+    // Who was asked is gone: the next one is.
+    assert_eq!(asked(&stage.lose(Peer::Nanny(nannies[0]))), [nannies[1]]);
+    let answer = FromNanny::JobEndsIn { time: Some(Duration::from_secs(100)) };
+    stage.nanny_says(nannies[1], answer);
+    assert_eq!(asked(&stage.nanny_says(nannies[3], in_job())), []);
+    assert_eq!(stage.scheduler.poll_timeout(), Some(Time(100 * SECOND)));
+    stage.now = Time(100 * SECOND);
+    stage.scheduler.handle_timeout(stage.now);
+    assert_eq!(exits(&stage.actions()), nannies[1..]);
+}
+
+#[test]
+fn a_task_starts_where_it_can_end_in_time_or_else_anywhere() {
+    let mut stage = Stage::new();
+    let (short, here) = stage.nanny("short");
+    let (_, assign) = assigned(&stage.array(0, 1)).remove(0);
+    // It takes ten seconds.
+    stage.finish(here, &assign, inline(), 10 * SECOND);
+    stage.nanny_says(short, FromNanny::EndsIn { time: Duration::from_secs(5), is_job: true });
+    let alone = assigned(&stage.array(1, 1));
+    assert_eq!(alone.len(), 1, "it fits nowhere, so it starts anyway");
+    stage.finish(here, &alone[0].1, inline(), 10 * SECOND);
+    let (long, there) = stage.nanny("long");
+    stage.actions();
+    let given = assigned(&stage.array(2, 2));
+    assert_eq!(given.iter().map(|(at, _)| *at).collect::<Vec<_>>(), [there], "one slot, one task");
+    let rest = assigned(&stage.lose(Peer::Nanny(long)));
+    assert_eq!(rest.len(), 1, "it fits nowhere again");
+    assert_eq!(rest[0].0, here);
+}
+
+#[test]
+fn a_scattered_value_with_two_copies_survives_one_holder_and_gets_another() {
+    let mut stage = Stage::new();
+    let (_, first) = stage.nanny("a");
+    let (_, second) = stage.nanny("b");
+    stage.actions();
+    let options = TaskOptions { replicas: 2, ..TaskOptions::default() };
+    let actions = stage.say(FromClient::Scatter { number: 0, sizes: vec![1 << 20], options });
+    let put = actions.iter().find_map(|action| match action {
+        Action::ToClient(_, ToClient::Put { assignment, process, .. }) => {
+            Some((*assignment, *process))
+        }
+        _ => None,
+    });
+    let (assignment, holder) = put.unwrap();
+    assert_eq!(holder, first);
+    let (array, range) = (ArrayId { client: stage.client, number: 0 }, Range::one(0));
+    let end = End::Stored(vec![1 << 20]);
+    let actions = stage.report(holder, Finished { assignment, array, range, busy_ns: 0, end });
+    assert_eq!(acquires(&actions), [(second, range, first)]);
+    let holds = FromProcess::Holds { values: vec![TaskId { array, index: 0 }] };
+    assert_eq!(acquires(&stage.process_says(second, holds.clone())), []);
+    // Its holder dies: the copy takes the place, and the next worker gets one.
+    assert_eq!(acquires(&stage.lose(Peer::Process(first))), []);
+    let (_, third) = stage.nanny("c");
+    let given = acquires(&stage.actions());
+    assert_eq!(given, [(third, range, second)]);
+    stage.process_says(third, holds);
+    stage.lose(Peer::Process(second));
+    let failed = stage.say(FromClient::Want { array, range, values: true });
+    let is_there = |action: &Action| matches!(action, Action::ToClient(_, ToClient::Ended { outcome: Outcome::Held { holder, .. }, .. }) if *holder == third);
+    assert!(failed.iter().any(is_there), "{failed:?}");
+}
