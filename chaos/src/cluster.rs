@@ -19,6 +19,9 @@ use crate::net::Net;
 /// What comes up or goes away in order takes a fraction of this on an idle machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
+/// What the scheduler keeps for a client that may come back.
+const GRACE: Duration = Duration::from_secs(30);
+
 /// How often a condition is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
 
@@ -238,7 +241,7 @@ impl Cluster {
     /// order when told, no process stays, and nobody has panicked.
     pub(crate) fn finish(mut self) -> anyhow::Result<()> {
         let mut last = None;
-        wait_for("no client, no task and no byte is left", PATIENCE, || {
+        wait_for("no client, no task and no byte is left", GRACE + PATIENCE, || {
             let status = self.status()?;
             let empty = status.clients == 0 && status.rest() == 0;
             last = Some(status);

@@ -105,12 +105,12 @@ pub(crate) const ALL: &[Scenario] = scenarios! {
         pass "it is given up; healed, it works again within 10 s";
     "cut-out" = cuts::out, Network, LATER,
         load "naps of 20 ms for some 4 s",
-        injection "one way: what a node sends is lost, for good",
-        pass "the others finish; no run on the node counts";
+        injection "one way: what a node sends is lost until the load is done",
+        pass "the others finish; healed, the node works again";
     "cut-in" = cuts::into, Network, LATER,
         load "naps of 20 ms for some 4 s",
-        injection "one way: what is sent to a node is lost, for good",
-        pass "the others finish";
+        injection "one way: what is sent to a node is lost until the load is done",
+        pass "the others finish; healed, the node works again";
     "flapping" = cuts::flapping, Network, LATER,
         load "naps of 20 ms for some 10 s",
         injection "a node cut off for 1 s again and again, 1 s apart",

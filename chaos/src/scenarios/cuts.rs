@@ -58,8 +58,30 @@ fn one_way(stage: &mut Stage, out: bool) -> anyhow::Result<()> {
     one_way(&cluster, Faults::CUT)?;
     stage.result(&mut client, Results::Small)?;
     one_way(&cluster, Faults::NONE)?;
-    cluster.wait_for_workers(FOUR.len())?;
+    let healed = now();
+    until_at_work(stage, &mut cluster, "w1", healed)?;
     cluster.finish()
+}
+
+/// Gives work until a worker takes its part of it.
+fn until_at_work(
+    stage: &mut Stage,
+    cluster: &mut Cluster,
+    name: &str,
+    healed: u64,
+) -> anyhow::Result<()> {
+    loop {
+        let mut client = cluster.client("naps", &naps(100))?;
+        client.outcome(stage.time_left())?;
+        let ledger = stage.ledger()?;
+        ledger.check(&stage.losses, Results::Small)?;
+        let processes = cluster.processes(name)?.into_iter().collect();
+        if let Some(begun) = ledger.first_begin_of(&processes, healed) {
+            let after = (begun - healed) as f64 / 1e6;
+            stage.notes.push(format!("at work again after {after:.1} s"));
+            return Ok(());
+        }
+    }
 }
 
 pub(super) fn out(stage: &mut Stage) -> anyhow::Result<()> {
