@@ -366,9 +366,11 @@ step_cut_node() {
 lose_with_ledger() { # NAME COMMAND...
     local name=$1 client
     shift
-    # The program works in the client's folder, which all nodes share.
+    # A program works in its client's folder, which all nodes share; another folder takes another
+    # program, or processes of an earlier client would take part from theirs.
     mkdir -p "$work/$name"
     cp "$chaos" "$work/$name/client"
+    printf 'rdask tutorial %s %s' "$name" "$EPOCHREALTIME" >>"$work/$name/client"
     (cd "$work/$name" && exec timeout 60 ./client client naps "$RDASK_SCHEDULER_FILE" 16 --millis 1000) \
         </dev/null >"$work/$name.log" 2>&1 &
     client=$!
