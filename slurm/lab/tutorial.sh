@@ -345,7 +345,7 @@ step_cut_node() {
     lose_midway cut "$LAB/node" cut "$node" || return
     # Not a wait for something to be ready: how long it is out is what is tested.
     sleep "$(awk -v begin="$cut" -v now="$(now)" -v long="$heal" \
-        'BEGIN { left = long - (now - begin); print left > 0 ? left : 0 }')"
+        'BEGIN { left = long - (now - begin); print (left > 0 ? left : 0) }')"
     "$LAB/node" heal "$node" >>"$work/lost.log" 2>&1 || wrong "$node does not heal" || return
     back=$(now)
     wait_for_workers 4 || return
