@@ -284,7 +284,7 @@ mod tests {
         let mut twice = ledger(&["b c0.0.1 1 7 100"]);
         assert!(twice.take("b c0.0.1 1 8 200").is_err());
         assert!(twice.take("e c0.0.2 1 8 200").is_err());
-        assert!(twice.take("e c0.0.1 1 8 200").is_err());
+        assert!(twice.take("e c0.0.1 1 9 200").is_err());
         assert!(twice.take("b c0.0.1").is_err());
     }
 }
