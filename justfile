@@ -22,6 +22,10 @@ bench:
 tutorial:
     slurm/lab/run-tutorial
 
+# Real processes, killed, frozen and cut off.
+chaos times="1":
+    cargo run --release -p rdask-chaos -- run --all --times {{times}}
+
 doc:
     RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items
 

@@ -6,6 +6,7 @@ mod explanation;
 mod mistakes;
 mod output;
 mod quantity;
+mod record;
 
 fn main() -> std::process::ExitCode {
     // Workers may start this very binary as the program of `rdask submit`.

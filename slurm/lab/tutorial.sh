@@ -2,12 +2,15 @@
 # fails if something went wrong; else it sets `took` (s), and may set `bound` (s) and `detail`. Steps
 # that run a client set `took` to the time that the client measured, from `map` to the last result.
 # shellcheck shell=bash
-# `rdask` and `square` come from run-tutorial, `took`, `bound` and `detail` go there; helpers of poll
+# `rdask`, `square`, `chaos` and `any_time` come from run-tutorial, `took`, `bound` and `detail` go there; helpers of poll
 # look unused.
 # shellcheck disable=SC2034,SC2154,SC2317
 
-steps=(lab scheduler pool compute scale-up compute-wider lose-pool private-client all-in-one
-    shut-down)
+steps=(lab scheduler pool compute scale-up compute-wider lose-pool lose-pool-kill lose-node
+    private-client all-in-one shut-down)
+
+# Those that `--losses` adds before the last three.
+losses=(lose-pool-ledger lose-pool-kill-ledger cut-node)
 
 # The steps that must come before a step.
 declare -A needs=(
@@ -18,13 +21,19 @@ declare -A needs=(
     [scale-up]='pool'
     [compute-wider]='scale-up'
     [lose-pool]='scale-up'
+    [lose-pool-kill]='pool'
+    [lose-node]='pool'
+    [lose-pool-ledger]='pool'
+    [lose-pool-kill-ledger]='pool'
+    [cut-node]='pool'
     [private-client]='pool'
     [all-in-one]='lab'
     [shut-down]='pool'
 )
 
 # The steps that leave things as they were before.
-repeatable=(compute compute-wider private-client all-in-one)
+repeatable=(compute compute-wider lose-pool-kill lose-node lose-pool-ledger lose-pool-kill-ledger
+    private-client all-in-one)
 
 # 16 tasks of 1 s take two rounds on one pool's 8 threads, one round on two pools' 16. The rest is
 # what rdask may add; Dask adds 30 to 60 ms here.
@@ -36,13 +45,24 @@ SCALE_UP_TASKS=32
 SCALE_UP_MOST=3.5
 # When the second pool is asked for, in seconds after the client's start.
 SCALE_UP_AFTER=0.3
-# One round: what the pool runs when it gets its notice may end. Were that lost, it would be two.
-LOSE_POOL_MOST=1.5
+# One round: what the pool runs when it gets its notice may end. A second run of any of it would
+# end 1.5 s after the beginning at the earliest. Dask takes 2.03 s.
+LOSE_POOL_MOST=1.1
+# What a killed pool ran begins again, once that is known, where the other's first round ends.
+LOSE_POOL_KILL_MOST=2.3
+# A node without power says nothing: it is given up after 5 s. Dask takes 32 to 59 s.
+LOSE_NODE_MOST=7
+# How long a cable is out; longer than it takes to give up a node, shorter than Slurm's patience.
+CUT_FOR=20
+CUT_SLURMD_TIMEOUT=60
 # When the pool is killed, in seconds after all tasks have been handed out: in the middle of the
 # first round.
 LOSE_POOL_AFTER=0.5
+# The same where Slurm has to be asked for steps first, which takes it some 0.2 s.
+KILL_POOL_AFTER=0.3
 
 SCRIPTS=$(realpath "$LAB/..")
+CHAOS=$(realpath "$LAB/../../chaos")
 work=$RDASK_LAB_DIR/tutorial # the user's folder on the shared file system
 jobs=()
 scheduler_job='' first_pool='' second_pool=''
@@ -229,25 +249,157 @@ step_compute_wider() {
     detail="4 workers; the client ran for $whole s"
 }
 
-step_lose_pool() {
-    local client begin left
-    compile_client bereft
-    timeout 60 "$work/bereft" "$RDASK_SCHEDULER_FILE" </dev/null >"$work/bereft.log" 2>&1 &
+# Runs a client, and a command in the middle of its computation.
+lose_midway() { # CLIENT COMMAND...
+    local name=$1 client
+    shift
+    compile_client "$name"
+    timeout 60 "$work/$name" "$RDASK_SCHEDULER_FILE" </dev/null >"$work/$name.log" 2>&1 &
     client=$!
+    strike_midway "$client" "$work/$name.log" "$@" || return
+    read_client "$work/$name.log"
+}
+
+# Runs a command in the middle of the 16 tasks of a client that was started; waits for the client.
+strike_midway() { # PID LOG COMMAND...
+    local client=$1 log=$2
+    shift 2
     all_assigned() { tasks_assigned 16; }
-    poll 20 all_assigned || wrong "the tasks were not handed out, see $work/bereft.log" || return
+    poll 20 all_assigned || wrong "the tasks were not handed out, see $log" || return
     # Not a wait for something to be ready: the moment is what is tested.
-    sleep "$LOSE_POOL_AFTER"
-    kill -0 "$client" 2>/dev/null || wrong "the client had ended before the pool was lost" || return
+    sleep "${after:-$LOSE_POOL_AFTER}"
+    kill -0 "$client" 2>/dev/null || wrong "the client had ended before anything was lost" || return
+    "$@" </dev/null >>"$work/lost.log" 2>&1 || wrong "$* failed, see $work/lost.log" || return
+    wait "$client" || wrong "the client exited with $?, see $log"
+}
+
+# A second pool, if there is none.
+second_pool_again() {
+    if [ -n "$second_pool" ] && ! job_ended "$second_pool"; then return; fi
+    submit "$SCRIPTS/more_workers.sh" || wrong "sbatch failed" || return
+    second_pool=$job
+    wait_for_workers 4
+}
+
+step_lose_pool() {
+    local begin left
     begin=$(now)
-    scancel "$second_pool"
-    wait "$client" || wrong "the client exited with $?, see $work/bereft.log" || return
-    read_client "$work/bereft.log" || return
+    lose_midway bereft scancel "$second_pool" || return
     poll 20 pool_left "$second_pool" || wrong "pool $second_pool is still listed after 20 s" || return
     left=$(since "$begin")
     poll 20 job_ended "$second_pool" || wrong "job $second_pool does not end" || return
     bound=$LOSE_POOL_MOST
-    detail="scancel $LOSE_POOL_AFTER s into the first round; pool off the list within $left s"
+    detail="scancel $LOSE_POOL_AFTER s into the first round, no second run; pool off the list within $left s (Dask 2.03 s)"
+}
+
+# A second run of what was lost takes a second from then on: without, nothing was tested.
+really_lost() {
+    at_most 1.2 "$took" || wrong "all was over in $took s: the pool died too late"
+}
+
+step_lose_pool_kill() {
+    local after=$KILL_POOL_AFTER
+    second_pool_again || return
+    lose_midway killed "$CHAOS/kill_pool.sh" --signal KILL "$second_pool" || return
+    really_lost || return
+    poll 20 job_ended "$second_pool" || wrong "job $second_pool does not end" || return
+    bound=$LOSE_POOL_KILL_MOST
+    detail="the same processes, by SIGKILL"
+}
+
+# A node of the second pool where nothing else of ours runs: sets `node`.
+lonely_node() {
+    local others
+    others=$(nodes_of "$scheduler_job" && nodes_of "$first_pool")
+    node=$(nodes_of "$second_pool" | grep -vxF "$others" | head -n 1)
+    [ -n "$node" ] || wrong "job $second_pool has no node of its own"
+}
+
+nodes_of() { scontrol show hostnames "$(job_field "$1" NodeList)"; } # JOB
+
+# Ends the second pool, and waits until its nodes can be used again.
+end_second_pool() {
+    scancel "$second_pool"
+    poll 20 job_ended "$second_pool" || wrong "job $second_pool does not end" || return
+    all_idle() { ! sinfo --noheader --format=%T | grep -vqE '^(idle|mixed|allocated)$'; }
+    poll 60 all_idle || wrong "not all nodes came back: $(sinfo --noheader --format='%N %T' | tr '\n' ' ')"
+}
+
+step_lose_node() {
+    local node
+    second_pool_again || return
+    lonely_node || return
+    lose_midway dark "$LAB/node" crash "$node" || return
+    really_lost || return
+    "$LAB/node" boot "$node" >>"$work/lost.log" 2>&1 || wrong "$node does not boot" || return
+    end_second_pool || return
+    bound=$LOSE_NODE_MOST
+    detail="$node loses power $LOSE_POOL_AFTER s into the first round (Dask 32 to 59 s)"
+}
+
+step_cut_node() {
+    local node cut heal=$((CUT_FOR)) back
+    second_pool_again || return
+    lonely_node || return
+    cut=$(now)
+    lose_midway cut "$LAB/node" cut "$node" || return
+    # Not a wait for something to be ready: how long it is out is what is tested.
+    sleep "$(awk -v begin="$cut" -v now="$(now)" -v long="$heal" \
+        'BEGIN { left = long - (now - begin); print (left > 0 ? left : 0) }')"
+    "$LAB/node" heal "$node" >>"$work/lost.log" 2>&1 || wrong "$node does not heal" || return
+    back=$(now)
+    wait_for_workers 4 || return
+    back=$(since "$back")
+    local right_after=$took
+    # All 16 at a time: without the node there are 12 slots.
+    compile_client healed
+    run_client healed || return
+    at_most "$took" "$COMPUTE_WIDER_MOST" || [ -n "$any_time" ] ||
+        wrong "16 tasks took $took s: $node is not used again" || return
+    end_second_pool || return
+    detail="$node cut off for $CUT_FOR s, back $back s after it was healed; then 16 tasks in $took s"
+    took=$right_after
+    bound=$LOSE_NODE_MOST
+}
+
+# A client whose tasks note each run in a ledger. Its 16 naps of 1 s are like those of the others.
+lose_with_ledger() { # NAME COMMAND...
+    local name=$1 client
+    shift
+    # A program works in its client's folder, which all nodes share; another folder takes another
+    # program, or processes of an earlier client would take part from theirs.
+    mkdir -p "$work/$name"
+    cp "$chaos" "$work/$name/client"
+    printf 'rdask tutorial %s %s' "$name" "$EPOCHREALTIME" >>"$work/$name/client"
+    (cd "$work/$name" && exec timeout 60 ./client client naps "$RDASK_SCHEDULER_FILE" 16 --millis 1000) \
+        </dev/null >"$work/$name.log" 2>&1 &
+    client=$!
+    strike_midway "$client" "$work/$name.log" "$@" || return
+    took=$(sed -n 's/^{"seconds":\([0-9.]*\).*/\1/p' "$work/$name.log" | awk '{ printf "%.3f", $1 }')
+    [ -n "$took" ] || wrong "no time printed, see $work/$name.log" || return
+    runs=$(grep -c '^b ' "$work/$name/ledger")
+    second_runs=$(awk '$1 == "b" && $3 > 1' "$work/$name/ledger" | wc -l)
+}
+
+step_lose_pool_ledger() {
+    local runs second_runs
+    second_pool_again || return
+    lose_with_ledger ledger-term "$CHAOS/kill_pool.sh" "$second_pool" || return
+    [ "$second_runs" = 0 ] || wrong "$second_runs second run(s), see $work/ledger-term/ledger" || return
+    poll 20 job_ended "$second_pool" || wrong "job $second_pool does not end" || return
+    bound=$LOSE_POOL_MOST
+    detail="scancel; $runs runs of 16 tasks, none a second one"
+}
+
+step_lose_pool_kill_ledger() {
+    local runs second_runs after=$KILL_POOL_AFTER
+    second_pool_again || return
+    lose_with_ledger ledger-kill "$CHAOS/kill_pool.sh" --signal KILL "$second_pool" || return
+    # What the pool's eight slots had at work.
+    { [ "$second_runs" -ge 1 ] && [ "$second_runs" -le 8 ]; } || wrong "$second_runs second run(s), see $work/ledger-kill/ledger" || return
+    poll 20 job_ended "$second_pool" || wrong "job $second_pool does not end" || return
+    bound=$LOSE_POOL_KILL_MOST
+    detail="SIGKILL; $runs runs of 16 tasks, $second_runs of them second ones"
 }
 
 step_private_client() {

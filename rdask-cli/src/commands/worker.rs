@@ -9,6 +9,7 @@ use rdask::{memory, slurm};
 use super::{Failed, Failure, file_mode};
 use crate::args::Worker;
 use crate::quantity::{Memory, show_size};
+use crate::record::Record;
 
 pub(super) fn run(args: Worker) -> Result<u8, Failed> {
     let options = NannyOptions {
@@ -26,6 +27,7 @@ pub(super) fn run(args: Worker) -> Result<u8, Failed> {
         pid_file: args.pid_file,
         handle_signals: true,
     };
+    let _record = record(&options);
     match rdask::nanny::run(options) {
         Ok(NannyEnd::Told(reason)) => tracing::info!("ended: {reason}"),
         Ok(NannyEnd::Signal(name)) => tracing::info!("ended: got {name}"),
@@ -34,6 +36,17 @@ pub(super) fn run(args: Worker) -> Result<u8, Failed> {
         Err(error) => return Err(failed(error)),
     }
     Ok(0)
+}
+
+/// Notes that this nanny runs. It runs without that too.
+fn record(options: &NannyOptions) -> Option<Record> {
+    if slurm::job_id().is_some() {
+        return None;
+    }
+    let record = Record::write(&options.pool, &options.scheduler_file);
+    record
+        .inspect_err(|error| tracing::warn!("not listed among this machine's nannies: {error}"))
+        .ok()
 }
 
 /// The lifetime, give or take up to the stagger.
