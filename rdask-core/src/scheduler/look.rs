@@ -63,7 +63,8 @@ impl Scheduler {
         for (id, process) in &self.cluster.processes {
             let idle = process.idle_slots();
             let Some(worker) = self.cluster.workers.get(&process.worker) else { continue };
-            if process.stage != Stage::Running || worker.leaving || idle == 0 {
+            let is_leaving = worker.leaving || process.leaving.is_some();
+            if process.stage != Stage::Running || is_leaving || idle == 0 {
                 continue;
             }
             // Past so many parked runs only some tasks may start, and only some beside one that runs
@@ -76,7 +77,7 @@ impl Scheduler {
                 continue;
             }
             if let Some(task) = self.startable(*id, idle) {
-                panic!("{id} has {idle} idle slots, and {task} is ready for it");
+                panic!("{id} has {idle} idle slots, and {task} is ready for it: {:?}", self.explain(task).why);
             }
         }
     }

@@ -114,13 +114,14 @@ impl Scheduler {
                     has_given = true;
                 }
             }
-        }
-        // Who is idle still may take what waits for others.
-        if !self.tied.is_empty() {
+            // Who is idle still may take what waits for others.
             for (_, id) in order {
-                while let Some(idle) = self.idle_slots(*id)
+                while !self.tied.is_empty()
+                    && let Some(idle) = self.idle_slots(*id)
                     && self.fill_with_tied(*id, idle)
-                {}
+                {
+                    has_given = true;
+                }
             }
         }
         for (_, id) in order {
