@@ -265,10 +265,18 @@ impl Scheduler {
         };
         let (hash, worker, nanny) = (record.program, record.worker, record.nanny);
         self.lose_process(process, message);
-        // It may have given up in the middle of a transfer: whoever served it is free.
+        // Who has given up in the middle of a transfer leaves its place to others, unless another
+        // process of that nanny waits for the same program.
+        let processes = &self.cluster.processes;
         if let Some(program) = self.programs.programs.get_mut(&hash) {
-            program.fetching.remove(&nanny);
-            program.wanting.retain(|wanting| *wanting != nanny);
+            let waits = |id: &ProcessId| {
+                let process = processes.get(id);
+                process.is_some_and(|one| one.nanny == nanny && one.stage == Stage::Launching)
+            };
+            if !program.processes.iter().any(waits) {
+                program.fetching.remove(&nanny);
+                program.wanting.retain(|wanting| *wanting != nanny);
+            }
         }
         self.serve_program(hash);
         let now = self.now;
