@@ -198,6 +198,7 @@ impl Scheduler {
             if program.processes.len() < self.cluster.workers.len() {
                 self.launch_missing(hash);
             }
+            self.fail_if_nowhere(hash);
         }
     }
 
@@ -295,7 +296,6 @@ impl Scheduler {
             for client in clients {
                 self.send_client(client, ToClient::Warning { message: text.clone() });
             }
-            self.fail_if_nowhere(hash);
         }
     }
 
@@ -307,7 +307,9 @@ impl Scheduler {
         let is_hopeless = |id: &WorkerId| {
             program.failed.get(id).is_some_and(|(count, ..)| *count >= LAUNCHES_FAILED_MAX)
         };
-        if !program.processes.is_empty() || !self.cluster.workers.keys().all(is_hopeless) {
+        let workers = &self.cluster.workers;
+        let may_run = !program.processes.is_empty() || program.failed.is_empty();
+        if may_run || workers.is_empty() || !workers.keys().all(is_hopeless) {
             return;
         }
         let Some((_, _, why)) = program.failed.values().next().cloned() else {
