@@ -291,9 +291,9 @@ impl Scheduler {
                 group.wants.retain(|want| want.client != id);
             }
         }
-        for gid in groups {
-            if let Some(all) = self.groups.get(gid).map(super::Group::all) {
-                self.release_own(gid, all);
+        for gid in &groups {
+            if let Some(all) = self.groups.get(*gid).map(super::Group::all) {
+                self.release_own(*gid, all);
             }
         }
         for (gid, handles) in attached {
@@ -302,6 +302,10 @@ impl Scheduler {
             }
         }
         self.work_off();
+        // What others want of it and it has not put will never come.
+        for gid in groups {
+            self.lose_puts(gid);
+        }
         let Some(client) = self.clients.remove(&id) else {
             return;
         };

@@ -347,6 +347,10 @@ impl Scheduler {
             return;
         };
         let (process, gid) = (assignment.process, assignment.group);
+        if self.groups.get(gid).is_none_or(|group| !matches!(group.inputs, Inputs::Scattered(_))) {
+            self.stale_count += 1;
+            return;
+        }
         let remaining: Vec<Range> = assignment.remaining.iter().collect();
         for range in remaining {
             self.account(process, id, range);
@@ -361,13 +365,34 @@ impl Scheduler {
         self.work_off();
     }
 
+    /// The client that had these scattered values is gone: those that no process has are lost.
+    pub(crate) fn lose_puts(&mut self, gid: Gid) {
+        let Some(group) = self.groups.get(gid) else { return };
+        if !matches!(group.inputs, Inputs::Scattered(_)) {
+            return;
+        }
+        for (part, state) in group.state.runs_vec(group.all()) {
+            match state {
+                State::Ready(_) => {
+                    for puts in self.puts.values_mut() {
+                        puts.retain(|(of, index)| *of != gid || !part.contains(*index));
+                    }
+                    self.fail_lost_input(gid, part);
+                }
+                State::Assigned(id) => self.put_gone(id),
+                _ => {}
+            }
+        }
+        self.work_off();
+    }
+
     fn fail_lost_input(&mut self, gid: Gid, range: Range) {
         let Some(group) = self.groups.get(gid) else {
             return;
         };
         let failure = Failure::of_scheduler(
             FailureKind::InputLost,
-            "the only process that had taken the value was lost",
+            "its client or the only process that had the value was lost",
             group.task(range.start),
         );
         self.fail(gid, range, &Arc::new(failure));

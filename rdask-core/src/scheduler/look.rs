@@ -77,7 +77,10 @@ impl Scheduler {
                 continue;
             }
             if let Some(task) = self.startable(*id, idle) {
-                panic!("{id} has {idle} idle slots, and {task} is ready for it: {:?}", self.explain(task).why);
+                panic!(
+                    "{id} has {idle} idle slots, and {task} is ready for it: {:?}",
+                    self.explain(task).why
+                );
             }
         }
     }

@@ -8,7 +8,7 @@ use rdask_core::blob::BlobBuilder;
 use rdask_core::client::{Action, Client as Core, Interest, Piece, WaiterId};
 use rdask_core::failure::{Failure, FailureKind};
 use rdask_core::hello::You;
-use rdask_core::id::{ArrayId, FunctionKey, TaskId};
+use rdask_core::id::{ArrayId, ClientId, FunctionKey, TaskId};
 use rdask_core::message::{Edge, Param, Parent, Shape, TaskOptions, TaskStatus};
 use rdask_core::process::{ChunkId, ValueId};
 use rdask_core::range::Range;
@@ -612,6 +612,8 @@ impl World {
                 let cancelled = self.cancelled.get(&origin.array);
                 cancelled.is_some_and(|set| set.contains(origin.index))
             }
+            // Its client went before it had put the value, or who had the value is lost.
+            FailureKind::InputLost if self.is_gone(origin.array.client) => true,
             FailureKind::InputLost => self.puts.get(&origin).is_some_and(|holders| {
                 self.missed.contains(&origin)
                     || self.dropped_puts.contains(&origin)
@@ -622,6 +624,11 @@ impl World {
             _ => expect.fails,
         };
         if is_fair { Ok(()) } else { Err(format!("{task} failed unfairly: {failure}")) }
+    }
+
+    fn is_gone(&self, id: ClientId) -> bool {
+        let is_it = |core: &Core| core.id() == id;
+        !self.clients.iter().any(|one| one.is_alive && one.core.as_ref().is_some_and(is_it))
     }
 
     fn release(&mut self, client: usize, array: u32) {
