@@ -166,7 +166,7 @@ pub enum ProgramState {
     Fetching,
     /// It could not be started, and is tried again.
     Failed(String),
-    /// It could not be started, and isn't tried again.
+    /// It could not be started, and is tried again only once a minute.
     GivenUp(String),
     /// Its process is there, but the link to it is broken.
     Silent,

@@ -22,8 +22,11 @@ const SERVED_MAX: usize = 4;
 /// After a launch failed, the next one in that worker waits: first so long, then twice, and so on.
 const RELAUNCH_DELAY: Duration = Duration::from_millis(200);
 
-/// After so many failed launches in a row a worker is not tried again for a program.
+/// After so many failed launches in a row a program has no place in a worker, as far as its tasks go.
 const LAUNCHES_FAILED_MAX: u32 = 3;
+
+/// How often such a worker is tried all the same: whatever it lacks may have come.
+const RETRY_LOST_CAUSE: Duration = Duration::from_secs(60);
 
 /// A program that clients have announced.
 #[derive(Debug)]
@@ -157,7 +160,7 @@ impl Programs {
     pub(crate) fn may_launch(&self, hash: ProgramHash, worker: WorkerId, now: Time) -> bool {
         self.get(hash).is_some_and(|program| {
             let failed = program.failed.get(&worker);
-            failed.is_none_or(|(count, time, _)| *count < LAUNCHES_FAILED_MAX && *time <= now)
+            failed.is_none_or(|(_, time, _)| *time <= now)
         })
     }
 
@@ -166,9 +169,7 @@ impl Programs {
     pub(crate) fn next_timeout(&self, now: Time) -> Option<Time> {
         let ends = self.programs.values().filter_map(|one| Some(one.idle_since? + PROGRAM_IDLE));
         let retries = self.programs.values().flat_map(move |one| {
-            let failed = one.failed.values();
-            let again = failed.filter(|(count, ..)| *count < LAUNCHES_FAILED_MAX);
-            again.map(|(_, time, _)| *time).filter(move |time| *time > now)
+            one.failed.values().map(|(_, time, _)| *time).filter(move |time| *time > now)
         });
         ends.chain(retries).min()
     }
@@ -286,9 +287,10 @@ impl Scheduler {
         };
         let (count, time, why) = program.failed.entry(worker).or_insert((0, now, String::new()));
         *count += 1;
-        *time = now + RELAUNCH_DELAY * (1 << (*count).min(5));
+        let has_place = *count < LAUNCHES_FAILED_MAX;
+        *time = now + if has_place { RELAUNCH_DELAY * (1 << *count) } else { RETRY_LOST_CAUSE };
         message.clone_into(why);
-        let is_final = *count >= LAUNCHES_FAILED_MAX;
+        let is_final = *count == LAUNCHES_FAILED_MAX;
         let clients: Vec<ClientId> = program.clients.iter().copied().collect();
         tracing::warn!(program = %hash, %worker, message, "a program could not be started");
         if is_final {
