@@ -132,7 +132,7 @@ impl World {
         self.kill_client(client, SECOND);
         if let Some(process) = self.clients[client].home {
             // Its runs can't go on.
-            self.kill_process(process, World::soon());
+            self.kill_process(process, Self::soon());
         }
         self.client_returns(client);
     }
@@ -305,7 +305,7 @@ impl World {
         note!(self, "client {client}: {act:?}");
         match act {
             Act::Map { array, len, inputs, work } => {
-                self.map(client, array, len, &inputs, &work, key);
+                self.map(client, array, (len, &inputs), &work, key);
             }
             Act::Submit { array, tasks, work } => self.submit(client, array, tasks, &work, key),
             Act::Scatter { array, len, large } => self.scatter(client, array, len, large),
@@ -361,13 +361,11 @@ impl World {
         &mut self,
         client: usize,
         array: u32,
-        len: u32,
-        inputs: &[Input],
+        (mut len, inputs): (u32, &[Input]),
         work: &Work,
         key: u64,
     ) {
         let locals = &self.clients[client].locals;
-        let mut len = len;
         let mut params: Vec<(Param, Input)> = Vec::new();
         for input in inputs {
             let Some((param, fitting)) = param_of(locals, *input) else { continue };

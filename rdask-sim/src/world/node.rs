@@ -8,7 +8,7 @@ use rdask_core::message::{Exit, FromNanny, Launch, ToNanny};
 
 use super::scheduler::hash_of;
 use super::{Actor, Event, MS, SECOND, World, note};
-use crate::link::{Message, NEVER, Way};
+use crate::link::{Message, Way};
 use crate::scenario;
 
 pub(super) struct Node {
@@ -94,7 +94,7 @@ impl World {
                     && self.processes[index].is_alive
                 {
                     self.processes[index].exit = Exit::Planned;
-                    self.kill_process(index, World::soon());
+                    self.kill_process(index, Self::soon());
                 }
             }
             Message::ToNanny(ToNanny::AskJobEnd) => {}
@@ -275,7 +275,7 @@ impl World {
             .iter()
             .filter(|(a, b, _)| (*a, *b) == (one, other) || (*b, *a) == (one, other));
         let pair = pairs.map(|(.., until)| *until).max().unwrap_or(0);
-        if one == other { 0 } else { cut(one).max(cut(other)).max(pair).min(NEVER) }
+        if one == other { 0 } else { cut(one).max(cut(other)).max(pair) }
     }
 }
 

@@ -136,7 +136,7 @@ impl World {
             Message::Welcome(_) => {}
             Message::Refused(reason) => {
                 note!(self, "process {} is refused: {reason}", self.processes[process].id);
-                self.kill_process(process, World::soon());
+                self.kill_process(process, Self::soon());
             }
             Message::ToProcess(message) => {
                 let now = self.time();
@@ -213,7 +213,7 @@ impl World {
             }
             Action::Exit { reason } => {
                 note!(self, "process {} ends: {reason}", self.processes[process].id);
-                self.kill_process(process, World::soon());
+                self.kill_process(process, Self::soon());
             }
         }
     }

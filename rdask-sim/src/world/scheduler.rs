@@ -24,7 +24,7 @@ pub(super) fn hash_of(program: u8) -> ProgramHash {
 
 #[derive(Debug)]
 enum Fact {
-    Message(usize, Message),
+    Message(usize, Box<Message>),
     Lost(usize),
     Stored(ProgramHash),
 }
@@ -53,7 +53,7 @@ impl SchedulerShell {
 
 impl World {
     pub(super) fn scheduler_gets(&mut self, link: usize, message: Message) {
-        self.scheduler.facts.push(Fact::Message(link, message));
+        self.scheduler.facts.push(Fact::Message(link, Box::new(message)));
         self.wake_scheduler(self.now);
     }
 
@@ -88,7 +88,7 @@ impl World {
         let now = self.time();
         for fact in std::mem::take(&mut self.scheduler.facts) {
             match fact {
-                Fact::Message(link, message) => self.scheduler_hears(link, message),
+                Fact::Message(link, message) => self.scheduler_hears(link, *message),
                 Fact::Lost(link) => {
                     self.links[link].core_has = false;
                     if let Some(peer) = self.links[link].peer {

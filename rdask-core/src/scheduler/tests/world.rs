@@ -873,7 +873,9 @@ impl World {
             FromProcess::NotAcquired { task }
         } else {
             let values = found.iter().map(|(output, _)| *output).collect();
-            self.processes.get_mut(&id).map(|one| one.values.extend(found));
+            if let Some(process) = self.processes.get_mut(&id) {
+                process.values.extend(found);
+            }
             FromProcess::Holds { values }
         };
         self.hear(id, answer);
