@@ -16,6 +16,9 @@ use clap::Args;
 pub(crate) struct Options {
     /// Only those whose names contain one of these.
     names: Vec<String>,
+    /// Only see whether each can still be planted: building all of them takes minutes.
+    #[arg(long)]
+    check: bool,
     /// The most seeds until each must be found.
     #[arg(long, default_value_t = 2_000)]
     seeds: u64,
@@ -46,7 +49,10 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<bool> {
     let mut is_well = true;
     for patch in &patches {
         let begun = Instant::now();
-        let found = find(&root, copy.path(), patch, options.seeds);
+        let found = match options.check {
+            true => plant(copy.path(), patch),
+            false => find(&root, copy.path(), patch, options.seeds),
+        };
         is_well &= found.is_ok();
         let said = found.unwrap_or_else(|why| format!("FAILED: {why:#}"));
         let name = patch.file_stem().unwrap_or_default().to_string_lossy();
@@ -61,6 +67,13 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<bool> {
 /// What a patch says of itself.
 fn first_line(patch: &Path) -> Option<String> {
     std::fs::read_to_string(patch).ok()?.lines().next().map(str::to_owned)
+}
+
+/// Plants a bug and takes it out again.
+fn plant(copy: &Path, patch: &Path) -> anyhow::Result<String> {
+    apply(copy, patch, false)?;
+    apply(copy, patch, true)?;
+    Ok("applies".to_owned())
 }
 
 /// Plants a bug, looks for it and takes it out again. Says after how many seeds it was found.
