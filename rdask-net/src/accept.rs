@@ -201,7 +201,9 @@ async fn serve_control(
 ) -> Result<(), Refusal> {
     let first = tokio::time::timeout(FIRST_FRAME_TIME_MAX, async {
         let (send, receive) = connection.accept_bi().await.ok()?;
-        let watch = acceptor.unreachable.watch(connection.remote_address());
+        // The dialer keeps the link alive, so that we may send nothing for as long as it lives.
+        let (peer_address, own) = (connection.remote_address(), connection.local_ip());
+        let watch = acceptor.unreachable.watch_and_probe(peer_address, own);
         let mut link = Link::quic(connection.clone(), send, receive, watch, peer);
         link.first_frame().await.ok()?;
         Some(link)

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use quinn::TokioRuntime;
 use tokio::net::{TcpListener, TcpSocket};
@@ -23,6 +23,8 @@ const ANY_PORT_TRIES: u16 = 16;
 pub(crate) struct Sockets {
     pub(crate) quic: Option<quinn::Endpoint>,
     pub(crate) tls: Option<TcpListener>,
+    /// What is below QUIC.
+    pub(crate) datagrams: Weak<DatagramSocket>,
 }
 
 /// Binds the first port of the range that is free for every transport in use.
@@ -54,12 +56,14 @@ fn bind_port(
 ) -> io::Result<Sockets> {
     let mut address = SocketAddr::new(config.bind, port);
     let mut quic = None;
+    let mut datagrams = Weak::new();
     if config.transport != Transport::Tls {
         let socket = Arc::new(DatagramSocket::bind(
             address,
             config.segmentation_offload,
             unreachable.clone(),
         )?);
+        datagrams = Arc::downgrade(&socket);
         let server = config.accept.then(|| server_config(&config.identity));
         let runtime = Arc::new(TokioRuntime);
         let endpoint =
@@ -71,7 +75,7 @@ fn bind_port(
     if config.accept && config.transport != Transport::Quic {
         tls = Some(listen(address)?);
     }
-    Ok(Sockets { quic, tls })
+    Ok(Sockets { quic, tls, datagrams })
 }
 
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {

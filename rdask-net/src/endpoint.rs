@@ -25,6 +25,7 @@ use crate::identity::Identity;
 use crate::interface::MtuTable;
 use crate::link::Link;
 use crate::pool::{Pool, Route};
+use crate::socket::probe;
 use crate::tls_wire::Lingering;
 use crate::transport::{Purpose, Transport, server_config};
 use crate::unreachable::Unreachable;
@@ -152,7 +153,7 @@ struct Shared {
     quic_works: AtomicBool,
     /// Locked by whoever accepts; waits in turn.
     incoming: tokio::sync::Mutex<mpsc::Receiver<Incoming>>,
-    /// Accept loops and the pool's sweeper; aborted when the last clone goes.
+    /// Accept loops, probes and the pool's sweeper; aborted when the last clone goes.
     tasks: Mutex<JoinSet<()>>,
 }
 
@@ -169,7 +170,7 @@ impl Endpoint {
             return Err(BindError::NoRuntime);
         }
         let unreachable = Arc::new(Unreachable::default());
-        let Sockets { quic, tls } = bind_sockets(&config, &unreachable)?;
+        let Sockets { quic, tls, datagrams } = bind_sockets(&config, &unreachable)?;
         let quic_bound = quic.as_ref().and_then(|endpoint| endpoint.local_addr().ok());
         let tls_bound = tls.as_ref().and_then(|listener| listener.local_addr().ok());
         let mtus = Arc::new(MtuTable::read());
@@ -188,6 +189,7 @@ impl Endpoint {
 
         if let Some(endpoint) = quic.clone().filter(|_| config.accept) {
             tasks.spawn(accept_quic(endpoint, acceptor.clone()));
+            tasks.spawn(probe(datagrams));
         }
         if let Some(listener) = tls {
             tasks.spawn(accept_tls(listener, acceptor));

@@ -9,7 +9,7 @@ use std::fmt;
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
 
 use quinn::{AsyncUdpSocket, UdpPoller};
@@ -18,7 +18,7 @@ use socket2::{Domain, Protocol, Type};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
-use crate::unreachable::{Unreachable, ask_for_errors, dead_ports};
+use crate::unreachable::{PROBE_EVERY, Probe, Unreachable, ask_for_errors, dead_ports};
 
 /// The size of both kernel buffers, in bytes. The usual default of 208 KiB halves the speed of
 /// large datagrams (measured: 0.86 instead of 1.53 GB/s).
@@ -32,6 +32,7 @@ pub(crate) struct DatagramSocket {
     io: UdpSocket,
     state: UdpSocketState,
     segmentation_offload: bool,
+    is_ipv6: bool,
     unreachable: Arc<Unreachable>,
 }
 
@@ -56,7 +57,8 @@ impl DatagramSocket {
         }
         let socket = std::net::UdpSocket::from(socket);
         let state = UdpSocketState::new((&socket).into())?;
-        Ok(Self { io: UdpSocket::from_std(socket)?, state, segmentation_offload, unreachable })
+        let io = UdpSocket::from_std(socket)?;
+        Ok(Self { io, state, segmentation_offload, is_ipv6: address.is_ipv6(), unreachable })
     }
 
     /// Sends, and sends again if the kernel used the occasion to report an earlier packet's fate:
@@ -73,13 +75,54 @@ impl DatagramSocket {
     }
 
     fn take_errors(&self) {
-        for address in dead_ports(&self.io) {
-            if self.unreachable.hint(address) {
-                // One byte is no packet of any protocol of ours: the living ignore it. A failure
-                // only means that the next packet is the probe.
-                let _ = self.io.try_send_to(&[0], address);
+        self.send_probes(self.hints());
+    }
+
+    /// What to send after what the kernel says of our packets.
+    fn hints(&self) -> Vec<Probe> {
+        let dead = dead_ports(&self.io).into_iter();
+        dead.flat_map(|dead| self.unreachable.hint(dead.address, &dead.quoted)).collect()
+    }
+
+    /// Ends because nobody gets more than one probe for hints in a round.
+    fn send_probes(&self, mut probes: Vec<Probe>) {
+        while !probes.is_empty() {
+            let mut has_news = false;
+            for probe in &probes {
+                has_news |= self.send_probe(probe);
             }
+            probes = if has_news { self.hints() } else { Vec::new() };
         }
+    }
+
+    /// Sends, and sends again after a call that only reported an earlier packet's fate: true then.
+    /// Any other failure is for the next round to make good.
+    fn send_probe(&self, probe: &Probe) -> bool {
+        let Some(destination) = in_family(probe.to, self.is_ipv6) else { return false };
+        let transmit = Transmit {
+            destination,
+            ecn: None,
+            contents: &probe.bytes,
+            segment_size: None,
+            src_ip: probe.from,
+        };
+        let send = || self.state.try_send((&self.io).into(), &transmit);
+        match self.io.try_io(Interest::WRITABLE, send) {
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
+                let _ = self.io.try_io(Interest::WRITABLE, send);
+                true
+            }
+            Ok(()) | Err(_) => false,
+        }
+    }
+}
+
+/// Probes the peers of accepted links for as long as the socket is there.
+pub(crate) async fn probe(socket: Weak<DatagramSocket>) {
+    loop {
+        tokio::time::sleep(PROBE_EVERY).await;
+        let Some(socket) = socket.upgrade() else { return };
+        socket.send_probes(socket.unreachable.next_round());
     }
 }
 
@@ -122,12 +165,7 @@ impl AsyncUdpSocket for DatagramSocket {
                 .io
                 .try_io(Interest::READABLE, || self.state.recv((&self.io).into(), buffers, meta));
             match received {
-                Ok(count) => {
-                    for one in meta.iter().take(count) {
-                        self.unreachable.heard(one.addr);
-                    }
-                    return Poll::Ready(Ok(count));
-                }
+                Ok(count) => return Poll::Ready(Ok(count)),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 // Reading fails for the fate of packets sent earlier, never for good.
                 Err(_) => self.take_errors(),
