@@ -335,7 +335,7 @@ async fn inputs_come_from_other_processes_and_what_nobody_has_is_missed() {
     let values = vec![ValueId::of(&source(1, 0, Place::Here))];
     assert_eq!(fetched, FromProcess::Holds { values });
     let counted = driver.hear().await;
-    assert!(matches!(counted, FromProcess::Fetched { bytes: 3002.., .. }), "{counted:?}");
+    assert!(matches!(counted, FromProcess::Fetched { bytes: 3000.., .. }), "{counted:?}");
     let ended = driver.ended(1).await;
     assert!(matches!(ended[0].end, End::Stored(_)), "{ended:?}");
     assert_eq!(driver.values.store.len(), 2);
