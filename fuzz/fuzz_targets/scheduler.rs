@@ -1,6 +1,8 @@
 //! The scheduler's machine under whatever its peers may say, one decoded message after the other.
 #![no_main]
 
+use std::time::Duration;
+
 use rdask_core::hello::Role;
 use rdask_core::id::{ClientId, NannyId, ProcessId};
 use rdask_core::message::{FromClient, FromNanny, FromProcess};
@@ -27,6 +29,12 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
                 }
                 Ok((Role::Process { process, contact, .. }, tail)) => {
                     let _ = scheduler.connect_process(now, process, contact);
+                    tail
+                }
+                // A link that breaks, and is taken up again.
+                Ok((Role::Resume { who, received, .. }, tail)) => {
+                    scheduler.handle_link_broken(now, who, Duration::from_millis(received));
+                    scheduler.handle_link_resumed(now, who);
                     tail
                 }
                 Ok((Role::Observer, tail)) => tail,
