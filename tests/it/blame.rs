@@ -14,7 +14,9 @@ use crate::proc::{kill_9, wait_for};
 fn note(ledger: &str, task: u32) {
     let run = rdask::context().run();
     let mut file = OpenOptions::new().append(true).create(true).open(ledger).unwrap();
-    writeln!(file, "{task} {run} {}", std::process::id()).unwrap();
+    // In one piece: others read while this writes.
+    let line = format!("{task} {run} {}\n", std::process::id());
+    file.write_all(line.as_bytes()).unwrap();
 }
 
 /// The runs of each task, and the processes they ran in.

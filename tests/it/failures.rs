@@ -145,7 +145,9 @@ pub(crate) fn panics_in_serialize_and_drop_are_told_and_end_nothing_else() {
 fn first_run_hangs(ledger: String, task: u32) -> u32 {
     let run = rdask::context().run();
     let mut file = OpenOptions::new().append(true).create(true).open(ledger).unwrap();
-    writeln!(file, "task {task} run {run} pid {}", std::process::id()).unwrap();
+    // In one piece: it is read meanwhile, and who reads kills by the number.
+    let line = format!("task {task} run {run} pid {}\n", std::process::id());
+    file.write_all(line.as_bytes()).unwrap();
     if run == 1 {
         loop {
             std::thread::park();
