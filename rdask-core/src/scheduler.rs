@@ -44,6 +44,7 @@ mod cluster;
 mod ends;
 mod explain;
 mod finish;
+mod followers;
 mod grants;
 mod graph;
 mod group;

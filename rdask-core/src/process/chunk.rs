@@ -137,12 +137,17 @@ impl Process {
         let threads = u32::from(assign.threads);
         let lanes = u64::from((self.slots.granted / threads).max(1));
         let share = u32::try_from(self.ready_count.div_ceil(lanes)).unwrap_or(u32::MAX);
-        let len = match assign.timeout {
+        let longest = match assign.timeout {
             Some(_) => 1,
-            None => self.paces.chunk_len(assign.function).min(share),
+            None => self.paces.chunk_len(assign.function),
         };
+        let len = longest.min(share);
         let before = work.startable();
-        let range = work.ready.take_first(len).expect("something can start");
+        let mut range = work.ready.take_first(len).expect("something can start");
+        if range.end < assign.range.end && has_own_sources(&assign) {
+            range.end = self.end_with_followers(id, range, longest);
+        }
+        let work = self.works.get_mut(&id).expect("it was there");
         work.unstarted.remove(range);
         work.running += range.len();
         self.requeue(id, before);
@@ -169,6 +174,29 @@ impl Process {
         );
         let small = self.small_inputs(&assign, range);
         self.actions.push_back(Action::StartChunk(StartChunk { chunk, assign, range, small }));
+    }
+
+    /// Where a chunk ends that goes on with tasks which only miss results of its own: a chain runs
+    /// in one go, each task right behind the one that it takes. They could not run elsewhere before.
+    fn end_with_followers(&mut self, id: AssignmentId, range: Range, longest: u32) -> u32 {
+        let work = self.works.get_mut(&id).expect("the queue has only these");
+        let assign = &work.assign;
+        let mut end = range.end;
+        while end - range.start < longest && work.missing.contains_key(&end) {
+            let position = (end - assign.range.start) as usize;
+            let before = Range::new(range.start, end);
+            let comes = own_sources(assign, position).all(|source| {
+                let is_own =
+                    source.task.array == assign.array && before.contains(source.task.index);
+                is_own || !self.inputs.is_missing(ValueId::of(source))
+            });
+            if !comes {
+                break;
+            }
+            work.missing.remove(&end);
+            end += 1;
+        }
+        end
     }
 
     /// Those inputs of a chunk that only this state machine has.
@@ -275,6 +303,19 @@ impl Process {
         work.running -= range.len();
         work.unstarted.insert(range);
         work.ready.insert(range);
+        if has_own_sources(&work.assign) {
+            // Followers of what has not run either.
+            for index in range {
+                let position = (index - work.assign.range.start) as usize;
+                let sources = own_sources(&work.assign, position);
+                let missing =
+                    sources.filter(|source| self.inputs.is_missing(ValueId::of(source))).count();
+                if missing > 0 {
+                    work.ready.remove(Range::one(index));
+                    work.missing.insert(index, missing as u32);
+                }
+            }
+        }
         let cancelled: Vec<Range> = work.cancelled.within(range).collect();
         work.cancelled.remove(range);
         self.requeue(id, before);

@@ -71,6 +71,11 @@ impl Inputs {
         matches!(self.state(value), Some(State::Expected))
     }
 
+    /// Whether a value that tasks here take is not here yet.
+    pub(super) fn is_missing(&self, value: ValueId) -> bool {
+        self.state(value).is_some_and(State::is_missing)
+    }
+
     pub(super) fn is_small(&self, value: ValueId) -> bool {
         matches!(self.state(value), Some(State::Small(_)))
     }

@@ -325,6 +325,63 @@ fn a_chain_on_one_process_needs_no_scheduler() {
     assert_eq!(script.end(2, ended(Range::one(0))).len(), 1);
 }
 
+/// Tasks of one assignment, each of which takes what the one before gives. The function has been
+/// found to be short.
+fn short_chain(script: &mut Script, len: u32) -> Vec<String> {
+    script.process.paces.measured(FunctionKey(1), 1, Duration::from_micros(1));
+    for _ in 0..5 {
+        let count = script.process.paces.chunk_len(FunctionKey(1));
+        script.process.paces.measured(FunctionKey(1), count, Duration::from_micros(1) * count);
+    }
+    let first = source(5, 0, Place::Inline(Bytes::new()));
+    let rest = (1..len).map(|index| source(1, index - 1, Place::Here));
+    let feed = Feed::Each(std::iter::once(first).chain(rest).collect());
+    script.assign(assign(1, 1, Range::new(0, len), vec![feed]))
+}
+
+#[test]
+fn a_chain_of_one_assignment_runs_in_one_go() {
+    let mut script = Script::new(2);
+    assert_eq!(short_chain(&mut script, 10), ["start 0 a1 0..10"]);
+    assert_eq!(
+        script.end(0, ended(Range::new(0, 10))),
+        ["report 1: a1 0..10 inline"],
+        "nothing else was to run"
+    );
+    assert!(script.process.is_idle());
+}
+
+#[test]
+fn what_follows_a_failed_task_in_one_go_is_given_back() {
+    let mut script = Script::new(1);
+    assert_eq!(short_chain(&mut script, 10), ["start 0 a1 0..10"]);
+    let mut end = ended(Range::new(0, 3));
+    end.ended.extend(failed(3).ended);
+    assert_eq!(
+        script.end(0, end),
+        [
+            "report 1: a1 0..3 inline a1 3..4 failed",
+            "missed c1.1.3 p7 a1 4..5",
+            "missed c1.1.4 p7 a1 5..6",
+            "missed c1.1.5 p7 a1 6..7",
+            "missed c1.1.6 p7 a1 7..8",
+            "missed c1.1.7 p7 a1 8..9",
+            "missed c1.1.8 p7 a1 9..10"
+        ]
+    );
+    assert!(script.process.is_idle());
+}
+
+#[test]
+fn what_is_taken_back_of_a_chain_waits_again() {
+    let mut script = Script::new(2);
+    assert_eq!(short_chain(&mut script, 10), ["start 0 a1 0..10"]);
+    script.process.handle_taken_back(script.now, ChunkId(0), Range::new(4, 10));
+    assert_eq!(script.log(), [""; 0], "a slot is free, but its input is not here");
+    let next = script.end(0, ended(Range::new(0, 4)));
+    assert_eq!(next[0], "start 1 a1 4..5 small", "they have turned out to be long");
+}
+
 #[test]
 fn a_failed_link_of_a_chain_gives_the_rest_back_after_its_report() {
     let mut script = Script::new(1);

@@ -18,7 +18,7 @@ use crate::message::{
 };
 use crate::range::{Range, RangeSet};
 
-use super::cluster::{Process, Stage};
+use super::cluster::{Process, Stage, Worker};
 use super::graph::{part_of, taken};
 use super::group::{Gid, Group, Holding, Inputs, State};
 use super::locality::{LOOKS_MAX, Tied};
@@ -160,7 +160,8 @@ impl Scheduler {
         if count == 0 {
             return false;
         }
-        let tasks = Range::new(tasks.start, tasks.start + count.min(tasks.len()));
+        let mut tasks = Range::new(tasks.start, tasks.start + count.min(tasks.len()));
+        tasks.end = self.end_with_followers(id, gid, tasks);
         let Some(end) = self.assign(id, gid, tasks) else {
             return false;
         };
@@ -275,10 +276,22 @@ impl Scheduler {
             // up others in the process.
             return (idle / threads).min(by_resources);
         }
-        if worker.leaving || threads > 1 || !requirement.resources.is_empty() {
+        // What is left is shared out, so that no process sits idle beside a full one.
+        let (left, slots) = self.left_to_share(process.program, group, tasks);
+        let fair = (left * u64::from(process.granted)).div_ceil(slots.max(1));
+        let room = self.room_ahead(process, group, tasks.start);
+        room.min(fair.max(u64::from(process.granted))).min(u64::from(by_resources)) as u32
+    }
+
+    /// How many tasks like this one a process may have beyond what its slots run.
+    pub(super) fn room_ahead(&self, process: &Process, group: &Group, index: u32) -> u64 {
+        let requirement = self.classes.get(group.class(index));
+        let is_leaving = |worker: &Worker| worker.leaving;
+        let is_plain = requirement.threads <= 1 && requirement.resources.is_empty();
+        if !is_plain || self.cluster.workers.get(&process.worker).is_none_or(is_leaving) {
             return 0;
         }
-        let stat = group.shape(tasks.start).map(|shape| shape.stat);
+        let stat = group.shape(index).map(|shape| shape.stat);
         let Some((mean, runs)) =
             stat.and_then(|stat| Some((self.stats.mean_ns(stat)?, self.stats.runs(stat))))
         else {
@@ -289,11 +302,7 @@ impl Scheduler {
         // mean than today's, and a slot that has nothing ahead waits for a round trip.
         let one_ahead = if mean <= LONG_TASK_NS { runs_one_ahead(process) } else { 0 };
         // As in slow start: no more ahead than have proved short so far.
-        let room = by_time.max(one_ahead).min(runs).min(u64::from(ASSIGN_TASKS_MAX));
-        // What is left is shared out, so that no process sits idle beside a full one.
-        let (left, slots) = self.left_to_share(process.program, group, tasks);
-        let fair = (left * u64::from(process.granted)).div_ceil(slots.max(1));
-        room.min(fair.max(u64::from(process.granted))).min(u64::from(by_resources)) as u32
+        by_time.max(one_ahead).min(runs).min(u64::from(ASSIGN_TASKS_MAX))
     }
 
     /// Ready tasks of the group, and the slots of the program's processes.
@@ -532,7 +541,8 @@ impl Scheduler {
                 *bytes += HOLDER_BYTES * holders.len();
                 Place::Held(holders)
             }
-            Holding::Nowhere => return None,
+            // Of a task that this process is to run before.
+            Holding::Nowhere => Place::Here,
         };
         *bytes += SOURCE_BYTES;
         Some(Source { task: group.task(input), part, place })

@@ -85,7 +85,12 @@ impl Scheduler {
             let suits = worker.suits(requirement) && worker.resource_room(requirement) > 0;
             let group = self.groups.get(assignment.group)?;
             let last = assignment.remaining.iter().next_back().map_or(0, |part| part.end - 1);
-            let fits = suits && assignment.threads > 0 && self.fits_in_time(thief, group, last);
+            // What follows a task of the victim can't run anywhere else before that has ended.
+            let follows = || self.missing_inputs(assignment.group, last) > 0;
+            let fits = suits
+                && assignment.threads > 0
+                && self.fits_in_time(thief, group, last)
+                && !follows();
             fits.then_some((*id, assignment))
         })?;
         let tasks = surplus / assignment.mean_ns.max(1);

@@ -2,6 +2,7 @@
 
 mod accounts;
 mod blame;
+mod followers;
 mod hostile;
 mod leases;
 mod leaving;

@@ -42,10 +42,12 @@ pub(super) struct Process {
 /// Tasks in a slot.
 struct Chunk {
     start: StartChunk,
-    /// What each of its tasks takes, from the first on.
-    inputs: Vec<Vec<u64>>,
     /// The one that runs.
     current: u32,
+    /// What it takes.
+    inputs: Vec<u64>,
+    /// What those before it gave.
+    made: BTreeMap<ValueId, u64>,
     end: u32,
     ended: Vec<(Range, End)>,
     stored: Vec<(TaskId, u64)>,
@@ -220,21 +222,11 @@ impl World {
 
     fn start_chunk(&mut self, process: usize, start: StartChunk) {
         let (id, range) = (start.chunk, start.range);
-        let mut inputs = Vec::with_capacity(range.len() as usize);
-        for index in range {
-            match inputs_of(&start, index, &self.processes[process].store) {
-                Ok(values) => inputs.push(values),
-                Err(missing) => {
-                    let task = TaskId { array: start.assign.array, index };
-                    self.fail(format!("{task} begins without its input {missing:?}"));
-                    return;
-                }
-            }
-        }
         let chunk = Chunk {
             start,
-            inputs,
             current: range.start,
+            inputs: Vec::new(),
+            made: BTreeMap::new(),
             end: range.end,
             ended: Vec::new(),
             stored: Vec::new(),
@@ -252,6 +244,24 @@ impl World {
         let assign = std::sync::Arc::clone(&chunk.start.assign);
         let index = chunk.current;
         let task = TaskId { array: assign.array, index };
+        let own = |id: &ValueId| chunk.made.get(id).copied();
+        let inputs = inputs_of(&chunk.start, index, &self.processes[process].store, own);
+        let before = Range::new(chunk.start.range.start, index);
+        match inputs {
+            Ok(inputs) => {
+                let chunk = self.processes[process].chunks.get_mut(&id);
+                chunk.expect("it is about to run").inputs = inputs;
+            }
+            Err(ValueId { task, .. })
+                if task.array == assign.array && before.contains(task.index) =>
+            {
+                // What it was to take has failed: it has not started.
+                return self.end_chunk(process, id);
+            }
+            Err(missing) => {
+                return self.fail(format!("{task} begins without its input {missing:?}"));
+            }
+        }
         let run = run_number(&assign, index);
         let who = self.processes[process].id;
         let core = &self.scheduler.core;
@@ -298,7 +308,7 @@ impl World {
             return;
         }
         let assign = std::sync::Arc::clone(&chunk.start.assign);
-        let inputs = chunk.inputs[(index - chunk.start.range.start) as usize].clone();
+        let inputs = std::mem::take(&mut chunk.inputs);
         let children = chunk.children.take();
         let (end, value) = self.outcome(&assign, index, inputs, children);
         let fate = match end {
@@ -311,6 +321,11 @@ impl World {
         let who = self.processes[process].id;
         self.ledger.end(task, run, who, fate);
         let Some(chunk) = self.processes[process].chunks.get_mut(&id) else { return };
+        let inline = match &end {
+            End::Inline(blob) => decode(blob.get(0)),
+            _ => None,
+        };
+        chunk.made.extend(value.or(inline).map(|value| (ValueId { task, part: 0 }, value)));
         if let Some(value) = value {
             chunk.stored.push((task, value));
         }
@@ -440,6 +455,7 @@ fn inputs_of(
     start: &StartChunk,
     index: u32,
     store: &BTreeMap<ValueId, u64>,
+    own: impl Fn(&ValueId) -> Option<u64>,
 ) -> Result<Vec<u64>, ValueId> {
     let position = (index - start.assign.range.start) as usize;
     let mut values = Vec::new();
@@ -452,7 +468,8 @@ fn inputs_of(
             Feed::Lists(lists) => &lists[position],
         };
         for source in sources {
-            values.push(find(source, &start.small, store)?);
+            let found = find(source, &start.small, store);
+            values.push(found.or_else(|id| own(&id).ok_or(id))?);
         }
     }
     Ok(values)

@@ -68,11 +68,25 @@ fn is_killer(function: u64, index: u32) -> bool {
 struct FakeProcess {
     assigned: Vec<(Assign, RangeSet)>,
     values: BTreeMap<ValueId, u64>,
+    /// Small results, for tasks that follow. It keeps them for ever.
+    small: BTreeMap<TaskId, u64>,
     reports: u64,
     slots: u32,
     steals: Vec<(StealId, AssignmentId, u32)>,
     /// Copies that it was told to make, and from whom.
     acquiring: Vec<(TaskId, ProcessId)>,
+}
+
+/// Whether a process is to run `missed` before `task`. What stands before a task of the same
+/// assignment was to run before.
+fn owes(process: &FakeProcess, missed: TaskId, task: TaskId) -> bool {
+    process.assigned.iter().any(|(assign, remaining)| {
+        assign.array == missed.array
+            && remaining.contains(missed.index)
+            && !(missed.array == task.array
+                && missed.index < task.index
+                && remaining.contains(task.index))
+    })
 }
 
 /// What the client knows should be.
@@ -562,10 +576,15 @@ impl World {
         let (mut shape_of, mut edge_ends, mut edges) = (Vec::new(), Vec::new(), Vec::new());
         let mut payload = BlobBuilder::new();
         let len = 1 + self.dice.below(10) as u32;
+        let is_chain = self.dice.chance(30);
         for index in 0..len {
             let bytes = vec![2; self.dice.below(3) as usize];
-            let count = self.dice.below(4);
+            let count = if is_chain { 0 } else { self.dice.below(4) };
             let mut inputs = Vec::new();
+            if is_chain && index > 0 {
+                let task = TaskId { array: id, index: index - 1 };
+                inputs.push(ValueId { task, part: 0 });
+            }
             for _ in 0..count {
                 if index > 0 && self.dice.chance(50) {
                     let index = self.dice.below(u64::from(index)) as u32;
@@ -948,6 +967,17 @@ impl World {
                 continue;
             }
             match self.compute(id, &assign, index, &mut copies) {
+                // It comes of a task that this process has not run yet.
+                Err((missed, holder))
+                    if holder == id && owes(&self.processes[&id], missed, task) =>
+                {
+                    let ran = Range::new(piece.start, index);
+                    if !ran.is_empty() {
+                        self.retire(id, nth, ran);
+                        self.report(id, finished);
+                    }
+                    return;
+                }
                 Err((missed, holder)) => {
                     let left = Range::new(index, piece.end);
                     self.retire(id, nth, piece);
@@ -972,6 +1002,9 @@ impl World {
                 }
                 Ok(value) if assign.inline_max > 0 && assign.parts == 1 && is_inline(value) => {
                     *self.runs.entry(task).or_insert(0) += 1;
+                    if let Some(process) = self.processes.get_mut(&id) {
+                        process.small.insert(task, value);
+                    }
                     let mut blob = BlobBuilder::new();
                     blob.push(&value.to_le_bytes());
                     finished.push(self.end(&assign, index, End::Inline(blob.build())));
@@ -1077,7 +1110,11 @@ impl World {
                 .iter()
                 .find_map(|holder| self.processes.get(holder)?.values.get(&of).copied())
                 .ok_or((source.task, holders[0])),
-            Place::Here => self.processes[&id].values.get(&of).copied().ok_or((source.task, id)),
+            Place::Here => {
+                let process = &self.processes[&id];
+                let found = process.values.get(&of).or_else(|| process.small.get(&source.task));
+                found.copied().ok_or((source.task, id))
+            }
         }
     }
 
