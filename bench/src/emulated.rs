@@ -1,0 +1,137 @@
+//! Workers without threads, as many as there are sockets for, in one OS process.
+//!
+//! To the scheduler they are nannies and program processes like all others: each is a connection of
+//! its own, with a certificate of its own, and speaks by the process's state machine. What they
+//! don't have is user code. A slot reads a task's first argument, a number, waits on a timer for as
+//! many microseconds as the second one says, if there is one, and answers with the first.
+
+mod clock;
+mod nanny;
+mod process;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Instant;
+
+use anyhow::Context;
+use rdask::connection::{FileMode, Transport, joining};
+use rdask_net::{Endpoint, SchedulerFile};
+use rdask_testbed::cluster::{Cluster, Running};
+use rdask_testbed::proc::wait_for;
+
+use clock::Clock;
+
+/// The scene that a copy of this program plays.
+pub(crate) const SCENE: &str = "emulate";
+
+/// What a figure that was measured with them has to say of them.
+pub(crate) const REMARK: &str = "workers and slots are emulated by one OS process: a connection \
+    for each nanny and each program process, no user code; a task ends at once, or by a timer if \
+    it sleeps, with its first argument as its result";
+
+/// The peers share so many OS threads.
+const THREADS: u32 = 2;
+
+/// A process of emulated workers; it ends with this.
+#[derive(Debug)]
+pub(crate) struct Emulation {
+    running: Running,
+}
+
+impl Emulation {
+    /// Starts so many workers of so many slots, and waits for none of them.
+    pub(crate) fn start(cluster: &Cluster, workers: u32, slots: u32) -> anyhow::Result<Self> {
+        let program = std::env::current_exe().context("the path of this program")?;
+        let arguments = [workers.to_string(), slots.to_string()];
+        let running = cluster.program(&program, SCENE, &arguments.each_ref().map(String::as_str));
+        Ok(Self { running })
+    }
+
+    /// Its process number.
+    pub(crate) fn pid(&self) -> u32 {
+        self.running.pid()
+    }
+
+    /// Waits until each worker has joined, and a client's program is at work in it: the seconds that
+    /// this took from its start.
+    pub(crate) fn wait_until_at_work(&self) -> f64 {
+        wait_for("all emulated workers at work", || {
+            let log = self.running.log();
+            let (told, _) = log.split_once(AT_WORK)?.1.split_once('\n')?;
+            told.trim().parse().ok()
+        })
+    }
+}
+
+/// What comes before the seconds in the one line of its output.
+const AT_WORK: &str = "all at work after seconds:";
+
+/// Plays the scene.
+pub(crate) fn play(file: &str, arguments: &[&str]) -> anyhow::Result<()> {
+    let number = |nth: usize| -> anyhow::Result<u32> {
+        Ok(arguments.get(nth).context("workers and slots")?.parse()?)
+    };
+    let (workers, slots) = (number(0)?, number(1)?);
+    let stage = Stage {
+        file: SchedulerFile::read(Path::new(file), FileMode::Private)?,
+        slots,
+        begun: Instant::now(),
+        awaited: AtomicU32::new(workers),
+        clock: Clock::start()?,
+    };
+    let stage = Arc::new(stage);
+    let threads: Vec<_> = (0..THREADS)
+        .map(|thread| {
+            let stage = Arc::clone(&stage);
+            let own = (0..workers).filter(move |worker| worker % THREADS == thread);
+            std::thread::spawn(move || run(&stage, own))
+        })
+        .collect();
+    for thread in threads {
+        thread.join().map_err(|_| anyhow::anyhow!("a thread of emulated workers panicked"))??;
+    }
+    Ok(())
+}
+
+/// Runs some of the workers until the last of their nannies was told to end.
+fn run(stage: &Arc<Stage>, workers: impl Iterator<Item = u32>) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let mut nannies = tokio::task::JoinSet::new();
+        for worker in workers {
+            nannies.spawn(nanny::run(Arc::clone(stage), worker));
+        }
+        while let Some(ended) = nannies.join_next().await {
+            ended??;
+        }
+        Ok(())
+    })
+}
+
+/// What all of them share.
+#[derive(Debug)]
+struct Stage {
+    file: SchedulerFile,
+    slots: u32,
+    begun: Instant,
+    /// How many processes are not at work yet.
+    awaited: AtomicU32,
+    clock: Clock,
+}
+
+impl Stage {
+    /// An endpoint that joins the scheduler, as each peer needs one: certificates go with it.
+    async fn endpoint(&self) -> anyhow::Result<Endpoint> {
+        let config = joining(&self.file)?.on_loopback().with_transport(Transport::Quic);
+        Ok(Endpoint::bind(config).await?)
+    }
+
+    /// One more process is at work.
+    #[expect(clippy::print_stdout, reason = "whoever started this program waits for it")]
+    fn at_work(&self) {
+        if self.awaited.fetch_sub(1, Ordering::Relaxed) == 1 {
+            println!("{AT_WORK} {}", self.begun.elapsed().as_secs_f64());
+        }
+    }
+}
