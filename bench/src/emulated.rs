@@ -12,13 +12,19 @@ mod process;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use rdask::connection::{FileMode, Transport, joining};
+use rdask::connection::{
+    Connected, FileMode, Persistence, Transport, Weigh, contact_of, dial, joining,
+};
+use rdask_core::hello::Role;
+use rdask_core::message::Contact;
 use rdask_net::{Endpoint, SchedulerFile};
 use rdask_testbed::cluster::{Cluster, Running};
 use rdask_testbed::proc::wait_for;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use clock::Clock;
 
@@ -32,6 +38,10 @@ pub(crate) const REMARK: &str = "workers and slots are emulated by one OS proces
 
 /// The peers share so many OS threads.
 const THREADS: u32 = 2;
+
+/// A scheduler whose machine is busy gives up on handshakes that last too long.
+const PAUSE: Duration = Duration::from_millis(100);
+const TRIES_MAX: u32 = 20;
 
 /// A process of emulated workers; it ends with this.
 #[derive(Debug)]
@@ -58,6 +68,7 @@ impl Emulation {
     pub(crate) fn wait_until_at_work(&self) -> f64 {
         wait_for("all emulated workers at work", || {
             let log = self.running.log();
+            assert!(!log.contains("panicked"), "the emulation has failed:\n{log}");
             let (told, _) = log.split_once(AT_WORK)?.1.split_once('\n')?;
             told.trim().parse().ok()
         })
@@ -121,10 +132,29 @@ struct Stage {
 }
 
 impl Stage {
-    /// An endpoint that joins the scheduler, as each peer needs one: certificates go with it.
-    async fn endpoint(&self) -> anyhow::Result<Endpoint> {
-        let config = joining(&self.file)?.on_loopback().with_transport(Transport::Quic);
-        Ok(Endpoint::bind(config).await?)
+    /// Joins the scheduler in a role, over an endpoint of its own: certificates go with it. Tries
+    /// again as nannies do, and as processes are started again.
+    async fn join<Out, In>(
+        &self,
+        role: impl Fn(Contact) -> Role,
+        persistence: fn() -> Persistence,
+    ) -> anyhow::Result<(Endpoint, Connected<Out, In>)>
+    where
+        Out: Serialize + Weigh + Send + 'static,
+        In: DeserializeOwned + Weigh + Send + 'static,
+    {
+        let mut tries = 0;
+        loop {
+            let config = joining(&self.file)?.on_loopback().with_transport(Transport::Quic);
+            let endpoint = Endpoint::bind(config).await?;
+            let role = role(contact_of(&endpoint));
+            match dial(&endpoint, &self.file, role, persistence()).await {
+                Ok(connected) => return Ok((endpoint, connected)),
+                Err(error) if error.is_refusal() || tries == TRIES_MAX => return Err(error.into()),
+                Err(_) => tokio::time::sleep(PAUSE).await,
+            }
+            tries += 1;
+        }
     }
 
     /// One more process is at work.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rdask::connection::{Connected, ConnectionEnd, Persistence, contact_of, dial};
+use rdask::connection::{Connected, ConnectionEnd, Persistence};
 use rdask_core::hello::Role;
 use rdask_core::id::ProcessId;
 use rdask_core::message::{Exit, FromNanny, ToNanny, WorkerInfo};
@@ -17,23 +17,21 @@ const PERSISTENCE: Duration = Duration::from_secs(10);
 
 /// Joins the scheduler with one worker and does what it says until it ends.
 pub(super) async fn run(stage: Arc<Stage>, number: u32) -> anyhow::Result<()> {
-    let endpoint = stage.endpoint().await?;
     let worker = WorkerInfo {
         name: format!("e{number}"),
         slots: stage.slots,
         memory_limit: 0,
         resources: Vec::new(),
     };
-    let role = Role::Nanny {
+    let role = |contact| Role::Nanny {
         node: "emulated".to_owned(),
         pool: "emulated".to_owned(),
         pid: std::process::id(),
-        workers: vec![worker],
-        contact: contact_of(&endpoint),
+        workers: vec![worker.clone()],
+        contact,
     };
-    let persistence = Persistence::at_most(PERSISTENCE);
-    let Connected { send, mut receive, .. } =
-        dial::<FromNanny, ToNanny>(&endpoint, &stage.file, role, persistence).await?;
+    let joined = stage.join::<FromNanny, ToNanny>(role, || Persistence::at_most(PERSISTENCE));
+    let (endpoint, Connected { send, mut receive, .. }) = joined.await?;
     let mut processes = JoinSet::new();
     let mut running: BTreeMap<ProcessId, AbortHandle> = BTreeMap::new();
     loop {

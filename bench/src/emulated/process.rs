@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use rdask::connection::{Connected, Inbox, Outbox, Persistence, contact_of, dial};
+use rdask::connection::{Connected, Inbox, Outbox, Persistence};
 use rdask_core::blob::BlobBuilder;
 use rdask_core::hello::Role;
 use rdask_core::id::ProcessId;
@@ -23,12 +23,9 @@ const TAKEN_AT_ONCE: usize = 256;
 
 /// Joins the scheduler and answers what it assigns, until it says that it is over.
 pub(super) async fn run(stage: Arc<Stage>, id: ProcessId) -> anyhow::Result<ProcessId> {
-    let endpoint = stage.endpoint().await?;
-    let role =
-        Role::Process { process: id, pid: std::process::id(), contact: contact_of(&endpoint) };
-    let persistence = Persistence::unlimited();
-    let connected = dial::<FromProcess, ToProcess>(&endpoint, &stage.file, role, persistence);
-    let Connected { send, receive, .. } = connected.await?;
+    let role = |contact| Role::Process { process: id, pid: std::process::id(), contact };
+    let joined = stage.join::<FromProcess, ToProcess>(role, Persistence::unlimited);
+    let (endpoint, Connected { send, receive, .. }) = joined.await?;
     stage.at_work();
     let (over, overs) = unbounded_channel();
     let slots = Slots {
