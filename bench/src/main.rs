@@ -3,8 +3,11 @@
 #![allow(clippy::print_stdout, reason = "a program that prints its results")]
 
 mod bench;
+mod emulated;
+mod graph;
 mod joins;
 mod outcome;
+mod rsds;
 mod usage;
 mod workloads;
 
@@ -16,7 +19,7 @@ use serde_json::{Map, Value, json};
 
 use bench::{Bench, Setup};
 use outcome::Outcome;
-use workloads::{WORKLOADS, Workload};
+use workloads::{EMULATED, WORKLOADS, Workload};
 
 /// Runs one workload and prints one JSON line; exits with 1 if a result is wrong.
 ///
@@ -47,9 +50,20 @@ struct Arguments {
     /// The bytes of a block, for the workloads with blocks.
     #[arg(long, default_value_t = 1 << 20, value_parser = clap::value_parser!(u64).range(8..))]
     block_bytes: u64,
+    /// Which graph, for the workloads with graphs.
+    #[arg(long, default_value = "tree-15", hide_possible_values = true)]
+    #[arg(value_parser = PossibleValuesParser::new(rsds::GRAPHS.iter().map(|one| one.name)))]
+    graph: String,
+    /// How long a task of `sleep` sleeps, in milliseconds.
+    #[arg(long, default_value_t = 100.0)]
+    nap_ms: f64,
     /// Place tasks anywhere, for comparison.
     #[arg(long)]
     random: bool,
+    /// Workers that run nothing and answer at once, or by a timer where tasks sleep. They are
+    /// connections of their own, all of one process: as many slots as you like.
+    #[arg(long, conflicts_with = "local")]
+    zero_worker: bool,
     /// Scheduler and slots are threads of this process.
     #[arg(long)]
     local: bool,
@@ -57,7 +71,10 @@ struct Arguments {
 
 fn main() -> anyhow::Result<()> {
     rdask::init();
-    role::play(|scene, _, _| panic!("no scene {scene}"));
+    role::play(|scene, file, arguments| match scene {
+        emulated::SCENE => emulated::play(file, arguments).expect("workers are emulated"),
+        _ => panic!("no scene {scene}"),
+    });
     let arguments = Arguments::parse();
     let workload = WORKLOADS.iter().find(|one| one.name == arguments.workload);
     let workload = workload.context("no such workload")?;
@@ -81,6 +98,14 @@ fn setup(arguments: &Arguments, workload: &Workload) -> anyhow::Result<Setup> {
         None => workload.variants.first().copied(),
     };
     ensure!(arguments.total > 0.0, "--total must be more than 0");
+    let nap_us = arguments.nap_ms * 1e3;
+    ensure!((0.0..1e9).contains(&nap_us), "--nap-ms must be from 0 to a million");
+    let can_emulate = EMULATED.contains(&workload.name);
+    ensure!(
+        can_emulate || !arguments.zero_worker,
+        "--zero-worker is for {}: what others run has to be run",
+        EMULATED.join(", ")
+    );
     Ok(Setup {
         n: arguments.n.unwrap_or(workload.n),
         workers: arguments.workers.unwrap_or(workload.workers),
@@ -88,8 +113,11 @@ fn setup(arguments: &Arguments, workload: &Workload) -> anyhow::Result<Setup> {
         variant,
         total: arguments.total,
         block_bytes: arguments.block_bytes,
+        graph: rsds::find(&arguments.graph).context("no such graph")?,
+        nap_us: nap_us as u32,
         random: arguments.random,
         local: arguments.local,
+        emulated: arguments.zero_worker,
     })
 }
 
@@ -108,9 +136,12 @@ fn report(workload: &Workload, bench: &Bench, outcome: Outcome) -> anyhow::Resul
         ]
         .map(|(name, value)| (name.to_owned(), value)),
     );
-    let ok = outcome.ok;
+    if bench.is_emulated() {
+        line.insert("emulated".into(), emulated::REMARK.into());
+    }
+    let (ok, tasks) = (outcome.ok, outcome.tasks);
     line.extend(outcome.into_fields());
-    line.extend(bench.used());
+    line.extend(bench.used(tasks));
     println!("{}", Value::Object(line));
     ensure!(ok, "a wrong result");
     Ok(())
@@ -136,12 +167,24 @@ fn teach() -> String {
         "
 Fields: seconds on the clock; ideal_s, what it would take at least where that is known, and
 overhead_ms beyond it; us_per_task; per role (scheduler, worker, client) rss_mb_*, the sum of peak
-resident MiB, and cpu_s_* within the clock; load1, the machine's load when the run began.
+resident MiB, and cpu_s_* within the clock; scheduler_cpu_us_per_task, the scheduler's part of
+that, and scheduler_bytes_per_task, by how much its peak memory grew within the clock; load1, the
+machine's load when the run began; emulated, what is not real about the workers.
+
+Graphs of --workload rsds: ",
+    );
+    let names: Vec<&str> = rsds::GRAPHS.iter().map(|one| one.name).collect();
+    text.push_str(&names.join(", "));
+    text.push_str(
+        ".
 
 Examples:
   rdask-bench --workload noop --n 1000000
   rdask-bench --workload uneven --variant late
-  rdask-bench --workload square16 --workers 4",
+  rdask-bench --workload square16 --workers 4
+  rdask-bench --workload rsds --graph merge-10K --zero-worker --workers 7
+  rdask-bench --workload sleep --zero-worker --workers 63 --nap-ms 100
+  rdask-bench --workload register --workers 1000",
     );
     text
 }
