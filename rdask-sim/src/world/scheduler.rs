@@ -1,12 +1,10 @@
 //! The shell around the scheduler: batches of facts in, messages out, as its thread does it.
 
+mod observe;
+
 use rdask_core::hello::You;
-use rdask_core::id::{ArrayId, Peer, ProgramHash, TaskId, ValueId};
-use rdask_core::message::{
-    Contact, End, FromClient, FromNanny, FromProcess, ProgramInfo, Surroundings, ToProcess,
-    WorkerInfo,
-};
-use rdask_core::range::Range;
+use rdask_core::id::{Peer, ProgramHash};
+use rdask_core::message::{Contact, FromNanny, ProgramInfo, Surroundings, WorkerInfo};
 use rdask_core::scheduler::{Action, ClientInfo, Config, NannyInfo, Scheduler};
 
 use super::{Actor, Event, MS, SECOND, US, World, note};
@@ -235,133 +233,6 @@ impl World {
     /// The link of a peer. Numbers of peers are never used twice.
     fn link_of(&self, peer: Peer) -> Option<usize> {
         self.links_by_peer.get(&peer).copied()
-    }
-
-    /// What the ledger has to know of what a process says.
-    fn observe_process(&mut self, from: rdask_core::id::ProcessId, message: &FromProcess) {
-        let is_known = self.scheduler.core.knows(from);
-        let mark = |world: &mut Self, array, index, event| {
-            let look = world.scheduler.core.look(TaskId { array, index });
-            world.coverage.mark(look, event);
-        };
-        match message {
-            FromProcess::Report { finished, .. } => {
-                for one in finished {
-                    let event = match (&one.end, is_known) {
-                        (_, false) => "late report",
-                        (End::Inline(_), _) => "ended inline",
-                        (End::Stored(_), _) => "ended stored",
-                        (End::Failed(_), _) => "failed",
-                        (End::Cancelled | End::Lost, _) => "not run",
-                    };
-                    mark(self, one.array, one.range.start, event);
-                    if is_known {
-                        for index in one.range {
-                            self.ledger.taken(TaskId { array: one.array, index }, from);
-                        }
-                    }
-                }
-            }
-            FromProcess::Holds { values } => {
-                for ValueId { task, .. } in values {
-                    mark(self, task.array, task.index, "copied");
-                }
-            }
-            FromProcess::Missed { task, .. } => {
-                mark(self, task.array, task.index, "missed by a process");
-                self.ledger.missed(*task);
-                self.missed.insert(*task);
-            }
-            FromProcess::NotAcquired { .. }
-            | FromProcess::Fetched { .. }
-            | FromProcess::Stopped { .. }
-            | FromProcess::SlotsFree { .. }
-            | FromProcess::Parked { .. }
-            | FromProcess::GaveUp { .. } => {}
-        }
-    }
-
-    fn observe_client(
-        &mut self,
-        from: rdask_core::id::ClientId,
-        message: &FromClient,
-        is_known: bool,
-    ) {
-        if !is_known {
-            return;
-        }
-        let mut mark = |array: ArrayId, range: Range, event| {
-            if !range.is_empty() {
-                let look = self.scheduler.core.look(TaskId { array, index: range.start });
-                self.coverage.mark(look, event);
-            }
-        };
-        match message {
-            FromClient::Want { array, range, .. } => mark(*array, *range, "wanted"),
-            FromClient::Release { ranges } => {
-                for (array, range) in ranges {
-                    mark(*array, *range, "released");
-                }
-            }
-            FromClient::Cancel { array, range } => mark(*array, *range, "cancelled"),
-            FromClient::Detach { name, ranges } => {
-                for (array, range) in ranges {
-                    mark(*array, *range, "detached");
-                }
-                self.name_kept(name, ranges);
-            }
-            FromClient::Attach { name, .. } => self.name_taken(name),
-            FromClient::Missed { task, .. } => {
-                mark(task.array, Range::one(task.index), "missed by a client");
-                self.ledger.missed(*task);
-                self.missed.insert(*task);
-            }
-            FromClient::SubmitBatch { number, batch, .. } => {
-                let own = ArrayId { client: from, number: *number };
-                for edge in batch.edges.iter().filter(|edge| edge.task.array != own) {
-                    mark(edge.task.array, Range::one(edge.task.index), "depended on");
-                }
-            }
-            _ => {}
-        }
-    }
-
-    /// What a lost process had, as the scheduler sees it.
-    fn mark_losses(&mut self, peer: Peer) {
-        let Peer::Process(id) = peer else { return };
-        let Some(process) = self.by_id.get(&id) else { return };
-        let held: Vec<TaskId> =
-            self.processes[*process].store.keys().map(|value| value.task).collect();
-        for task in held {
-            let look = self.scheduler.core.look(task);
-            self.coverage.mark(look, "a holder is lost");
-        }
-        for task in self.processes[*process].running_tasks() {
-            let look = self.scheduler.core.look(task);
-            self.coverage.mark(look, "its process is lost");
-        }
-    }
-
-    fn observe_order(&mut self, message: &ToProcess) {
-        let mut dropped = |array: ArrayId, range: Range| {
-            for index in range {
-                let task = TaskId { array, index };
-                self.ledger.dropped(task);
-                if self.puts.contains_key(&task) {
-                    self.dropped_puts.insert(task);
-                }
-            }
-        };
-        match message {
-            ToProcess::Cancel { array, range } => dropped(*array, *range),
-            ToProcess::Drop { ranges } => {
-                ranges.iter().for_each(|(array, range)| dropped(*array, *range));
-            }
-            ToProcess::Steal { .. } => {
-                self.coverage.mark(rdask_core::scheduler::Look::Assigned, "asked back");
-            }
-            _ => {}
-        }
     }
 
     /// How long it may take until the scheduler knows that a peer on a living host is dead.
