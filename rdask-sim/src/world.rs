@@ -6,10 +6,12 @@
 mod client;
 mod data;
 mod fault;
+mod leases;
 mod node;
 mod phase;
 mod process;
 mod scheduler;
+mod session;
 mod wire;
 
 use std::cmp::Reverse;
@@ -60,6 +62,12 @@ enum Event {
     SchedulerTurn,
     SchedulerLosesLink(usize),
     PeerLosesLink(usize),
+    LinkIdle(usize, u32, u64),
+    SchedulerMissesLink(usize, u32),
+    PeerMissesLink(usize, u32),
+    Dials(usize, u32, u64),
+    DialArrives(usize, u32, u64),
+    PeerHasLink(usize, u32),
     ProgramStored(ProgramHash),
     NannyStarts(usize, u32),
     NannyTimeIsUp(usize, u32),
@@ -299,6 +307,12 @@ impl World {
             Event::SchedulerTurn => self.scheduler_turn(),
             Event::SchedulerLosesLink(link) => self.scheduler_loses_link(link),
             Event::PeerLosesLink(link) => self.peer_loses_link(link),
+            Event::LinkIdle(link, age, since) => self.link_idle(link, age, since),
+            Event::SchedulerMissesLink(link, age) => self.scheduler_misses_link(link, age),
+            Event::PeerMissesLink(link, age) => self.peer_misses_link(link, age),
+            Event::Dials(link, age, since) => self.dials(link, age, since),
+            Event::DialArrives(link, age, since) => self.dial_arrives(link, age, since),
+            Event::PeerHasLink(link, age) => self.peer_has_link(link, age),
             Event::ProgramStored(hash) => self.program_stored(hash),
             Event::NannyStarts(node, age) => self.nanny_starts(node, age),
             Event::NannyTimeIsUp(node, age) => self.nanny_time_is_up(node, age),
@@ -323,8 +337,14 @@ impl World {
     fn awake_at(&self, event: &Event) -> u64 {
         match *event {
             Event::Arrival(link, Way::Down) => self.actor_awake_at(self.links[link].actor),
-            Event::PeerLosesLink(link) => self.actor_awake_at(self.links[link].actor),
-            Event::SchedulerTurn | Event::SchedulerLosesLink(_) => self.scheduler.frozen_until,
+            Event::PeerLosesLink(link)
+            | Event::PeerMissesLink(link, _)
+            | Event::Dials(link, ..)
+            | Event::PeerHasLink(link, _) => self.actor_awake_at(self.links[link].actor),
+            Event::SchedulerTurn
+            | Event::SchedulerLosesLink(_)
+            | Event::SchedulerMissesLink(..)
+            | Event::DialArrives(..) => self.scheduler.frozen_until,
             Event::NannyTimeIsUp(node, age) | Event::ProgramFetched(node, age, ..) => {
                 self.actor_awake_at(Actor::Nanny(node, age))
             }

@@ -11,7 +11,7 @@ pub(super) fn faults(
     programs: u8,
 ) -> Vec<Fault> {
     // One seed of ten has no fault, one of ten one kind.
-    const KINDS: u64 = 16;
+    const KINDS: u64 = 19;
     let kinds: Vec<u64> = match dice.below(10) {
         0 => return Vec::new(),
         1 => vec![dice.below(KINDS)],
@@ -47,6 +47,7 @@ fn fault(dice: &mut Dice, kinds: &[u64], nodes: &[Node], clients: usize, program
         _ => None,
     };
     let returns_ms = (!dice.chance(20)).then(|| dice.magnitude(10, 10_000));
+    let down_ms = dice.magnitude(1, 8_000);
     match *dice.pick(kinds) {
         0 => What::KillProcess { node, worker, program },
         1 => What::FreezeProcess { node, worker, program, ms },
@@ -65,8 +66,11 @@ fn fault(dice: &mut Dice, kinds: &[u64], nodes: &[Node], clients: usize, program
         },
         11 => What::LaunchesFail { node, count: dice.between(1, 2) as u32 },
         12 => What::KillClient { client },
-        13 => What::FreezeClient { client, ms: ms.map(|ms| ms.min(4_900)) },
+        13 => What::FreezeClient { client, ms },
         14 => What::CutClient { client, ways, ms },
+        15 => What::ResetNode { node, ms: down_ms },
+        16 => What::ResetProcess { node, worker, program, ms: down_ms },
+        17 => What::ResetClient { client, ms: dice.magnitude(1, 60_000) },
         _ => What::FreezeScheduler { ms: dice.magnitude(10, 40_000) },
     }
 }

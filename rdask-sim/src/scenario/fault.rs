@@ -150,6 +150,31 @@ pub enum What {
         /// For how long.
         ms: Option<u64>,
     },
+    /// The links of a node are reset, and nobody there can dial for a while.
+    ResetNode {
+        /// Which.
+        node: usize,
+        /// For how long.
+        ms: u64,
+    },
+    /// The link of a process is reset.
+    ResetProcess {
+        /// On which node.
+        node: usize,
+        /// In which of its workers.
+        worker: usize,
+        /// Of which program.
+        program: u8,
+        /// How long it can't dial.
+        ms: u64,
+    },
+    /// The link of a client is reset.
+    ResetClient {
+        /// Which.
+        client: usize,
+        /// How long it can't dial.
+        ms: u64,
+    },
     /// The scheduler stands still.
     FreezeScheduler {
         /// For how long.
@@ -174,7 +199,10 @@ impl What {
             }
             Self::Notice { grace_ms, returns_ms, .. } => grace_ms + returns_ms.unwrap_or(0),
             Self::SlowNode { delay_ms, ms, .. } => delay_ms + ms,
-            Self::FreezeScheduler { ms } => ms,
+            Self::FreezeScheduler { ms }
+            | Self::ResetNode { ms, .. }
+            | Self::ResetProcess { ms, .. }
+            | Self::ResetClient { ms, .. } => ms,
             Self::KillProcess { .. } | Self::LaunchesFail { .. } | Self::KillClient { .. } => 0,
         }
     }

@@ -15,6 +15,7 @@ use rdask_core::process::{ChunkId, ValueId};
 use rdask_core::range::Range;
 
 use super::scheduler::hash_of;
+use super::session::PORT_CLOSED;
 use super::{Actor, Event, MS, SECOND, World, note};
 use crate::link::{Message, Way};
 use crate::value::decode;
@@ -95,10 +96,10 @@ impl World {
     }
 
     pub(super) fn client_loses_link(&mut self, client: usize) {
-        self.kill_client(client, SECOND);
+        self.kill_client(client, PORT_CLOSED);
         if let Some(process) = self.clients[client].home {
             // Its runs can't go on.
-            self.kill_process(process, Self::soon());
+            self.kill_process(process, PORT_CLOSED);
         }
         self.client_returns(client);
     }

@@ -11,6 +11,7 @@ use rdask_core::message::Exit;
 use rdask_core::process::{Action, ChunkId, Process as Core, ValueId, run_number};
 use rdask_core::range::Range;
 
+use super::session::PORT_CLOSED;
 use super::{Actor, Event, MS, World, note};
 use crate::link::{Message, Way};
 use crate::value::encode;
@@ -27,6 +28,7 @@ pub(super) struct Process {
     pub(super) is_alive: bool,
     link: Option<usize>,
     pub(super) frozen_until: u64,
+    pub(super) cut_until: (u64, u64),
     pub(super) store: BTreeMap<ValueId, u64>,
     chunks: BTreeMap<ChunkId, Chunk>,
     timer_at: Option<u64>,
@@ -69,6 +71,7 @@ impl World {
             is_alive: true,
             link: None,
             frozen_until: 0,
+            cut_until: (0, 0),
             store: BTreeMap::new(),
             chunks: BTreeMap::new(),
             timer_at: None,
@@ -94,10 +97,12 @@ impl World {
         }
         note!(self, "process {} is gone", self.processes[process].id);
         self.processes[process].is_alive = false;
-        if let Some(link) = self.processes[process].link {
-            self.end_link(link, scheduler_hears_within);
-        } else {
+        let link = self.processes[process].link;
+        if link.is_none_or(|link| !self.links[link].is_welcome) {
             self.launches_failed += 1;
+        }
+        if let Some(link) = link {
+            self.end_link(link, scheduler_hears_within);
         }
         if let Some(client) = self.processes[process].nested {
             self.kill_client(client, scheduler_hears_within);
@@ -117,7 +122,7 @@ impl World {
             Message::Welcome(_) => {}
             Message::Refused(reason) => {
                 note!(self, "process {} is refused: {reason}", self.processes[process].id);
-                self.kill_process(process, Self::soon());
+                self.kill_process(process, PORT_CLOSED);
             }
             Message::ToProcess(message) => {
                 let now = self.time();
@@ -194,7 +199,7 @@ impl World {
             }
             Action::Exit { reason } => {
                 note!(self, "process {} ends: {reason}", self.processes[process].id);
-                self.kill_process(process, Self::soon());
+                self.kill_process(process, PORT_CLOSED);
             }
         }
     }

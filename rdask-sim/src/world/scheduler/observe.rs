@@ -108,7 +108,7 @@ impl World {
         }
     }
 
-    pub(super) fn observe_order(&mut self, message: &ToProcess) {
+    pub(super) fn observe_order(&mut self, to: ProcessId, message: &ToProcess) {
         let mut dropped = |array: ArrayId, range: Range| {
             for index in range {
                 let task = TaskId { array, index };
@@ -119,6 +119,8 @@ impl World {
             }
         };
         match message {
+            ToProcess::Assign(assign) => self.check_heard(to, "run", assign.array),
+            ToProcess::Acquire { array, .. } => self.check_heard(to, "hold", *array),
             ToProcess::Cancel { array, range } => dropped(*array, *range),
             ToProcess::Drop { ranges } => {
                 ranges.iter().for_each(|(array, range)| dropped(*array, *range));
