@@ -16,7 +16,7 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 use crate::failure::{Failure, FailureKind};
-use crate::id::{NannyId, ProcessId, TaskId, WorkerId};
+use crate::id::{NannyId, Peer, ProcessId, TaskId, WorkerId};
 use crate::message::Exit;
 use crate::range::{Range, RangeSet};
 
@@ -333,6 +333,7 @@ impl Scheduler {
             let requirement = self.classes.get(group.class(index));
             let worker = self.cluster.workers.get(&process.worker);
             let has_room = process.stage == Stage::Running
+                && !self.is_silent(Peer::Process(id))
                 && process.idle_slots() >= u32::from(requirement.threads)
                 && worker.is_some_and(|worker| worker.resource_room(requirement) > 0);
             if has_room {

@@ -10,7 +10,7 @@ use crate::id::{NannyId, Peer, ProcessId};
 use crate::time::Time;
 
 use super::clients::ClientKind;
-use super::cluster::Stage;
+use super::cluster::{Stage, Worker};
 use super::{Action, Scheduler};
 
 /// A nanny or process that has not been heard for so long is given up.
@@ -105,7 +105,7 @@ impl Scheduler {
         let is_running = |id: &ProcessId| {
             self.cluster.processes.get(id).is_some_and(|one| one.stage == Stage::Running)
         };
-        workers.flat_map(|worker| worker.processes.values()).any(is_running)
+        workers.flat_map(Worker::all_processes).any(|id| is_running(&id))
     }
 
     fn is_member(&self, peer: Peer) -> bool {

@@ -79,11 +79,7 @@ impl Scheduler {
         let waiting = std::mem::take(&mut process.local_ready);
         process.tied_count = 0;
         self.tied.remove(&(process.program, id));
-        for assignment in assignments {
-            let steal = StealId(self.next_steal);
-            self.next_steal += 1;
-            self.send_process(id, ToProcess::Steal { steal, assignment, count: u32::MAX });
-        }
+        assignments.into_iter().for_each(|assignment| self.take_back(id, assignment));
         for (key, ranges) in waiting {
             for range in ranges.iter() {
                 if let Some(group) = self.groups.get_mut(key.group) {
@@ -92,6 +88,13 @@ impl Scheduler {
                 }
             }
         }
+    }
+
+    /// Asks back what a process has not started of an assignment.
+    pub(crate) fn take_back(&mut self, id: ProcessId, assignment: AssignmentId) {
+        let steal = StealId(self.next_steal);
+        self.next_steal += 1;
+        self.send_process(id, ToProcess::Steal { steal, assignment, count: u32::MAX });
     }
 
     /// Lets those go that have given notice and have nothing left to do: those of one nanny
