@@ -187,6 +187,12 @@ pub struct Scheduler {
     asking_why: Vec<(ClientId, u32, TaskId)>,
     /// Processes that may have room.
     open: BTreeSet<ProcessId>,
+    /// Processes that may have more than their slots run.
+    laden: BTreeSet<ProcessId>,
+    /// Workers whose slots may have to be shared anew.
+    contested: BTreeSet<WorkerId>,
+    /// Nannies with workers that were given notice.
+    leaving: BTreeSet<NannyId>,
     /// Processes with ready work that waits for them, by program.
     tied: BTreeSet<(ProgramHash, ProcessId)>,
     /// When an idle process may take some of it, if nothing happens before.
@@ -300,6 +306,9 @@ impl Scheduler {
             asking_ready: Vec::new(),
             asking_why: Vec::new(),
             open: BTreeSet::new(),
+            laden: BTreeSet::new(),
+            contested: BTreeSet::new(),
+            leaving: BTreeSet::new(),
             tied: BTreeSet::new(),
             look_again: None,
             looks_left: 0,
@@ -413,6 +422,7 @@ impl Scheduler {
         let (program, worker) = (record.program, record.worker);
         self.programs.launched(program, worker);
         self.open.insert(process);
+        self.contested.insert(worker);
         self.copies_have_a_place();
         Ok(())
     }

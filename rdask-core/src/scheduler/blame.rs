@@ -311,7 +311,7 @@ impl Scheduler {
                 self.blame.held.insert(suspect, Hold::Alone(Some(process)));
             }
         }
-        let alone = self.cluster.workers.values().flat_map(|worker| worker.alone.iter().copied());
+        let alone = self.programs.alone();
         let spent = alone.filter(|id| self.is_spent(*id)).collect::<Vec<ProcessId>>();
         for process in spent {
             self.end_process(process, "the task that it was for has ended");

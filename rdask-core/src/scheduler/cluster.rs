@@ -171,6 +171,11 @@ impl Process {
         self.demand.saturating_sub(self.parked_slots)
     }
 
+    /// Whether it has more than its slots run.
+    pub(crate) fn is_laden(&self) -> bool {
+        self.load() > self.granted
+    }
+
     /// Granted slots for which it has no run yet.
     pub(crate) fn idle_slots(&self) -> u32 {
         self.granted.saturating_sub(self.load())

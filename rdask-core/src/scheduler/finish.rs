@@ -338,6 +338,7 @@ impl Scheduler {
             record.parked_runs = runs;
             record.parked_slots = slots;
             self.open.insert(process);
+            self.laden.insert(process);
         }
     }
 

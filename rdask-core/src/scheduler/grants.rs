@@ -36,13 +36,35 @@ struct Claim {
 const TURN_NS: u64 = 100_000_000;
 
 impl Scheduler {
-    /// Grants each worker's slots anew where the demand has changed.
+    /// Grants workers' slots anew where the demand has changed. A worker with one process that has
+    /// them all is left alone until something happens there.
     pub(crate) fn share_slots(&mut self) {
-        let demand = self.demand();
-        let workers: Vec<WorkerId> = self.cluster.workers.keys().copied().collect();
-        for worker in workers {
-            self.share_slots_of(worker, &demand);
+        if self.contested.is_empty() {
+            return;
         }
+        let demand = self.demand();
+        for worker in std::mem::take(&mut self.contested) {
+            self.share_slots_of(worker, &demand);
+            if self.is_contested(worker) {
+                self.contested.insert(worker);
+            }
+        }
+    }
+
+    /// Whether it depends on more than the worker itself who has its slots.
+    pub(crate) fn is_contested(&self, id: WorkerId) -> bool {
+        let Some(worker) = self.cluster.workers.get(&id) else {
+            return false;
+        };
+        let has_all = |process: &ProcessId| {
+            self.cluster.processes.get(process).is_some_and(|one| {
+                let slots = worker.info.slots;
+                one.stage == Stage::Launching || (one.granted, one.occupied) == (slots, slots)
+            })
+        };
+        worker.processes.len() > 1
+            || !worker.alone.is_empty()
+            || !worker.processes.values().all(has_all)
     }
 
     /// For each program with clients at work: how many, and whether some of it could start now.
@@ -56,10 +78,8 @@ impl Scheduler {
             entry.has_ready |= share.has_ready();
         }
         for (hash, entry) in demand.iter_mut().filter(|(_, entry)| !entry.has_ready) {
-            let processes = self.programs.get(*hash).map(|program| &program.processes);
-            entry.has_ready = processes.into_iter().flatten().any(|id| {
-                self.cluster.processes.get(id).is_some_and(|one| !one.local_ready.is_empty())
-            });
+            let of_program = (*hash, ProcessId(0))..=(*hash, ProcessId(u32::MAX));
+            entry.has_ready = self.tied.range(of_program).next().is_some();
         }
         demand
     }
@@ -151,10 +171,14 @@ impl Scheduler {
         if !is_change {
             return;
         }
+        if process.alone_for.is_none() {
+            self.programs.granted(process.program, process.granted, slots);
+        }
         process.granted = slots;
         process.occupied = process.occupied.max(slots);
         let is_less = only_less && !process.assignments.is_empty();
         self.open.insert(id);
+        self.laden.insert(id);
         self.send_process(id, ToProcess::SetSlots { slots });
         if is_less {
             self.take_back_wide(id, slots);
@@ -178,6 +202,7 @@ impl Scheduler {
             && process.granted == slots
         {
             process.occupied = slots;
+            self.contested.insert(process.worker);
         }
     }
 }

@@ -229,6 +229,8 @@ pub(crate) struct Group {
     pub(crate) state: Table<State>,
     pub(crate) holding: Table<Holding>,
     pub(crate) refs: Table<u32>,
+    /// How many tasks have references.
+    pub(crate) referenced: u32,
     /// Of which tasks the client has a handle.
     pub(crate) handles: Table<bool>,
     pub(crate) ready: RangeSet,
@@ -290,6 +292,7 @@ impl Group {
             state: Table::filled(dense, len, State::Waiting(0)),
             holding: Table::filled(dense, len, Holding::Nowhere),
             refs: Table::filled(dense, len, 1),
+            referenced: len,
             handles: Table::filled(false, len, true),
             ready: RangeSet::new(),
             regions: BTreeMap::new(),
@@ -416,10 +419,6 @@ impl Group {
 
     /// Whether it can be forgotten as a whole.
     pub(crate) fn is_forgettable(&self) -> bool {
-        self.pins == 0 && self.unfinished == 0 && self.runs_of_refs_are_zero()
-    }
-
-    fn runs_of_refs_are_zero(&self) -> bool {
-        self.refs.runs(self.all()).all(|(_, refs)| refs == 0)
+        self.pins == 0 && self.unfinished == 0 && self.referenced == 0
     }
 }

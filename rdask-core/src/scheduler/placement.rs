@@ -62,6 +62,10 @@ pub(super) enum Pick {
 impl Scheduler {
     /// Hands out ready work as far as there is room.
     pub(crate) fn place(&mut self) {
+        self.look_again = None;
+        if !self.has_ready() {
+            return;
+        }
         let open: Vec<ProcessId> = self.open.iter().copied().collect();
         let mut order: Vec<(u64, ProcessId)> = Vec::with_capacity(open.len());
         for id in open {
@@ -80,7 +84,6 @@ impl Scheduler {
             }
         }
         order.sort_unstable();
-        self.look_again = None;
         self.looks_left = LOOKS_MAX;
         if let Policy::Random { .. } = self.config.policy {
             let ids: Vec<ProcessId> = order.iter().map(|(_, id)| *id).collect();
@@ -93,12 +96,17 @@ impl Scheduler {
             let is_full = self.cluster.processes.get(&id).is_none_or(|process| {
                 process.idle_slots() == 0
                     && process.queued_ns >= window_ns(process.granted)
-                    && runs_one_ahead(process) == 0
+                    && (runs_one_ahead(process) == 0 || runs_are_long(process))
             });
             if is_full {
                 self.open.remove(&id);
             }
         }
+    }
+
+    /// Whether anything waits for a process, or for a certain one.
+    fn has_ready(&self) -> bool {
+        !self.tied.is_empty() || self.shares.values().any(super::Share::has_ready)
     }
 
     fn place_by_load(&mut self, order: &[(u64, ProcessId)]) {
@@ -108,7 +116,8 @@ impl Scheduler {
         while has_given {
             has_given = false;
             for (_, id) in order {
-                while let Some(idle) = self.idle_slots(*id)
+                while self.has_ready()
+                    && let Some(idle) = self.idle_slots(*id)
                     && self.fill(*id, idle, false)
                 {
                     has_given = true;
@@ -125,7 +134,7 @@ impl Scheduler {
             }
         }
         for (_, id) in order {
-            while self.fill(*id, 0, true) {}
+            while self.has_ready() && self.fill(*id, 0, true) {}
         }
     }
 
@@ -307,10 +316,7 @@ impl Scheduler {
 
     /// Ready tasks of the group, and the slots of the program's processes.
     fn left_to_share(&self, program: ProgramHash, group: &Group, tasks: Range) -> (u64, u64) {
-        let slots = self.programs.get(program).map_or(1, |program| {
-            let granted = program.processes.iter().filter_map(|id| self.cluster.processes.get(id));
-            granted.map(|process| u64::from(process.granted)).sum()
-        });
+        let slots = self.programs.get(program).map_or(1, |program| program.granted);
         (group.ready.len().max(u64::from(tasks.len())), slots)
     }
 
@@ -360,6 +366,7 @@ impl Scheduler {
                 process.asked = Asked::Not;
             }
             process.demand += u32::from(options.threads) * tasks.len();
+            self.laden.insert(id);
             process.queued_ns = process.queued_ns.saturating_add(estimate);
             if let Some(worker) = self.cluster.workers.get_mut(&process.worker) {
                 worker.take_resources(self.classes.get(class), tasks.len());
@@ -684,4 +691,9 @@ fn window_ns(slots: u32) -> u64 {
 /// ahead at all.
 fn runs_one_ahead(process: &Process) -> u64 {
     (2 * u64::from(process.granted)).saturating_sub(u64::from(process.load()))
+}
+
+/// Whether the runs of a process take so long that it needs none ahead.
+fn runs_are_long(process: &Process) -> bool {
+    process.queued_ns > LONG_TASK_NS.saturating_mul(u64::from(process.load()))
 }

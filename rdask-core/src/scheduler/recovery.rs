@@ -25,7 +25,8 @@ impl Scheduler {
         }
         let program = process.program;
         self.tied.remove(&(program, id));
-        self.programs.remove_process(program, id);
+        self.programs.remove_process(program, id, process.granted);
+        self.contested.insert(process.worker);
         if process.stage == Stage::Running {
             if process.leaving.is_some() {
                 tracing::info!(process = %id, program = %program, why, "a process left with its worker");
