@@ -17,6 +17,7 @@ mod intruders;
 mod leave;
 mod links;
 mod nesting;
+mod offers;
 mod options;
 mod overrun;
 mod parts;
@@ -123,6 +124,8 @@ fn trials() -> Vec<Trial> {
         links::a_worker_whose_path_is_cut_for_a_moment_keeps_its_work,
         links::a_scheduler_that_stands_still_gives_nobody_up,
         links::a_node_that_stands_still_is_given_up_after_a_while_and_comes_back,
+        offers::a_node_that_was_given_up_comes_back_with_what_it_holds,
+        offers::a_run_that_ends_while_its_node_is_given_up_counts,
         parts::a_task_has_several_outputs_short_and_long,
         parts::a_task_with_one_output_is_a_task_with_several,
         parts::a_wrong_number_of_outputs_fails_its_task_with_both_numbers,

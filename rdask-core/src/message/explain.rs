@@ -125,6 +125,11 @@ pub enum Why {
         /// Its worker.
         worker: String,
     },
+    /// It is a scattered value, and the node that has it was given up. That may come back.
+    Away {
+        /// How long it is waited for.
+        left: Duration,
+    },
 }
 
 /// How it is with an input that is missing.

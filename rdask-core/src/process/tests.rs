@@ -6,7 +6,7 @@ use super::*;
 use crate::blob::{Blob, BlobBuilder};
 use crate::failure::{Failure, FailureKind};
 use crate::id::{ClientId, FunctionKey, StealId};
-use crate::message::{Feed, TaskOptions};
+use crate::message::{Feed, Offered, Offering, TaskOptions};
 
 const ME: ProcessId = ProcessId(7);
 const OTHER: ProcessId = ProcessId(8);
@@ -112,6 +112,11 @@ impl Script {
         self.log()
     }
 
+    fn returned(&mut self, id: ProcessId) -> Vec<String> {
+        self.process.handle_returned(self.now, id);
+        self.log()
+    }
+
     fn log(&mut self) -> Vec<String> {
         let actions = std::iter::from_fn(|| self.process.poll_action());
         actions.map(|action| short(&action)).collect()
@@ -169,6 +174,18 @@ fn short_message(message: &FromProcess) -> String {
             format!("missed {task} {holder}{}", given.collect::<String>())
         }
         FromProcess::NotAcquired { task } => format!("not acquired {task}"),
+        FromProcess::Offer { values, is_last } => {
+            let each = values.iter().map(|it| {
+                let how = match &it.what {
+                    Offering::Inline { run, .. } => format!("inline {run}"),
+                    Offering::Stored { run, sizes } => format!("stored {run} {sizes:?}"),
+                    Offering::Copies => "copies".into(),
+                };
+                format!(" {} {:?} {how}", it.array, it.range)
+            });
+            let last = if *is_last { " last" } else { "" };
+            format!("offer{last}:{}", each.collect::<String>())
+        }
     }
 }
 
@@ -466,4 +483,23 @@ fn nonsense_from_the_scheduler_ends_the_process_with_a_reason() {
     let mut script = Script::new(1);
     let log = script.assign(assign(1, 1, Range::new(3, 3), vec![]));
     assert_eq!(log, ["exit: the scheduler sent assignment 1 of c1.1, and its range is empty"]);
+}
+
+#[test]
+fn a_process_that_is_back_offers_what_it_has_and_nothing_else_counts() {
+    let mut script = Script::new(1);
+    let mut kept = assign(1, 1, Range::new(0, 4), vec![]);
+    kept.runs = vec![(Range::one(2), 3)];
+    script.assign(kept);
+    (0..3).for_each(|index| drop(script.end(u64::from(index), stored(Range::one(index)))));
+    script.end(3, ended(Range::one(3)));
+    script.assign(assign(2, 2, Range::new(0, 2), vec![]));
+    script.assign(assign(3, 3, Range::new(0, 9), vec![]));
+    let offer = "offer last: c1.1 3..4 inline 1 c1.1 0..2 stored 1 [13] c1.1 2..3 stored 3 [13]";
+    assert_eq!(script.returned(ProcessId(70)), ["cancel 4 0..1", offer]);
+    // What ran is told nobody, and what waited does not start.
+    script.tell(ToProcess::SetSlots { slots: 2 });
+    let quiet = script.end(4, stored(Range::one(0)));
+    assert_eq!(quiet, ["drop c1.2 0..1", "stopped 0..1"]);
+    assert_eq!(script.assign(assign(9, 3, Range::new(4, 5), vec![])), ["start 5 a9 4..5"]);
 }

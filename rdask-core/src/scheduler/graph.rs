@@ -572,6 +572,7 @@ impl Scheduler {
             }
             self.unready(gid, part, state);
             self.drop_holds(gid, part);
+            self.awaited.forget(gid, part);
             let Some(group) = self.groups.get_mut(gid) else {
                 return;
             };

@@ -249,6 +249,8 @@ pub(crate) struct Group {
     pub(crate) failures: RangeMap<Arc<Failure>>,
     /// Run numbers that are not 1.
     pub(crate) runs: RangeMap<u32>,
+    /// The runs that made the values of tasks, where it was not the latest.
+    pub(crate) made_by: RangeMap<u32>,
     /// How often tasks failed, where they did.
     pub(crate) tries: BTreeMap<u32, u32>,
     /// Processes that died while tasks ran, where any did.
@@ -302,6 +304,7 @@ impl Group {
             deferred: RangeSet::new(),
             failures: RangeMap::new(),
             runs: RangeMap::new(),
+            made_by: RangeMap::new(),
             tries: BTreeMap::new(),
             deaths: BTreeMap::new(),
             copies: BTreeMap::new(),
@@ -397,6 +400,11 @@ impl Group {
     /// The number of a task's next or current run.
     pub(crate) fn run(&self, index: u32) -> u32 {
         self.runs.get(index).copied().unwrap_or(1)
+    }
+
+    /// The number of the run that made a task's value, if it has one.
+    pub(crate) fn value_run(&self, index: u32) -> u32 {
+        self.made_by.get(index).copied().unwrap_or_else(|| self.run(index))
     }
 
     /// Whether parts of a task's inputs are inline arguments.

@@ -20,7 +20,7 @@ impl Scheduler {
         };
         self.open.remove(&id);
         self.leases.remove(&Peer::Process(id));
-        if process.stage == Stage::Running {
+        if process.stage.is_registered() {
             self.actions.push_back(Action::Close(Peer::Process(id), why.to_owned()));
         }
         let program = process.program;
@@ -217,12 +217,13 @@ impl Scheduler {
             }
         };
         group.unfinished += range.len();
+        group.made_by.remove(range);
         group.state.set(range, State::Waiting(u32::MAX));
         self.add_interest(gid, range);
         if has_recipe {
             self.raise_run(gid, range);
             self.await_inputs(gid, range);
-        } else {
+        } else if !self.await_return(gid, range) {
             let Some(group) = self.groups.get(gid) else {
                 return;
             };
