@@ -114,7 +114,7 @@ fn sentence(why: &Why) -> String {
         }
         Why::Arguments => "waits for its arguments, which its client is still sending".into(),
         Why::Delay { left } => format!(
-            "failed before, and runs again in {:.1} s, as its retry delay says",
+            "failed before, or could not reach an input, and is tried again in {:.1} s",
             left.as_secs_f64()
         ),
         Why::Away { left } => format!(

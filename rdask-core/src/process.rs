@@ -237,10 +237,16 @@ impl Process {
         self.settle();
     }
 
-    /// A holder didn't have a value or didn't answer.
-    pub fn handle_fetch_failed(&mut self, now: Time, value: ValueId, holder: ProcessId) {
+    /// A holder didn't have a value, as it `denied` to have it, or it didn't answer.
+    pub fn handle_fetch_failed(
+        &mut self,
+        now: Time,
+        value: ValueId,
+        holder: ProcessId,
+        denied: bool,
+    ) {
         self.now = now;
-        self.fetch_failed(value, holder);
+        self.fetch_failed(value, holder, denied);
         self.settle();
     }
 
@@ -361,7 +367,7 @@ impl Process {
             let owed = self.owed.get(&value.task.array);
             let coming = owed.is_some_and(|owed| owed.get(value.task.index).is_some());
             if self.inputs.is_expected(value) && !coming {
-                self.lose_input(value, self.id);
+                self.lose_input(value, self.id, true);
             }
         }
         #[cfg(debug_assertions)]

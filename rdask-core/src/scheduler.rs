@@ -54,6 +54,7 @@ mod leases;
 mod leave;
 mod locality;
 mod look;
+mod missed;
 mod offers;
 mod overrun;
 mod placement;
@@ -458,10 +459,13 @@ impl Scheduler {
             FromProcess::Holds { values } => self.copied(from, &values),
             FromProcess::NotAcquired { task } => self.not_acquired(from, task),
             FromProcess::Fetched { bytes, busy_ns } => self.bytes_moved(bytes, busy_ns),
-            FromProcess::Missed { task, holder, given_back } => {
-                self.value_missed(task, holder);
+            FromProcess::Missed { task, holder, denied, given_back } => {
+                let is_there = self.value_missed(task, holder, denied);
                 for (assignment, range) in given_back {
-                    self.give_back(from, assignment, range);
+                    let parts = self.give_back(from, assignment, range);
+                    if is_there {
+                        self.try_again_later(parts);
+                    }
                 }
             }
             FromProcess::Offer { values, is_last } => self.take_offer(from, values, is_last),

@@ -95,7 +95,8 @@ pub(crate) enum Event {
     UnparkWanted(ChunkId),
     /// How many bytes came, and how long that took.
     Fetched(ValueId, u64, Duration),
-    FetchFailed(ValueId, ProcessId),
+    /// Whether the holder denied having the value.
+    FetchFailed(ValueId, ProcessId, bool),
     Put(TaskId, AssignmentId, u64),
 }
 
@@ -328,8 +329,8 @@ impl ProcessRuntime {
             Event::Fetched(value, bytes, took) => {
                 self.core.handle_fetched(now, value, bytes, took);
             }
-            Event::FetchFailed(value, holder) => {
-                self.core.handle_fetch_failed(now, value, holder);
+            Event::FetchFailed(value, holder, denied) => {
+                self.core.handle_fetch_failed(now, value, holder, denied);
             }
             Event::Put(task, assignment, size) => {
                 self.core.handle_put(now, task, assignment, size);
@@ -408,7 +409,7 @@ impl ProcessRuntime {
         let values = self.values.clone();
         match &self.data {
             DataPlane::Local => {
-                let _ = values.events.send(Event::FetchFailed(value, holder));
+                let _ = values.events.send(Event::FetchFailed(value, holder, true));
             }
             DataPlane::Network(endpoint) => {
                 let endpoint = endpoint.clone();
@@ -423,7 +424,7 @@ impl ProcessRuntime {
                         }
                         Err(error) => {
                             tracing::warn!(task = %value.task, %holder, %error, "an input was missed");
-                            Event::FetchFailed(value, holder)
+                            Event::FetchFailed(value, holder, error.is_answer())
                         }
                     };
                     let _ = values.events.send(event);

@@ -48,7 +48,7 @@ pub enum Why {
     },
     /// Its arguments have not come from its client in full.
     Arguments,
-    /// It failed, and is run again after its delay.
+    /// It failed, and is run again after its delay; or it could not get an input, and tries again.
     Delay {
         /// What is left of it.
         left: Duration,

@@ -191,6 +191,9 @@ pub enum FromProcess {
         task: TaskId,
         /// The holder that didn't have it or didn't answer.
         holder: ProcessId,
+        /// Whether the holder said so itself. Otherwise it could not be reached, or the transfer
+        /// broke off, and it may have the value all the same.
+        denied: bool,
         /// What is given back: (assignment, range).
         given_back: Vec<(AssignmentId, Range)>,
     },

@@ -169,7 +169,7 @@ fn short_message(message: &FromProcess) -> String {
             format!("gave up a{} {ranges:?}", assignment.0)
         }
         FromProcess::Holds { values } => format!("holds {values:?}"),
-        FromProcess::Missed { task, holder, given_back } => {
+        FromProcess::Missed { task, holder, given_back, .. } => {
             let given = given_back.iter().map(|(id, range)| format!(" a{} {range:?}", id.0));
             format!("missed {task} {holder}{}", given.collect::<String>())
         }
@@ -222,7 +222,7 @@ fn what_can_not_be_acquired_is_no_verdict_on_its_holder() {
     script.process.handle_fetched(script.now, value(5, 3), 0, Duration::ZERO);
     assert_eq!(script.log(), [""; 0], "it is half here");
     let second = ValueId { part: 1, ..value(5, 3) };
-    script.process.handle_fetch_failed(script.now, second, OTHER);
+    script.process.handle_fetch_failed(script.now, second, OTHER, true);
     assert_eq!(script.log(), ["not acquired c1.5.3"]);
     assert!(script.process.inputs.all.is_empty());
 }
@@ -321,9 +321,9 @@ fn another_holder_is_tried_and_then_the_tasks_are_given_back() {
     }
     let feed = Feed::One(source(5, 0, Place::Held(vec![OTHER, THIRD])));
     assert_eq!(script.assign(assign(1, 1, Range::new(0, 4), vec![feed])), ["fetch c1.5.0 from p8"]);
-    script.process.handle_fetch_failed(script.now, value(5, 0), OTHER);
+    script.process.handle_fetch_failed(script.now, value(5, 0), OTHER, true);
     assert_eq!(script.log(), ["missed c1.5.0 p8", "fetch c1.5.0 from p9"]);
-    script.process.handle_fetch_failed(script.now, value(5, 0), THIRD);
+    script.process.handle_fetch_failed(script.now, value(5, 0), THIRD, true);
     assert_eq!(script.log(), ["missed c1.5.0 p9 a1 0..4"]);
     assert!(script.process.is_idle());
 }

@@ -266,7 +266,7 @@ impl Scheduler {
     }
 
     /// Holds a ready task back for a while.
-    fn delay(&mut self, gid: Gid, index: u32, delay: Duration) {
+    pub(crate) fn delay(&mut self, gid: Gid, index: u32, delay: Duration) {
         if delay.is_zero() {
             return;
         }
@@ -296,32 +296,41 @@ impl Scheduler {
         self.work_off();
     }
 
-    /// A process says that it will not run these tasks; others may.
-    pub(crate) fn give_back(&mut self, from: ProcessId, id: AssignmentId, range: Range) {
+    /// A process says that it will not run these tasks; others may. Returns which these were.
+    pub(crate) fn give_back(
+        &mut self,
+        from: ProcessId,
+        id: AssignmentId,
+        range: Range,
+    ) -> Vec<(Gid, Range)> {
         let gid = self.assignments.get(&id).map(|assignment| assignment.group);
         let parts = self.account(from, id, range);
         self.open.insert(from);
+        let mut given_back = Vec::new();
         let Some(gid) = gid else {
             self.stale_count += 1;
-            return;
+            return given_back;
         };
         for part in parts {
             let Some(group) = self.groups.get(gid) else {
-                return;
+                return given_back;
             };
             for (part, state) in group.state.runs_vec(part) {
                 if state == State::Assigned(id) {
                     self.recompute_assigned(gid, part, false);
+                    given_back.push((gid, part));
                 }
             }
         }
         self.work_off();
+        given_back
     }
 
     /// Copies of values have arrived at a process.
     pub(crate) fn copied(&mut self, at: ProcessId, values: &[ValueId]) {
         for ValueId { task, part } in values {
             self.acquired(at, *task);
+            self.not_missed(*task);
             let wanted = self.groups.find(task.array).filter(|gid| {
                 self.groups.get(*gid).is_some_and(|group| {
                     task.index < group.len

@@ -16,6 +16,7 @@ use crate::message::{Param, Parent, Shape};
 use crate::range::{Range, RangeMap, RangeSet};
 
 use super::blame::Deaths;
+use super::missed::Misses;
 use super::ready::{ClassNo, ReadyKey, ShareNo};
 use super::stats::StatNo;
 use super::table::Table;
@@ -253,6 +254,8 @@ pub(crate) struct Group {
     pub(crate) made_by: RangeMap<u32>,
     /// How often tasks failed, where they did.
     pub(crate) tries: BTreeMap<u32, u32>,
+    /// How often the holders of values could not be reached, where that happened.
+    pub(crate) misses: BTreeMap<u32, Misses>,
     /// Processes that died while tasks ran, where any did.
     pub(crate) deaths: BTreeMap<u32, Deaths>,
     /// Copies of held values beyond the first, by task and part.
@@ -306,6 +309,7 @@ impl Group {
             runs: RangeMap::new(),
             made_by: RangeMap::new(),
             tries: BTreeMap::new(),
+            misses: BTreeMap::new(),
             deaths: BTreeMap::new(),
             copies: BTreeMap::new(),
             holders_min: 1,

@@ -204,7 +204,7 @@ impl World {
                         let took = Duration::from_micros(1);
                         self.process.handle_fetched(self.now, value, 100, took);
                     } else {
-                        self.process.handle_fetch_failed(self.now, value, holder);
+                        self.process.handle_fetch_failed(self.now, value, holder, pick % 2 == 0);
                     }
                 }
             }

@@ -413,7 +413,11 @@ impl Mob {
                 range: self.range(),
                 values: self.dice.chance(80),
             },
-            17 => FromClient::Missed { task: self.task(), holder: self.process() },
+            17 => FromClient::Missed {
+                task: self.task(),
+                holder: self.process(),
+                denied: self.dice.chance(50),
+            },
             18 => FromClient::Release { ranges: self.ranges() },
             19 => FromClient::Cancel { array: self.array(), range: self.range() },
             20 => FromClient::Detach { name: self.name(), ranges: self.ranges() },
@@ -500,6 +504,7 @@ impl Mob {
             _ => FromProcess::Missed {
                 task: self.task(),
                 holder: self.process(),
+                denied: self.dice.chance(50),
                 given_back: given_back(&finished),
             },
         };

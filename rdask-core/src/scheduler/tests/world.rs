@@ -503,7 +503,7 @@ impl World {
                     assert!(is_any_idle, "{case}, and nobody is idle");
                     assert!(self.scheduler.poll_timeout().is_some(), "{case}, and for ever");
                 }
-                Why::Delay { left } => assert!(left <= Duration::from_millis(2), "{case}"),
+                Why::Delay { left } => assert!(left <= Duration::from_millis(500), "{case}"),
                 Why::Arguments => {}
                 _ => panic!("{case}: no task of this model has that reason"),
             }
@@ -1149,7 +1149,9 @@ impl World {
                         self.report(id, finished);
                     }
                     let given_back = vec![(assign.assignment, left)];
-                    self.hear(id, FromProcess::Missed { task: missed, holder, given_back });
+                    let denied = self.link_dice.chance(50);
+                    let missed = FromProcess::Missed { task: missed, holder, denied, given_back };
+                    self.hear(id, missed);
                     return;
                 }
                 Ok(_) if is_killer(assign.function.0, index) => {
@@ -1286,7 +1288,8 @@ impl World {
                     *self.told.entry(task).or_insert(0) += 1;
                 }
                 None => {
-                    self.say(FromClient::Missed { task, holder });
+                    let denied = self.link_dice.chance(50);
+                    self.say(FromClient::Missed { task, holder, denied });
                     let range = Range::one(task.index);
                     self.say(FromClient::Want { array: task.array, range, values: true });
                 }
