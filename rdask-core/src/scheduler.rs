@@ -182,8 +182,9 @@ pub struct Scheduler {
     next_steal: u64,
     copies: Copies,
     ends: Ends,
-    /// Scattered values that wait for a process to be put with.
-    puts: BTreeMap<ProgramHash, BTreeSet<(Gid, u32)>>,
+    /// Scattered values that wait for a process to be put with: of which program, and what they need
+    /// of a worker.
+    puts: BTreeMap<(ProgramHash, ClassNo), BTreeSet<(Gid, u32)>>,
     /// Clients that wait for their programs to be at work, and by which request.
     asking_ready: Vec<(ClientId, u32)>,
     /// Clients that asked how it is with a task since the last decisions, and by which request.

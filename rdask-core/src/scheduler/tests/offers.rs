@@ -199,6 +199,22 @@ fn a_scattered_value_is_waited_for_and_lost_for_good_after_that() {
 }
 
 #[test]
+fn a_scattered_value_without_a_place_holds_up_no_other() {
+    let mut stage = Stage::new();
+    let nowhere = TaskOptions { workers: vec!["nobody".into()], ..TaskOptions::default() };
+    let scatter = FromClient::Scatter { number: 7, sizes: vec![1], options: nowhere };
+    stage.scheduler.handle_client(stage.scheduler.now, stage.client, scatter);
+    assert!(
+        stage.actions().iter().all(|it| !matches!(it, Action::ToClient(_, ToClient::Put { .. })))
+    );
+    let options = TaskOptions::default();
+    let scatter = FromClient::Scatter { number: 8, sizes: vec![1], options };
+    stage.scheduler.handle_client(stage.scheduler.now, stage.client, scatter);
+    let (process, _) = given(&stage.actions());
+    assert!(stage.processes.contains(&process));
+}
+
+#[test]
 fn a_scattered_value_whose_process_died_is_not_waited_for() {
     let mut stage = Stage::new();
     let holder = scatter(&mut stage);
