@@ -18,6 +18,7 @@ mod intruders;
 mod leave;
 mod links;
 mod nesting;
+mod offers;
 mod options;
 mod overrun;
 mod parts;
@@ -74,6 +75,8 @@ fn patient_trials() -> Vec<Trial> {
         links::a_worker_whose_path_is_cut_for_a_moment_keeps_its_work,
         links::a_scheduler_that_stands_still_gives_nobody_up,
         links::a_node_that_stands_still_is_given_up_after_a_while_and_comes_back,
+        offers::a_node_that_was_given_up_comes_back_with_what_it_holds,
+        offers::a_run_that_ends_while_its_node_is_given_up_counts,
         reasons::every_task_that_waits_says_why,
         intruders::the_file_of_another_run_is_told_to_be_so,
         scheduler_file::the_file_of_a_dead_scheduler_is_told_to_be_stale,

@@ -29,6 +29,7 @@ pub(super) async fn run(stage: Arc<Stage>, number: u32) -> anyhow::Result<()> {
         pid: std::process::id(),
         workers: vec![worker.clone()],
         contact,
+        returning: Vec::new(),
     };
     let joined = stage.join::<FromNanny, ToNanny>(role, || Persistence::at_most(PERSISTENCE));
     let (endpoint, Connected { send, mut receive, .. }) = joined.await?;

@@ -148,7 +148,7 @@ impl Slots {
                     let _ = self.to_scheduler.send(message);
                 }
                 Action::Fetch { value, holder, .. } => {
-                    self.machine.handle_fetch_failed(self.now(), value, holder);
+                    self.machine.handle_fetch_failed(self.now(), value, holder, true);
                 }
                 Action::Exit { .. } => self.is_over = true,
                 // A task that sleeps ends at its time; values are with the state machine.

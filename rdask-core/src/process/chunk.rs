@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::kept::Stored;
 use super::work::{Work, common_sources, has_own_sources, own_sources};
 use super::{Action, ChunkEnd, ChunkId, PARKED_MAX, Process, StartChunk, ValueId};
 use crate::failure::{Failure, FailureKind};
@@ -26,15 +27,16 @@ pub(super) struct Chunk {
     pub(super) range: Range,
     function: FunctionKey,
     pub(super) threads: u32,
-    alarm: Option<Time>,
-    /// Whether its one run took too long and was reported as failed.
-    pub(super) timed_out: bool,
+    pub(super) alarm: Option<Time>,
+    /// Whether its runs are over for the scheduler: they took too long and were reported as failed, or
+    /// it has given this process up meanwhile. Nothing comes of them but free slots.
+    pub(super) is_void: bool,
 }
 
 /// The slots that the scheduler granted, and who has them.
 #[derive(Debug)]
 pub(super) struct Slots {
-    granted: u32,
+    pub(super) granted: u32,
     /// Those that runs have which are not parked.
     pub(super) used: u32,
     /// Parked runs and how many slots each gave back.
@@ -42,7 +44,7 @@ pub(super) struct Slots {
     /// Those of them that want to go on, in the order of their asking.
     pub(super) resuming: VecDeque<ChunkId>,
     /// Whether the scheduler awaits to hear that no more than the granted slots run.
-    revoked: bool,
+    pub(super) revoked: bool,
     parked_changed: bool,
 }
 
@@ -169,7 +171,7 @@ impl Process {
                 function: assign.function,
                 threads,
                 alarm,
-                timed_out: false,
+                is_void: false,
             },
         );
         let small = self.small_inputs(&assign, range);
@@ -237,7 +239,7 @@ impl Process {
             self.tasks_ended(&chunk, range, share as u64, how);
         }
         for range in rest.iter() {
-            if chunk.timed_out {
+            if chunk.is_void {
                 let work = self.works.get_mut(&chunk.assignment);
                 let work = work.expect("an assignment stays while tasks of it run");
                 work.running -= range.len();
@@ -246,7 +248,7 @@ impl Process {
                 self.not_run(chunk.assignment, range);
             }
         }
-        if chunk.timed_out {
+        if chunk.is_void {
             // After the report of its failure.
             self.flush();
             let (assignment, range) = (chunk.assignment, chunk.range);
@@ -264,7 +266,7 @@ impl Process {
         work.cancelled.remove(range);
         let assign = Arc::clone(&work.assign);
         let movable = !work.uses_local;
-        if chunk.timed_out {
+        if chunk.is_void {
             // A copy of another run's result may have come from elsewhere meanwhile.
             if matches!(end, End::Stored(_)) && !self.kept.has_any(array, range) {
                 self.actions.push_back(Action::DropValues(array, range));
@@ -274,13 +276,16 @@ impl Process {
         match &end {
             End::Inline(blob) => {
                 assert_eq!(blob.count(), range.len(), "one result per task");
-                self.kept.small(array, range, blob.clone());
+                self.kept.small(&assign, range, blob.clone());
                 self.values_came(array, range);
             }
             End::Stored(sizes) => {
                 let parts = usize::from(assign.parts);
                 assert_eq!(sizes.len(), range.len() as usize * parts, "one size per part");
-                self.kept.stored(array, range);
+                for (index, sizes) in range.iter().zip(sizes.chunks(parts)) {
+                    let stored = Stored::new(run_number(&assign, index), sizes);
+                    self.kept.stored(array, Range::one(index), stored);
+                }
                 self.values_came(array, range);
             }
             End::Failed(_) | End::Cancelled | End::Lost => {}
@@ -339,7 +344,12 @@ impl Process {
         );
         chunk.range.end = range.start;
         let assignment = chunk.assignment;
-        self.not_run(assignment, range);
+        if !chunk.is_void {
+            self.not_run(assignment, range);
+        } else if let Some(work) = self.works.get_mut(&assignment) {
+            work.running -= range.len();
+            work.cancelled.remove(range);
+        }
     }
 
     pub(super) fn parked(&mut self, id: ChunkId) {
@@ -370,7 +380,7 @@ impl Process {
             self.actions.push_back(Action::TakeBack(id));
             return;
         }
-        chunk.timed_out = true;
+        chunk.is_void = true;
         let (range, movable) = (chunk.range, !work.uses_local);
         self.actions.push_back(Action::CancelRunning(id, range));
         let finished = Finished {

@@ -6,7 +6,7 @@ use super::*;
 use crate::blob::{Blob, BlobBuilder};
 use crate::failure::{Failure, FailureKind};
 use crate::id::{ClientId, FunctionKey, StealId};
-use crate::message::{Feed, TaskOptions};
+use crate::message::{Feed, Offered, Offering, TaskOptions};
 
 const ME: ProcessId = ProcessId(7);
 const OTHER: ProcessId = ProcessId(8);
@@ -112,6 +112,11 @@ impl Script {
         self.log()
     }
 
+    fn returned(&mut self, id: ProcessId) -> Vec<String> {
+        self.process.handle_returned(self.now, id);
+        self.log()
+    }
+
     fn log(&mut self) -> Vec<String> {
         let actions = std::iter::from_fn(|| self.process.poll_action());
         actions.map(|action| short(&action)).collect()
@@ -164,11 +169,23 @@ fn short_message(message: &FromProcess) -> String {
             format!("gave up a{} {ranges:?}", assignment.0)
         }
         FromProcess::Holds { values } => format!("holds {values:?}"),
-        FromProcess::Missed { task, holder, given_back } => {
+        FromProcess::Missed { task, holder, given_back, .. } => {
             let given = given_back.iter().map(|(id, range)| format!(" a{} {range:?}", id.0));
             format!("missed {task} {holder}{}", given.collect::<String>())
         }
         FromProcess::NotAcquired { task } => format!("not acquired {task}"),
+        FromProcess::Offer { values, is_last } => {
+            let each = values.iter().map(|it| {
+                let how = match &it.what {
+                    Offering::Inline { run, .. } => format!("inline {run}"),
+                    Offering::Stored { run, sizes } => format!("stored {run} {sizes:?}"),
+                    Offering::Copies => "copies".into(),
+                };
+                format!(" {} {:?} {how}", it.array, it.range)
+            });
+            let last = if *is_last { " last" } else { "" };
+            format!("offer{last}:{}", each.collect::<String>())
+        }
     }
 }
 
@@ -205,7 +222,7 @@ fn what_can_not_be_acquired_is_no_verdict_on_its_holder() {
     script.process.handle_fetched(script.now, value(5, 3), 0, Duration::ZERO);
     assert_eq!(script.log(), [""; 0], "it is half here");
     let second = ValueId { part: 1, ..value(5, 3) };
-    script.process.handle_fetch_failed(script.now, second, OTHER);
+    script.process.handle_fetch_failed(script.now, second, OTHER, true);
     assert_eq!(script.log(), ["not acquired c1.5.3"]);
     assert!(script.process.inputs.all.is_empty());
 }
@@ -304,9 +321,9 @@ fn another_holder_is_tried_and_then_the_tasks_are_given_back() {
     }
     let feed = Feed::One(source(5, 0, Place::Held(vec![OTHER, THIRD])));
     assert_eq!(script.assign(assign(1, 1, Range::new(0, 4), vec![feed])), ["fetch c1.5.0 from p8"]);
-    script.process.handle_fetch_failed(script.now, value(5, 0), OTHER);
+    script.process.handle_fetch_failed(script.now, value(5, 0), OTHER, true);
     assert_eq!(script.log(), ["missed c1.5.0 p8", "fetch c1.5.0 from p9"]);
-    script.process.handle_fetch_failed(script.now, value(5, 0), THIRD);
+    script.process.handle_fetch_failed(script.now, value(5, 0), THIRD, true);
     assert_eq!(script.log(), ["missed c1.5.0 p9 a1 0..4"]);
     assert!(script.process.is_idle());
 }
@@ -523,4 +540,23 @@ fn nonsense_from_the_scheduler_ends_the_process_with_a_reason() {
     let mut script = Script::new(1);
     let log = script.assign(assign(1, 1, Range::new(3, 3), vec![]));
     assert_eq!(log, ["exit: the scheduler sent assignment 1 of c1.1, and its range is empty"]);
+}
+
+#[test]
+fn a_process_that_is_back_offers_what_it_has_and_nothing_else_counts() {
+    let mut script = Script::new(1);
+    let mut kept = assign(1, 1, Range::new(0, 4), vec![]);
+    kept.runs = vec![(Range::one(2), 3)];
+    script.assign(kept);
+    (0..3).for_each(|index| drop(script.end(u64::from(index), stored(Range::one(index)))));
+    script.end(3, ended(Range::one(3)));
+    script.assign(assign(2, 2, Range::new(0, 2), vec![]));
+    script.assign(assign(3, 3, Range::new(0, 9), vec![]));
+    let offer = "offer last: c1.1 3..4 inline 1 c1.1 0..2 stored 1 [13] c1.1 2..3 stored 3 [13]";
+    assert_eq!(script.returned(ProcessId(70)), ["cancel 4 0..1", offer]);
+    // What ran is told nobody, and what waited does not start.
+    script.tell(ToProcess::SetSlots { slots: 2 });
+    let quiet = script.end(4, stored(Range::one(0)));
+    assert_eq!(quiet, ["drop c1.2 0..1", "stopped 0..1"]);
+    assert_eq!(script.assign(assign(9, 3, Range::new(4, 5), vec![])), ["start 5 a9 4..5"]);
 }

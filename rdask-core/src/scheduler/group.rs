@@ -16,6 +16,7 @@ use crate::message::{Param, Parent, Shape};
 use crate::range::{Range, RangeMap, RangeSet};
 
 use super::blame::Deaths;
+use super::missed::Misses;
 use super::ready::{ClassNo, ReadyKey, ShareNo};
 use super::stats::StatNo;
 use super::table::Table;
@@ -251,8 +252,12 @@ pub(crate) struct Group {
     pub(crate) failures: RangeMap<Arc<Failure>>,
     /// Run numbers that are not 1.
     pub(crate) runs: RangeMap<u32>,
+    /// The runs that made the values of tasks, where it was not the latest.
+    pub(crate) made_by: RangeMap<u32>,
     /// How often tasks failed, where they did.
     pub(crate) tries: BTreeMap<u32, u32>,
+    /// How often the holders of values could not be reached, where that happened.
+    pub(crate) misses: BTreeMap<u32, Misses>,
     /// Processes that died while tasks ran, where any did.
     pub(crate) deaths: BTreeMap<u32, Deaths>,
     /// Copies of held values beyond the first, by task and part.
@@ -305,7 +310,9 @@ impl Group {
             deferred: RangeSet::new(),
             failures: RangeMap::new(),
             runs: RangeMap::new(),
+            made_by: RangeMap::new(),
             tries: BTreeMap::new(),
+            misses: BTreeMap::new(),
             deaths: BTreeMap::new(),
             copies: BTreeMap::new(),
             holders_min: 1,
@@ -400,6 +407,11 @@ impl Group {
     /// The number of a task's next or current run.
     pub(crate) fn run(&self, index: u32) -> u32 {
         self.runs.get(index).copied().unwrap_or(1)
+    }
+
+    /// The number of the run that made a task's value, if it has one.
+    pub(crate) fn value_run(&self, index: u32) -> u32 {
+        self.made_by.get(index).copied().unwrap_or_else(|| self.run(index))
     }
 
     /// Whether parts of a task's inputs are inline arguments.

@@ -43,7 +43,8 @@ impl Scheduler {
                         self.delayed.iter().any(|(_, delayed, at)| (*delayed, *at) == (gid, index)),
                     );
                     let hold = u32::from(self.blame.holds((gid, index)));
-                    let expected = self.missing_inputs(gid, index) + payload + delay + hold;
+                    let away = u32::from(self.awaited.get((gid, index)).is_some());
+                    let expected = self.missing_inputs(gid, index) + payload + delay + hold + away;
                     assert_eq!(
                         missing, expected,
                         "{} {index} waits for the wrong number",

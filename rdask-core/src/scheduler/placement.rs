@@ -612,26 +612,27 @@ impl Scheduler {
 
     /// Has clients put scattered values with the processes that hold least.
     pub(crate) fn place_puts(&mut self) {
-        let programs: Vec<ProgramHash> = self.puts.keys().copied().collect();
-        for hash in programs {
-            loop {
-                let Some((gid, index)) =
-                    self.puts.get(&hash).and_then(|puts| puts.first().copied())
-                else {
-                    self.puts.remove(&hash);
+        let kinds: Vec<(ProgramHash, ClassNo)> = self.puts.keys().copied().collect();
+        for (hash, class) in kinds {
+            // Those of one kind have the same places to go to.
+            while let Some(puts) = self.puts.get(&(hash, class)) {
+                let Some((gid, index)) = puts.first().copied() else {
+                    self.puts.remove(&(hash, class));
                     break;
                 };
-                let Some(process) = self.put_target(hash, gid) else {
+                let Some(process) = self.put_target(hash, class) else {
                     break;
                 };
-                self.put(hash, gid, index, process);
+                if let Some(puts) = self.puts.get_mut(&(hash, class)) {
+                    puts.remove(&(gid, index));
+                }
+                self.put(gid, index, process);
             }
         }
     }
 
-    fn put_target(&self, hash: ProgramHash, gid: Gid) -> Option<ProcessId> {
-        let group = self.groups.get(gid)?;
-        let requirement = self.classes.get(group.class(0));
+    fn put_target(&self, hash: ProgramHash, class: ClassNo) -> Option<ProcessId> {
+        let requirement = self.classes.get(class);
         let program = self.programs.get(hash)?;
         let suited = program.processes.iter().filter_map(|id| {
             let process = self.cluster.processes.get(id)?;
@@ -648,10 +649,7 @@ impl Scheduler {
         suited.min().map(|(_, id)| id)
     }
 
-    fn put(&mut self, hash: ProgramHash, gid: Gid, index: u32, process: ProcessId) {
-        if let Some(puts) = self.puts.get_mut(&hash) {
-            puts.remove(&(gid, index));
-        }
+    fn put(&mut self, gid: Gid, index: u32, process: ProcessId) {
         let assignment = AssignmentId(self.next_assignment);
         self.next_assignment += 1;
         let Some(record) = self.cluster.processes.get_mut(&process) else {

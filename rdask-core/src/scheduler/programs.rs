@@ -260,6 +260,26 @@ impl Scheduler {
         worker: WorkerId,
         alone_for: Option<Suspect>,
     ) -> Option<ProcessId> {
+        let id = self.add_process(hash, worker, alone_for)?;
+        let nanny = self.cluster.processes.get(&id)?.nanny;
+        let program = self.programs.get(hash)?;
+        let launch = Launch {
+            process: id,
+            worker,
+            program: program.info.clone(),
+            surroundings: program.surroundings.clone(),
+        };
+        self.send_nanny(nanny, ToNanny::Launch(launch));
+        Some(id)
+    }
+
+    /// A new process of a program in a worker, which has not registered.
+    pub(crate) fn add_process(
+        &mut self,
+        hash: ProgramHash,
+        worker: WorkerId,
+        alone_for: Option<Suspect>,
+    ) -> Option<ProcessId> {
         let id = ProcessId(self.fresh_id());
         let record = self.cluster.workers.get_mut(&worker)?;
         let program = self.programs.programs.get_mut(&hash)?;
@@ -274,13 +294,6 @@ impl Scheduler {
         let nanny = record.nanny;
         let process = Process { alone_for, ..Process::new(worker, nanny, hash) };
         self.cluster.processes.insert(id, process);
-        let launch = Launch {
-            process: id,
-            worker,
-            program: program.info.clone(),
-            surroundings: program.surroundings.clone(),
-        };
-        self.send_nanny(nanny, ToNanny::Launch(launch));
         Some(id)
     }
 

@@ -74,7 +74,7 @@ impl Scheduler {
 
     /// Tells the processes that have these tasks not to start them. What runs of them have
     /// submitted is cancelled.
-    fn call_back(&mut self, gid: Gid, range: Range) {
+    pub(crate) fn call_back(&mut self, gid: Gid, range: Range) {
         let Some(group) = self.groups.get(gid) else {
             return;
         };

@@ -103,33 +103,49 @@ impl World {
         }
     }
 
-    /// Those were silent for too long: none of them may be counted on any more. A nanny stays as
-    /// long as a process of its does, and is looked at again.
+    /// Those were silent for too long: none of them may be counted on any more. But a node is given
+    /// up as one, if all of it is silent, once the last of it was for long enough; and a nanny stays
+    /// as long as a process of its does, and is looked at again.
     pub(super) fn check_given_up(&mut self, silent: &[Peer]) {
+        let now = self.now;
         for peer in silent {
-            let is_late = match *peer {
-                Peer::Process(id) => self.scheduler.core.knows(id),
-                Peer::Nanny(_) if self.has_process(*peer) => {
-                    let again = self.now + LOOK_AGAIN;
-                    self.scheduler.leases.ends.insert(*peer, again);
-                    false
-                }
-                _ => self.scheduler.leases.ends.contains_key(peer),
+            let (is_known, nanny) = match *peer {
+                Peer::Process(id) => (self.scheduler.core.knows(id), self.nanny_of(id)),
+                _ => (self.scheduler.leases.ends.contains_key(peer), Some(*peer)),
             };
-            if is_late {
-                self.fail(format!("{peer} was silent for too long and is not given up"));
+            if !is_known {
+                continue;
+            }
+            let again = match (peer, nanny.and_then(|nanny| self.node_lease(nanny))) {
+                (Peer::Process(_) | Peer::Nanny(_), Some(end)) => {
+                    Some(end).filter(|end| *end > now)
+                }
+                (Peer::Nanny(_), None) => Some(now + LOOK_AGAIN),
+                _ => None,
+            };
+            match again {
+                Some(again) => drop(self.scheduler.leases.ends.insert(*peer, again)),
+                None => self.fail(format!("{peer} was silent for too long and is not given up")),
             }
         }
     }
 
-    /// Whether a nanny has a process that the scheduler counts on.
-    fn has_process(&self, nanny: Peer) -> bool {
-        let actor = self.link_of(nanny).map(|link| self.links[link].actor);
-        let Some(Actor::Nanny(node, age)) = actor else { return false };
-        let mut own = self.processes.iter().filter(|one| (one.node, one.nanny_age) == (node, age));
-        own.any(|one| {
-            self.scheduler.core.knows(one.id) && self.link_of(Peer::Process(one.id)).is_some()
-        })
+    fn nanny_of(&self, process: ProcessId) -> Option<Peer> {
+        let one = &self.processes[*self.by_id.get(&process)?];
+        let actor = Actor::Nanny(one.node, one.nanny_age);
+        self.links.iter().filter(|link| link.actor == actor).find_map(|link| link.peer)
+    }
+
+    /// When a nanny and all of its processes will have been silent for long enough, if they are.
+    fn node_lease(&self, nanny: Peer) -> Option<u64> {
+        let leases = &self.scheduler.leases.ends;
+        let Actor::Nanny(node, age) = self.links[self.link_of(nanny)?].actor else { return None };
+        let own = self.processes.iter().filter(|one| (one.node, one.nanny_age) == (node, age));
+        let counted = own.map(|one| one.id).filter(|id| {
+            self.scheduler.core.knows(*id) && self.link_of(Peer::Process(*id)).is_some()
+        });
+        let ends = counted.map(|id| leases.get(&Peer::Process(id)).copied());
+        ends.chain([leases.get(&nanny).copied()]).try_fold(0, |last, end| Some(last.max(end?)))
     }
 
     /// Nothing new is given to a process that is silent.

@@ -98,7 +98,7 @@ impl World {
                     self.kill_process(index, PORT_CLOSED);
                 }
             }
-            Message::ToNanny(ToNanny::AskJobEnd) => {}
+            Message::ToNanny(ToNanny::AskJobEnd | ToNanny::Keep { .. }) => {}
             Message::ToNanny(ToNanny::Exit { .. }) => {
                 note!(self, "node {node} is told to go");
                 self.nanny_goes(node, 10 * MS);

@@ -135,7 +135,10 @@ impl Job {
             let part = blob.slice(Range::new(next, count));
             all.push((Range::new(start + next, start + count), End::Inline(part)));
         }
-        drop(self.store.insert_results(stored));
+        // The same task may have run again in this process, once this chunk was void.
+        if !self.control.is_void() {
+            drop(self.store.insert_results(stored));
+        }
         all
     }
 

@@ -71,7 +71,8 @@ fn what_follows_a_failed_task_fails_with_it_and_not_before_its_last_try() {
     stage.finish(&given[0], Range::one(1), End::Failed(failure), Duration::ZERO);
     assert_eq!(stage.scheduler.status().failed, 1, "the others are still assigned");
     let given_back = vec![(given[0].assignment, Range::new(2, 4))];
-    let missed = FromProcess::Missed { task: task(1), holder: stage.process, given_back };
+    let missed =
+        FromProcess::Missed { task: task(1), holder: stage.process, denied: true, given_back };
     stage.scheduler.handle_process(stage.now, stage.process, missed);
     stage.actions();
     assert_eq!(stage.scheduler.status().failed, 3);

@@ -48,7 +48,8 @@ impl World {
             | FromProcess::Stopped { .. }
             | FromProcess::SlotsFree { .. }
             | FromProcess::Parked { .. }
-            | FromProcess::GaveUp { .. } => {}
+            | FromProcess::GaveUp { .. }
+            | FromProcess::Offer { .. } => {}
         }
     }
 
