@@ -5,10 +5,10 @@ mod blocks;
 mod graphs;
 mod join;
 mod kill;
-mod maps;
+pub(crate) mod maps;
 mod startup;
 mod transfer;
-mod uneven;
+pub(crate) mod uneven;
 
 use crate::bench::Bench;
 use crate::outcome::Outcome;
