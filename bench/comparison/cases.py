@@ -97,7 +97,7 @@ CASES = (
         "transfer",
         "transfer",
         (
-            _rate("transfer", "array to another worker, and summed"),
+            _rate("transfer", "array to another worker, summed"),
             _rate("gather", "array to the client"),
             _rate("scatter", "array from the client"),
         ),

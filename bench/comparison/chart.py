@@ -9,7 +9,7 @@ from .table import NAMES, Row, short
 
 # Seen well on white and on black.
 COLOURS = {"dask": "#e8762d", "hyperqueue": "#3f8fd2", "ray": "#2fa58a", "rayon": "#9a7fd1"}
-LEFT, WIDTH, RIGHT = 270, 470, 130
+LEFT, WIDTH, RIGHT = 280, 470, 110
 BAR, GAP, TOP = 11, 12, 64
 STYLE = """
   text { font: 12px system-ui, sans-serif; fill: #24292f; }

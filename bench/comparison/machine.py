@@ -50,10 +50,11 @@ def heading(machine: dict, lines: list[dict], peers: list[str]) -> str:
     versions = {line["peer"]: line["version"] for line in lines if "version" in line}
     known = [f"{NAMES[peer]} {versions[peer]}" for peer in peers if peer in versions]
     times = max(Counter((line["case"], line["n"], line["peer"]) for line in lines).values())
+    often = f"up to {times} runs" if times > 1 else "one run"
     text = [
         "# rdask and its peers",
-        f"`{machine['command']}`, {machine['started']}, rdask {machine['commit']}, up to {times} "
-        f"run{'s' if times > 1 else ''} each, in turns.",
+        f"`{machine['command']}`, {machine['started']}, rdask {machine['commit']}, {often} "
+        "each, in turns.",
         f"{machine['cores']} cores of {machine['cpu']}, {machine['memory_gib']} GiB, Linux "
         f"{machine['kernel']}; load average from {loads[0]:.1f} to {loads[-1]:.1f} at the start "
         f"of runs.",
