@@ -124,6 +124,12 @@ impl Bench {
         Some(memory(pid, "VmHWM").saturating_sub(self.resting))
     }
 
+    /// Starts the clock for what runs in this process alone and is warm.
+    pub(crate) fn begin_in_process(&mut self) -> Instant {
+        self.before = vec![("client", Usage::of(&self.pids("client")))];
+        Instant::now()
+    }
+
     /// Starts the clock, then a cluster, for which nothing waits.
     pub(crate) fn begin_cold(&mut self) -> anyhow::Result<(Client, Instant)> {
         ensure!(!self.setup.local, "it starts processes: leave out --local");

@@ -5,6 +5,7 @@
 mod bench;
 mod emulated;
 mod graph;
+mod in_process;
 mod joins;
 mod outcome;
 mod rsds;
@@ -12,8 +13,8 @@ mod usage;
 mod workloads;
 
 use anyhow::{Context, ensure};
-use clap::Parser;
 use clap::builder::PossibleValuesParser;
+use clap::{Parser, ValueEnum};
 use rdask_testbed::role;
 use serde_json::{Map, Value, json};
 
@@ -67,6 +68,16 @@ struct Arguments {
     /// Scheduler and slots are threads of this process.
     #[arg(long)]
     local: bool,
+    /// Whom to run it on: rayon, always in this process, is a bound for what is between processes.
+    #[arg(long, value_enum, default_value_t = Peer::Rdask)]
+    peer: Peer,
+}
+
+/// Who runs the tasks. Others than these two: `bench/peers/run`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Peer {
+    Rdask,
+    Rayon,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -80,10 +91,20 @@ fn main() -> anyhow::Result<()> {
     let workload = workload.context("no such workload")?;
     let setup = setup(&arguments, workload)?;
     let mut bench = Bench::new(setup.clone());
-    let outcome = (workload.run)(&mut bench);
-    let ended = outcome
+    let run = match arguments.peer {
+        Peer::Rdask => Some(workload.run),
+        Peer::Rayon => in_process::on_rayon(workload.name, setup.variant),
+    };
+    let Some(run) = run else {
+        let mut line = describe(arguments.peer, workload, &setup);
+        line.insert("status".into(), "not applicable".into());
+        line.insert("reason".into(), "it is about processes, and all is in one".into());
+        println!("{}", Value::Object(line));
+        return Ok(());
+    };
+    let ended = run(&mut bench)
         .with_context(|| format!("{} of {} tasks", workload.name, setup.n))
-        .and_then(|outcome| report(workload, &bench, outcome));
+        .and_then(|outcome| report(arguments.peer, workload, &bench, outcome));
     ended.inspect_err(|_| bench.print_logs())
 }
 
@@ -116,15 +137,16 @@ fn setup(arguments: &Arguments, workload: &Workload) -> anyhow::Result<Setup> {
         graph: rsds::find(&arguments.graph).context("no such graph")?,
         nap_us: nap_us as u32,
         random: arguments.random,
-        local: arguments.local,
+        local: arguments.local || arguments.peer == Peer::Rayon,
         emulated: arguments.zero_worker,
     })
 }
 
-fn report(workload: &Workload, bench: &Bench, outcome: Outcome) -> anyhow::Result<()> {
-    let setup = bench.setup();
+/// What is run, on whom and with what.
+fn describe(peer: Peer, workload: &Workload, setup: &Setup) -> Map<String, Value> {
     let mut line = Map::new();
-    line.insert("peer".into(), "rdask".into());
+    let peer = if peer == Peer::Rayon { "rayon" } else { "rdask" };
+    line.insert("peer".into(), peer.into());
     line.insert("workload".into(), workload.name.into());
     line.extend(setup.variant.map(|variant| ("variant".to_owned(), Value::from(variant))));
     line.extend(
@@ -136,6 +158,11 @@ fn report(workload: &Workload, bench: &Bench, outcome: Outcome) -> anyhow::Resul
         ]
         .map(|(name, value)| (name.to_owned(), value)),
     );
+    line
+}
+
+fn report(peer: Peer, workload: &Workload, bench: &Bench, outcome: Outcome) -> anyhow::Result<()> {
+    let mut line = describe(peer, workload, bench.setup());
     if bench.is_emulated() {
         line.insert("emulated".into(), emulated::REMARK.into());
     }

@@ -5,13 +5,13 @@ mod blocks;
 mod graphs;
 mod join;
 mod kill;
-mod maps;
+pub(crate) mod maps;
 mod pending;
 mod register;
 mod rsds;
 mod startup;
 mod transfer;
-mod uneven;
+pub(crate) mod uneven;
 
 use std::time::Duration;
 

@@ -51,7 +51,7 @@ pub(super) async fn run(stage: Arc<Stage>, number: u32) -> anyhow::Result<()> {
                 }
                 Ok(ToNanny::AskJobEnd) => FromNanny::JobEndsIn { time: None },
                 // Nothing was asked for.
-                Ok(ToNanny::FetchProgram { .. }) => continue,
+                Ok(ToNanny::FetchProgram { .. } | ToNanny::Keep { .. }) => continue,
                 Ok(ToNanny::Exit { .. }) | Err(ConnectionEnd::Closed(_)) => break,
                 Err(end) => return Err(end.into()),
             },

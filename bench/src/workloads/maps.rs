@@ -40,14 +40,21 @@ pub(super) fn noop(bench: &mut Bench) -> anyhow::Result<Outcome> {
 }
 
 pub(super) fn latency(bench: &mut Bench) -> anyhow::Result<Outcome> {
-    const WARM_UP: u32 = 100;
     let (client, _) = bench.begin()?;
-    let n = bench.setup().n;
+    round_trips(bench.setup().n, |i| Ok(client.submit(identity, (i,)).result()?))
+}
+
+/// The times of single tasks, one after the other, whose results are their arguments.
+pub(crate) fn round_trips(
+    n: u32,
+    mut result: impl FnMut(u64) -> anyhow::Result<u64>,
+) -> anyhow::Result<Outcome> {
+    const WARM_UP: u32 = 100;
     let mut times = Vec::with_capacity(n as usize);
     let mut ok = true;
     for i in 0..WARM_UP + n {
         let start = Instant::now();
-        ok &= client.submit(identity, (u64::from(i),)).result()? == u64::from(i);
+        ok &= result(u64::from(i))? == u64::from(i);
         if i >= WARM_UP {
             times.push(start.elapsed());
         }
