@@ -147,10 +147,9 @@ async fn pings_pass_bulk(transport: Transport) {
     serving.await.unwrap();
     echo.abort();
     pings.sort();
-    // Pings that wait behind bulk take seconds. The median, for a busy machine stops some for long.
-    let median = pings[pings.len() / 2];
+    let p99 = pings[pings.len() * 99 / 100];
     assert!(pings.len() > 20, "only {} pings passed", pings.len());
-    assert!(median.as_millis() < 20, "the median of {} pings was {median:?}", pings.len());
+    assert!(p99.as_millis() < 20, "p99 of {} pings was {p99:?}", pings.len());
 }
 
 #[test]
