@@ -80,7 +80,11 @@ impl Process {
             self.inputs.acquiring.remove(&output);
             self.release_input(output);
         }
+        // Outputs that have come are copies like any other: who knows of them has them dropped.
         let task = value.task;
+        for output in self.kept.replicas_of(task) {
+            self.outbox.push_hold(output);
+        }
         self.actions.push_back(Action::Send(FromProcess::NotAcquired { task }));
         true
     }

@@ -10,6 +10,7 @@ mod lifetimes;
 mod offers;
 mod overrun;
 mod scenarios;
+mod suspects;
 mod world;
 
 use proptest::prelude::*;
