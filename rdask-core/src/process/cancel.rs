@@ -70,6 +70,9 @@ impl Process {
 
     /// Nobody elsewhere wants these values. What tasks here still take stays until they end.
     pub(super) fn drop_values(&mut self, array: ArrayId, range: Range) {
+        for task in self.outbox.retract_holds(array, range) {
+            self.actions.push_back(Action::Send(FromProcess::NotAcquired { task }));
+        }
         let owed = self.owed.get(&array);
         let coming: Vec<Range> =
             owed.map_or_else(Vec::new, |owed| owed.within(range).map(|(part, _)| part).collect());
