@@ -59,7 +59,11 @@ impl Bench {
         } else {
             let random = Policy::Random { seed: 1 };
             let policy = if self.setup.random { random } else { Policy::default() };
-            self.cluster.insert(Cluster::with_policy(workers, threads, policy)).client()
+            let cluster = match self.setup.variant {
+                Some("quic") => Cluster::over_quic(workers, threads),
+                _ => Cluster::with_policy(workers, threads, policy),
+            };
+            self.cluster.insert(cluster).client()
         };
         warm_up(&client, workers * threads)?;
         self.before = ROLES.map(|role| (role, Usage::of(&self.pids(role)))).into();
