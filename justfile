@@ -18,6 +18,10 @@ simulate seeds="10000" first="0":
 bench:
     cargo bench -p rdask-bench
 
+# rdask beside Dask, HyperQueue, Ray and rayon, in some minutes; all of it takes an hour.
+compare *arguments="--quick":
+    bench/compare {{arguments}}
+
 # The tutorial on a real Slurm, on this machine.
 tutorial:
     slurm/lab/run-tutorial

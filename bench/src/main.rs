@@ -3,20 +3,24 @@
 #![allow(clippy::print_stdout, reason = "a program that prints its results")]
 
 mod bench;
+mod emulated;
+mod graph;
+mod in_process;
 mod joins;
 mod outcome;
+mod rsds;
 mod usage;
 mod workloads;
 
 use anyhow::{Context, ensure};
-use clap::Parser;
 use clap::builder::PossibleValuesParser;
+use clap::{Parser, ValueEnum};
 use rdask_testbed::role;
 use serde_json::{Map, Value, json};
 
 use bench::{Bench, Setup};
 use outcome::Outcome;
-use workloads::{WORKLOADS, Workload};
+use workloads::{EMULATED, WORKLOADS, Workload};
 
 /// Runs one workload and prints one JSON line; exits with 1 if a result is wrong.
 ///
@@ -47,26 +51,60 @@ struct Arguments {
     /// The bytes of a block, for the workloads with blocks.
     #[arg(long, default_value_t = 1 << 20, value_parser = clap::value_parser!(u64).range(8..))]
     block_bytes: u64,
+    /// Which graph, for the workloads with graphs.
+    #[arg(long, default_value = "tree-15", hide_possible_values = true)]
+    #[arg(value_parser = PossibleValuesParser::new(rsds::GRAPHS.iter().map(|one| one.name)))]
+    graph: String,
+    /// How long a task of `sleep` sleeps, in milliseconds.
+    #[arg(long, default_value_t = 100.0)]
+    nap_ms: f64,
     /// Place tasks anywhere, for comparison.
     #[arg(long)]
     random: bool,
+    /// Workers that run nothing and answer at once, or by a timer where tasks sleep. They are
+    /// connections of their own, all of one process: as many slots as you like.
+    #[arg(long, conflicts_with = "local")]
+    zero_worker: bool,
     /// Scheduler and slots are threads of this process.
     #[arg(long)]
     local: bool,
+    /// Whom to run it on: rayon, always in this process, is a bound for what is between processes.
+    #[arg(long, value_enum, default_value_t = Peer::Rdask)]
+    peer: Peer,
+}
+
+/// Who runs the tasks. Others than these two: `bench/peers/run`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Peer {
+    Rdask,
+    Rayon,
 }
 
 fn main() -> anyhow::Result<()> {
     rdask::init();
-    role::play(|scene, _, _| panic!("no scene {scene}"));
+    role::play(|scene, file, arguments| match scene {
+        emulated::SCENE => emulated::play(file, arguments).expect("workers are emulated"),
+        _ => panic!("no scene {scene}"),
+    });
     let arguments = Arguments::parse();
     let workload = WORKLOADS.iter().find(|one| one.name == arguments.workload);
     let workload = workload.context("no such workload")?;
     let setup = setup(&arguments, workload)?;
     let mut bench = Bench::new(setup.clone());
-    let outcome = (workload.run)(&mut bench);
-    let ended = outcome
+    let run = match arguments.peer {
+        Peer::Rdask => Some(workload.run),
+        Peer::Rayon => in_process::on_rayon(workload.name, setup.variant),
+    };
+    let Some(run) = run else {
+        let mut line = describe(arguments.peer, workload, &setup);
+        line.insert("status".into(), "not applicable".into());
+        line.insert("reason".into(), "it is about processes, and all is in one".into());
+        println!("{}", Value::Object(line));
+        return Ok(());
+    };
+    let ended = run(&mut bench)
         .with_context(|| format!("{} of {} tasks", workload.name, setup.n))
-        .and_then(|outcome| report(workload, &bench, outcome));
+        .and_then(|outcome| report(arguments.peer, workload, &bench, outcome));
     ended.inspect_err(|_| bench.print_logs())
 }
 
@@ -81,6 +119,14 @@ fn setup(arguments: &Arguments, workload: &Workload) -> anyhow::Result<Setup> {
         None => workload.variants.first().copied(),
     };
     ensure!(arguments.total > 0.0, "--total must be more than 0");
+    let nap_us = arguments.nap_ms * 1e3;
+    ensure!((0.0..1e9).contains(&nap_us), "--nap-ms must be from 0 to a million");
+    let can_emulate = EMULATED.contains(&workload.name);
+    ensure!(
+        can_emulate || !arguments.zero_worker,
+        "--zero-worker is for {}: what others run has to be run",
+        EMULATED.join(", ")
+    );
     Ok(Setup {
         n: arguments.n.unwrap_or(workload.n),
         workers: arguments.workers.unwrap_or(workload.workers),
@@ -88,15 +134,19 @@ fn setup(arguments: &Arguments, workload: &Workload) -> anyhow::Result<Setup> {
         variant,
         total: arguments.total,
         block_bytes: arguments.block_bytes,
+        graph: rsds::find(&arguments.graph).context("no such graph")?,
+        nap_us: nap_us as u32,
         random: arguments.random,
-        local: arguments.local,
+        local: arguments.local || arguments.peer == Peer::Rayon,
+        emulated: arguments.zero_worker,
     })
 }
 
-fn report(workload: &Workload, bench: &Bench, outcome: Outcome) -> anyhow::Result<()> {
-    let setup = bench.setup();
+/// What is run, on whom and with what.
+fn describe(peer: Peer, workload: &Workload, setup: &Setup) -> Map<String, Value> {
     let mut line = Map::new();
-    line.insert("peer".into(), "rdask".into());
+    let peer = if peer == Peer::Rayon { "rayon" } else { "rdask" };
+    line.insert("peer".into(), peer.into());
     line.insert("workload".into(), workload.name.into());
     line.extend(setup.variant.map(|variant| ("variant".to_owned(), Value::from(variant))));
     line.extend(
@@ -108,9 +158,17 @@ fn report(workload: &Workload, bench: &Bench, outcome: Outcome) -> anyhow::Resul
         ]
         .map(|(name, value)| (name.to_owned(), value)),
     );
-    let ok = outcome.ok;
+    line
+}
+
+fn report(peer: Peer, workload: &Workload, bench: &Bench, outcome: Outcome) -> anyhow::Result<()> {
+    let mut line = describe(peer, workload, bench.setup());
+    if bench.is_emulated() {
+        line.insert("emulated".into(), emulated::REMARK.into());
+    }
+    let (ok, tasks) = (outcome.ok, outcome.tasks);
     line.extend(outcome.into_fields());
-    line.extend(bench.used());
+    line.extend(bench.used(tasks));
     println!("{}", Value::Object(line));
     ensure!(ok, "a wrong result");
     Ok(())
@@ -136,12 +194,24 @@ fn teach() -> String {
         "
 Fields: seconds on the clock; ideal_s, what it would take at least where that is known, and
 overhead_ms beyond it; us_per_task; per role (scheduler, worker, client) rss_mb_*, the sum of peak
-resident MiB, and cpu_s_* within the clock; load1, the machine's load when the run began.
+resident MiB, and cpu_s_* within the clock; scheduler_cpu_us_per_task, the scheduler's part of
+that, and scheduler_bytes_per_task, by how much its peak memory grew within the clock; load1, the
+machine's load when the run began; emulated, what is not real about the workers.
+
+Graphs of --workload rsds: ",
+    );
+    let names: Vec<&str> = rsds::GRAPHS.iter().map(|one| one.name).collect();
+    text.push_str(&names.join(", "));
+    text.push_str(
+        ".
 
 Examples:
   rdask-bench --workload noop --n 1000000
   rdask-bench --workload uneven --variant late
-  rdask-bench --workload square16 --workers 4",
+  rdask-bench --workload square16 --workers 4
+  rdask-bench --workload rsds --graph merge-10K --zero-worker --workers 7
+  rdask-bench --workload sleep --zero-worker --workers 63 --nap-ms 100
+  rdask-bench --workload register --workers 1000",
     );
     text
 }

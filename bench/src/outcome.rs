@@ -9,6 +9,8 @@ use serde_json::{Map, Value};
 pub(crate) struct Outcome {
     /// Whether all results are right.
     pub(crate) ok: bool,
+    /// How many tasks took all the time, if each took its share.
+    pub(crate) tasks: Option<u32>,
     elapsed: Duration,
     fields: Map<String, Value>,
 }
@@ -16,7 +18,7 @@ pub(crate) struct Outcome {
 impl Outcome {
     /// It took so long.
     pub(crate) fn new(ok: bool, elapsed: Duration) -> Self {
-        let outcome = Self { ok, elapsed, fields: Map::new() };
+        let outcome = Self { ok, tasks: None, elapsed, fields: Map::new() };
         outcome.with("ok", ok).with("seconds", elapsed.as_secs_f64())
     }
 
@@ -33,7 +35,8 @@ impl Outcome {
     }
 
     /// So many tasks took all the time.
-    pub(crate) fn with_tasks(self, count: u32) -> Self {
+    pub(crate) fn with_tasks(mut self, count: u32) -> Self {
+        self.tasks = Some(count);
         let each_us = self.elapsed.as_secs_f64() * 1e6 / f64::from(count);
         self.with("us_per_task", each_us)
     }

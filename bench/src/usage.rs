@@ -1,8 +1,11 @@
-//! What OS processes have used, from their files under `/proc`.
+//! What OS processes have used, as the kernel counts it.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::time::Duration;
+
+use nix::time::ClockId;
+use nix::unistd::Pid;
 
 /// User and system time of processes so far.
 #[derive(Debug, Default)]
@@ -38,15 +41,6 @@ pub(crate) fn load_1() -> f64 {
 
 /// User and system time of a process, zero if it has ended.
 fn cpu_time(pid: u32) -> Duration {
-    /// Clock ticks per second of `/proc`, the same on every Linux that rdask runs on.
-    const TICKS: u64 = 100;
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    // The name may hold anything but ends with the last parenthesis; user time is field 14.
-    let fields: Vec<&str> = match stat.rsplit_once(')') {
-        Some((_, rest)) => rest.split_whitespace().collect(),
-        None => return Duration::ZERO,
-    };
-    let ticks = |nth: usize| fields.get(nth).and_then(|field| field.parse().ok()).unwrap_or(0);
-    let all: u64 = ticks(11) + ticks(12);
-    Duration::from_millis(all * 1000 / TICKS)
+    let clock = ClockId::pid_cpu_clock_id(Pid::from_raw(pid.cast_signed()));
+    clock.and_then(ClockId::now).map_or(Duration::ZERO, Duration::from)
 }

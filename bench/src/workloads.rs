@@ -6,10 +6,15 @@ mod blocks;
 mod graphs;
 mod join;
 mod kill;
-mod maps;
+pub(crate) mod maps;
+mod pending;
+mod register;
+mod rsds;
 mod startup;
 mod transfer;
-mod uneven;
+pub(crate) mod uneven;
+
+use std::time::Duration;
 
 use crate::bench::Bench;
 use crate::outcome::Outcome;
@@ -25,6 +30,17 @@ pub(crate) struct Workload {
     pub(crate) n: u32,
     pub(crate) variants: &'static [&'static str],
     pub(crate) run: fn(&mut Bench) -> anyhow::Result<Outcome>,
+}
+
+/// What emulated workers can do: tasks whose result is their first argument, a number.
+pub(crate) const EMULATED: &[&str] = &["noop", "latency", "sleep", "rsds", "register", "pending"];
+
+/// A task that sleeps for so many microseconds and returns its number.
+pub(crate) fn nap((number, micros): (u64, u32)) -> u64 {
+    if micros > 0 {
+        std::thread::sleep(Duration::from_micros(micros.into()));
+    }
+    number
 }
 
 /// Where a new workload is entered.
@@ -163,5 +179,41 @@ pub(crate) const WORKLOADS: &[Workload] = &[
         n: 64,
         variants: &[],
         run: blocks::reduce,
+    },
+    Workload {
+        name: "sleep",
+        about: "n sleeps of --nap-ms; map, gather all",
+        workers: 63,
+        threads: 24,
+        n: 20_000,
+        variants: &[],
+        run: maps::sleep,
+    },
+    Workload {
+        name: "rsds",
+        about: "a --graph of RSDS's benchmarks, by single submits; gather what none depends on",
+        workers: 1,
+        threads: 24,
+        n: 1,
+        variants: &[],
+        run: rsds::run,
+    },
+    Workload {
+        name: "register",
+        about: "as many emulated workers join, and a program's process in each",
+        workers: 1000,
+        threads: 1,
+        n: 1000,
+        variants: &[],
+        run: register::run,
+    },
+    Workload {
+        name: "pending",
+        about: "a --graph, or a map of n, waits for a worker: what the scheduler keeps of each task",
+        workers: 1,
+        threads: 24,
+        n: 1_000_000,
+        variants: &["graph", "map"],
+        run: pending::run,
     },
 ];

@@ -59,6 +59,7 @@ fn words(why: &Why) -> (&'static str, &'static str) {
         Why::Holder { .. } => ("ready", "holder"),
         Why::Assigned { .. } => ("assigned", "assigned"),
         Why::Put { .. } => ("assigned", "put"),
+        Why::Away { .. } => ("waiting", "away"),
     }
 }
 
@@ -68,7 +69,7 @@ fn numbers(why: &Why) -> Value {
             let first: Vec<String> = first.iter().map(|(task, _)| task.to_string()).collect();
             json!({ "missing": missing, "inputs": first })
         }
-        Why::Delay { left } => json!({ "left_s": left.as_secs_f64() }),
+        Why::Delay { left } | Why::Away { left } => json!({ "left_s": left.as_secs_f64() }),
         Why::Suspected { deaths } => json!({ "deaths": deaths }),
         Why::Unsuited { count, .. } | Why::Program { count, .. } => json!({ "workers": count }),
         Why::NoRoom { processes, ahead, sharers, .. } => {
@@ -113,7 +114,12 @@ fn sentence(why: &Why) -> String {
         }
         Why::Arguments => "waits for its arguments, which its client is still sending".into(),
         Why::Delay { left } => format!(
-            "failed before, and runs again in {:.1} s, as its retry delay says",
+            "failed before, or could not reach an input, and is tried again in {:.1} s",
+            left.as_secs_f64()
+        ),
+        Why::Away { left } => format!(
+            "its node was given up, and nobody else has the value: it is lost unless the node is back \
+             within {:.1} s",
             left.as_secs_f64()
         ),
         Why::Suspected { deaths } => format!(

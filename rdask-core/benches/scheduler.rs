@@ -32,6 +32,7 @@ struct World {
     steals: Vec<(ProcessId, ToProcess)>,
     launched: Vec<ProcessId>,
     processes: Vec<ProcessId>,
+    arrays: u32,
 }
 
 fn contact() -> Contact {
@@ -64,6 +65,7 @@ impl World {
             steals: Vec::new(),
             launched,
             processes,
+            arrays: 0,
         }
     }
 
@@ -114,6 +116,16 @@ impl World {
             let payload = values(PAYLOAD_TASKS.min(len - first));
             self.say(FromClient::Payload { number: 0, payload });
         }
+    }
+
+    /// One task is submitted, runs and is forgotten.
+    fn one_task(&mut self) {
+        let (number, array) = (self.arrays, ArrayId { client: self.client, number: self.arrays });
+        self.arrays += 1;
+        self.say(FromClient::SubmitArray { number, len: 1, shape: shape(0), parent: None });
+        self.say(FromClient::Payload { number, payload: values(1) });
+        assert!(self.report(Duration::from_micros(10), inline));
+        self.say(FromClient::Release { ranges: vec![(array, Range::one(0))] });
     }
 
     /// The first assignment ends as a whole, each of its tasks having taken `each`.
@@ -169,6 +181,66 @@ fn ranges(criterion: &mut Criterion) {
             bencher.iter_batched(setup, run, BatchSize::LargeInput);
         });
     }
+    group.finish();
+}
+
+/// What one task costs where nobody else has anything to do: four batches of facts.
+fn sizes(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("one task");
+    group.throughput(Throughput::Elements(1));
+    for processes in [1, 63, 1000] {
+        let mut world = World::with_processes(processes, 24);
+        group.bench_function(BenchmarkId::new("idle processes", processes), |bencher| {
+            bencher.iter(|| world.one_task());
+        });
+    }
+    group.finish();
+}
+
+/// As many tasks as there are slots, all of which end one by one: each time the next one starts.
+fn busy_sizes(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("report and assign one of many");
+    group.throughput(Throughput::Elements(1));
+    for processes in [1, 63, 1000] {
+        let mut world = World::with_processes(processes, 24);
+        world.submit_array(4_000_000);
+        group.bench_function(BenchmarkId::new("busy processes", processes), |bencher| {
+            bencher.iter(|| world.report(LONG, inline));
+        });
+    }
+    group.finish();
+}
+
+/// The handles of a graph go one by one, when all of it is done.
+fn releases(criterion: &mut Criterion) {
+    const TASKS: u32 = 1 << 13;
+    let setup = || {
+        let mut world = World::with_processes(1, 2);
+        let payload = values(TASKS);
+        let batch = Batch {
+            shapes: vec![shape(0)],
+            shape_of: vec![0; TASKS as usize],
+            payload,
+            edge_ends: vec![0; TASKS as usize],
+            edges: Vec::new(),
+        };
+        world.say(FromClient::SubmitBatch { number: 0, batch, parent: None });
+        while world.report(Duration::from_micros(1), inline) {}
+        world
+    };
+    let run = |mut world: World| {
+        let array = ArrayId { client: world.client, number: 0 };
+        for index in 0..TASKS {
+            world.say(FromClient::Release { ranges: vec![(array, Range::one(index))] });
+        }
+        assert_eq!(world.scheduler.status().done, 0);
+        world
+    };
+    let mut group = criterion.benchmark_group("release");
+    group.throughput(Throughput::Elements(TASKS.into()));
+    group.bench_function("tasks of a graph one by one", |bencher| {
+        bencher.iter_batched(setup, run, BatchSize::LargeInput);
+    });
     group.finish();
 }
 
@@ -282,6 +354,6 @@ criterion_group! {
         .sample_size(20)
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_secs(2));
-    targets = ranges, steals, losses, graphs
+    targets = ranges, sizes, busy_sizes, releases, steals, losses, graphs
 }
 criterion_main!(benches);

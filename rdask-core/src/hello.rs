@@ -9,7 +9,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::id::{ClientId, NannyId, Peer, ProcessId, WorkerId};
-use crate::message::{Contact, ProgramInfo, Surroundings, WorkerInfo};
+use crate::message::{Contact, ProgramInfo, Returning, Surroundings, WorkerInfo};
 
 /// The version of everything that follows the first seven bytes.
 pub const PROTOCOL_VERSION: u16 = 1;
@@ -46,6 +46,8 @@ pub enum Role {
         workers: Vec<WorkerInfo>,
         /// Where it serves programs.
         contact: Contact,
+        /// The processes that it still has of a time when this scheduler knew it by another number.
+        returning: Vec<Returning>,
     },
     /// A program in worker mode.
     Process {

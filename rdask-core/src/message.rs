@@ -21,8 +21,10 @@ pub use client::{
 };
 pub use data::{DataReply, DataRequest};
 pub use explain::{Explanation, InputState, Lack, Moving, NAMED_MAX, ProgramState, Why};
-pub use nanny::{Exit, FromNanny, Launch, ToNanny, WorkerInfo};
-pub use process::{Assign, End, Feed, Finished, FromProcess, Place, Source, ToProcess};
+pub use nanny::{Exit, FromNanny, Launch, Returning, ToNanny, WorkerInfo};
+pub use process::{
+    Assign, End, Feed, Finished, FromProcess, Offered, Offering, Place, Source, ToProcess,
+};
 pub use task::{Batch, Contact, Edge, Param, ProgramInfo, Shape, Surroundings, TaskOptions};
 
 /// Results of at most this many bytes ride along with the report and stay with the scheduler.

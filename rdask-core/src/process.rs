@@ -5,7 +5,8 @@
 //! runtime, calls functions, keeps values and moves bytes as [`Action`]s say.
 //!
 //! The invariant: every assigned task is answered exactly once, in a report, as given up to a
-//! thief, or as given back because an input was missed.
+//! thief, or as given back because an input was missed; unless the scheduler has given the process
+//! up, which then offers what it has under its next number.
 
 mod acquire;
 mod cancel;
@@ -13,6 +14,7 @@ mod check;
 mod chunk;
 mod fetch;
 mod kept;
+mod offer;
 mod pace;
 mod report;
 #[cfg(test)]
@@ -33,7 +35,7 @@ use crate::time::Time;
 pub use chunk::run_number;
 use chunk::{Chunk, Slots};
 use fetch::Inputs;
-use kept::Kept;
+use kept::{Kept, Stored};
 use pace::Paces;
 use report::Outbox;
 use work::{QueueKey, Work};
@@ -235,10 +237,16 @@ impl Process {
         self.settle();
     }
 
-    /// A holder didn't have a value or didn't answer.
-    pub fn handle_fetch_failed(&mut self, now: Time, value: ValueId, holder: ProcessId) {
+    /// A holder didn't have a value, as it `denied` to have it, or it didn't answer.
+    pub fn handle_fetch_failed(
+        &mut self,
+        now: Time,
+        value: ValueId,
+        holder: ProcessId,
+        denied: bool,
+    ) {
         self.now = now;
-        self.fetch_failed(value, holder);
+        self.fetch_failed(value, holder, denied);
         self.settle();
     }
 
@@ -246,7 +254,8 @@ impl Process {
     pub fn handle_put(&mut self, now: Time, task: TaskId, assignment: AssignmentId, size: u64) {
         self.now = now;
         let range = Range::one(task.index);
-        self.kept.stored(task.array, range);
+        // A value that is put is what it is in every run.
+        self.kept.stored(task.array, range, Stored::new(1, &[size]));
         let finished = Finished {
             assignment,
             array: task.array,
@@ -358,7 +367,7 @@ impl Process {
             let owed = self.owed.get(&value.task.array);
             let coming = owed.is_some_and(|owed| owed.get(value.task.index).is_some());
             if self.inputs.is_expected(value) && !coming {
-                self.lose_input(value, self.id);
+                self.lose_input(value, self.id, true);
             }
         }
         #[cfg(debug_assertions)]

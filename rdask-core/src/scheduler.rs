@@ -6,7 +6,7 @@
 //! tells clients, `release` forgets, and `recovery` starts anew what a lost process had, `blame`
 //! finds out who ended it, `overrun` ends what doesn't stop, `stealing` moves work to the idle,
 //! `leave` lets workers go in good order, `ends` knows when they will, `replicas` copies values, and
-//! `leases` waits for those whose links broke. `explain` says why a task isn't running. `programs`
+//! `leases` waits for those whose links broke, `offers` takes back who was given up. `explain` says why a task isn't running. `programs`
 //! gets programs to nodes and `grants` shares a worker's slots among them.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -28,6 +28,7 @@ use self::cluster::{Cluster, Nanny, Stage, Worker};
 use self::ends::Ends;
 use self::graph::Work;
 use self::group::{Gid, Group};
+use self::offers::Awaited;
 use self::overrun::Overruns;
 use self::programs::Programs;
 use self::random::Dice;
@@ -37,6 +38,7 @@ use self::stats::{Stats, Traffic};
 
 pub use self::leases::{CLIENT_GRACE, SILENCE_FENCED};
 pub use self::look::Look;
+pub use self::offers::RETURN_AWAITED;
 
 mod blame;
 mod clients;
@@ -44,6 +46,7 @@ mod cluster;
 mod ends;
 mod explain;
 mod finish;
+mod followers;
 mod grants;
 mod graph;
 mod group;
@@ -52,6 +55,8 @@ mod leases;
 mod leave;
 mod locality;
 mod look;
+mod missed;
+mod offers;
 mod overrun;
 mod placement;
 mod programs;
@@ -178,14 +183,21 @@ pub struct Scheduler {
     next_steal: u64,
     copies: Copies,
     ends: Ends,
-    /// Scattered values that wait for a process to be put with.
-    puts: BTreeMap<ProgramHash, BTreeSet<(Gid, u32)>>,
+    /// Scattered values that wait for a process to be put with: of which program, and what they need
+    /// of a worker.
+    puts: BTreeMap<(ProgramHash, ClassNo), BTreeSet<(Gid, u32)>>,
     /// Clients that wait for their programs to be at work, and by which request.
     asking_ready: Vec<(ClientId, u32)>,
     /// Clients that asked how it is with a task since the last decisions, and by which request.
     asking_why: Vec<(ClientId, u32, TaskId)>,
     /// Processes that may have room.
     open: BTreeSet<ProcessId>,
+    /// Processes that may have more than their slots run.
+    laden: BTreeSet<ProcessId>,
+    /// Workers whose slots may have to be shared anew.
+    contested: BTreeSet<WorkerId>,
+    /// Nannies with workers that were given notice.
+    leaving: BTreeSet<NannyId>,
     /// Processes with ready work that waits for them, by program.
     tied: BTreeSet<(ProgramHash, ProcessId)>,
     /// When an idle process may take some of it, if nothing happens before.
@@ -204,6 +216,8 @@ pub struct Scheduler {
     leases: BTreeMap<Peer, Time>,
     /// Until then nobody is given up: the scheduler stood still.
     no_verdict_before: Time,
+    /// Scattered values whose holders were given up and may come back.
+    awaited: Awaited,
     /// The bytes of inline results that are kept.
     result_bytes: u64,
     /// Messages about assignments that are no more.
@@ -299,6 +313,9 @@ impl Scheduler {
             asking_ready: Vec::new(),
             asking_why: Vec::new(),
             open: BTreeSet::new(),
+            laden: BTreeSet::new(),
+            contested: BTreeSet::new(),
+            leaving: BTreeSet::new(),
             tied: BTreeSet::new(),
             look_again: None,
             looks_left: 0,
@@ -308,6 +325,7 @@ impl Scheduler {
             delayed: BTreeSet::new(),
             leases: BTreeMap::new(),
             no_verdict_before: Time::default(),
+            awaited: Awaited::default(),
             result_bytes: 0,
             stale_count: 0,
             work: VecDeque::new(),
@@ -404,14 +422,17 @@ impl Scheduler {
         let Some(record) = self.cluster.processes.get_mut(&process) else {
             return Err(format!("process {process} is not awaited any more"));
         };
-        if record.stage != Stage::Launching {
-            return Err(format!("process {process} is registered already"));
-        }
-        record.stage = Stage::Running;
+        record.stage = match record.stage {
+            Stage::Launching => Stage::Running,
+            Stage::Returning => Stage::Offering,
+            _ => return Err(format!("process {process} is registered already")),
+        };
         record.contact = contact;
         let (program, worker) = (record.program, record.worker);
+        self.leases.remove(&Peer::Process(process));
         self.programs.launched(program, worker);
         self.open.insert(process);
+        self.contested.insert(worker);
         self.copies_have_a_place();
         Ok(())
     }
@@ -450,12 +471,16 @@ impl Scheduler {
             FromProcess::Holds { values } => self.copied(from, &values),
             FromProcess::NotAcquired { task } => self.not_acquired(from, task),
             FromProcess::Fetched { bytes, busy_ns } => self.bytes_moved(bytes, busy_ns),
-            FromProcess::Missed { task, holder, given_back } => {
-                self.value_missed(task, holder);
+            FromProcess::Missed { task, holder, denied, given_back } => {
+                let is_there = self.value_missed(task, holder, denied);
                 for (assignment, range) in given_back {
-                    self.give_back(from, assignment, range);
+                    let parts = self.give_back(from, assignment, range);
+                    if is_there {
+                        self.try_again_later(parts);
+                    }
                 }
             }
+            FromProcess::Offer { values, is_last } => self.take_offer(from, values, is_last),
         }
     }
 
@@ -507,6 +532,7 @@ impl Scheduler {
         self.end_graces();
         self.end_idle_programs();
         self.end_workers();
+        self.end_awaited();
         // Launches that are due again are tried by `settle`.
     }
 
@@ -547,6 +573,7 @@ impl Scheduler {
             self.ends.next_timeout(),
             self.look_again,
             self.overruns.next_timeout(),
+            self.awaited.next_timeout(),
         ];
         due.into_iter().flatten().min()
     }

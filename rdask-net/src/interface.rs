@@ -106,6 +106,15 @@ pub fn mtu_of(address: IpAddr) -> usize {
     MtuTable::read().of_local(address)
 }
 
+/// The largest IP packet that a path carries, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PathMtu {
+    /// This, for sure: the path is this node's loopback.
+    Known(usize),
+    /// What the first interface carries. What lies behind it may carry less.
+    AtMost(usize),
+}
+
 /// The MTU of each local address, read once: asking the system per connection costs more than it
 /// tells.
 #[derive(Clone, Debug)]
@@ -126,12 +135,12 @@ impl MtuTable {
 
     /// The MTU on the way to a peer, as far as this node knows. Packets to one of the node's own
     /// addresses go over loopback, whatever interface the address belongs to.
-    pub(crate) fn towards(&self, local: Option<IpAddr>, remote: IpAddr) -> usize {
+    pub(crate) fn towards(&self, local: Option<IpAddr>, remote: IpAddr) -> PathMtu {
         let remote = remote.to_canonical();
         if remote.is_loopback() || self.mtu.contains_key(&remote) {
-            return self.loopback;
+            return PathMtu::Known(self.loopback);
         }
-        local.map_or(MTU_DEFAULT, |local| self.of_local(local))
+        PathMtu::AtMost(local.map_or(MTU_DEFAULT, |local| self.of_local(local)))
     }
 
     fn of_local(&self, local: IpAddr) -> usize {

@@ -1,8 +1,8 @@
-//! A link: two ordered streams that may stall, and that end for good.
+//! A connection: two ordered streams of messages, carried by one link after the other.
 //!
-//! What a session makes of a connection: a break that is healed within the lease looks like a
-//! stall, nothing is lost. Past the lease, or when a side dies, the link ends. What is under way
-//! then is lost from some message on, and each side learns of the end at its own time.
+//! A link that breaks loses what is under way from some message on, in each direction. Both sides
+//! keep what has not arrived, and the next link carries it again: what a session does. When a side
+//! is dead or was given up no link comes any more, and what has not arrived never does.
 
 use std::collections::VecDeque;
 
@@ -16,8 +16,8 @@ use crate::world::Actor;
 /// A time that never comes.
 pub(crate) const NEVER: u64 = u64::MAX;
 
-/// After so long a silence a peer is given up.
-pub(crate) const LEASE_NS: u64 = 5_000_000_000;
+/// After so long a silence a link breaks.
+pub(crate) const SILENCE_NS: u64 = 4_000_000_000;
 
 /// One message, in whichever direction.
 #[derive(Clone, Debug)]
@@ -42,13 +42,17 @@ pub(crate) enum Way {
 /// One direction.
 #[derive(Debug)]
 pub(crate) struct Stream {
-    pub(crate) queue: VecDeque<(u64, Message)>,
+    /// What was said and has not arrived.
+    kept: VecDeque<Message>,
+    /// When the first of it arrive. What is behind them waits for the next link.
+    flight: VecDeque<u64>,
     /// When the last message arrives: none overtakes it.
     last: u64,
     /// Until when nothing gets through.
     pub(crate) stalled_until: u64,
     /// What each message takes longer, until when.
     pub(crate) slow: (u64, u64),
+    /// Whether whoever speaks here is there and was not closed.
     pub(crate) is_open: bool,
     pub(crate) dice: Dice,
 }
@@ -56,7 +60,8 @@ pub(crate) struct Stream {
 impl Stream {
     fn new(dice: Dice) -> Self {
         Self {
-            queue: VecDeque::new(),
+            kept: VecDeque::new(),
+            flight: VecDeque::new(),
             last: 0,
             stalled_until: 0,
             slow: (0, 0),
@@ -65,33 +70,66 @@ impl Stream {
         }
     }
 
-    /// Takes a message in; says when to look for it.
-    pub(crate) fn send(&mut self, now: u64, delay: u64, message: Message) -> Option<u64> {
-        if !self.is_open || self.stalled_until == NEVER {
+    /// Takes a message in, to be carried when there is a link.
+    pub(crate) fn keep(&mut self, message: Message) {
+        if self.is_open {
+            self.kept.push_back(message);
+        }
+    }
+
+    /// How many messages are kept that are not on their way.
+    pub(crate) fn waiting(&self) -> usize {
+        self.kept.len() - self.flight.len()
+    }
+
+    /// Sends the next of those; says when to look for it.
+    pub(crate) fn send(&mut self, now: u64, delay: u64) -> Option<u64> {
+        if self.stalled_until == NEVER {
             return None;
         }
         let slow = if now < self.slow.1 { self.slow.0 } else { 0 };
         let at = self.last.max(now.max(self.stalled_until) + delay + slow);
-        let is_new = at > self.last || self.queue.is_empty();
+        let is_new = at > self.last || self.flight.is_empty();
         self.last = at;
-        self.queue.push_back((at, message));
+        self.flight.push_back(at);
         is_new.then_some(at)
     }
 
     pub(crate) fn take_due(&mut self, now: u64) -> Option<Message> {
-        let is_due = self.queue.front().is_some_and(|(at, _)| *at <= now);
-        if is_due { self.queue.pop_front().map(|(_, message)| message) } else { None }
+        let is_due = self.flight.front().is_some_and(|at| *at <= now);
+        if !is_due {
+            return None;
+        }
+        self.flight.pop_front();
+        self.kept.pop_front()
     }
 
-    /// Nothing new comes in, and some of what is under way is lost.
-    pub(crate) fn cut(&mut self) {
+    /// Some of what is under way is lost, up to the last.
+    pub(crate) fn lose_suffix(&mut self) {
+        let keep = self.dice.below(self.flight.len() as u64 + 1) as usize;
+        self.flight.truncate(keep);
+    }
+
+    /// Nobody hears what is under way: the link that carries it is given up.
+    pub(crate) fn lose_flight(&mut self) {
+        self.flight.clear();
+    }
+
+    /// Nothing comes before this time.
+    pub(crate) fn begin(&mut self, at: u64) {
+        self.flight.clear();
+        self.last = at;
+    }
+
+    /// Nothing new is said, and what is lost is lost for good.
+    pub(crate) fn close(&mut self) {
         self.is_open = false;
-        let keep = self.dice.below(self.queue.len() as u64 + 1) as usize;
-        self.queue.truncate(keep);
+        self.lose_suffix();
+        self.kept.truncate(self.flight.len());
     }
 }
 
-/// A link between the scheduler and one incarnation of a peer.
+/// A connection between the scheduler and one incarnation of a peer.
 #[derive(Debug)]
 pub(crate) struct Link {
     pub(crate) actor: Actor,
@@ -99,9 +137,19 @@ pub(crate) struct Link {
     pub(crate) peer: Option<Peer>,
     pub(crate) up: Stream,
     pub(crate) down: Stream,
-    /// Whether the scheduler still thinks it is there.
+    /// Which link carries it: the first one, the second one.
+    pub(crate) age: u32,
+    /// Whether that link works.
+    pub(crate) carries: bool,
+    /// Since when it doesn't.
+    pub(crate) dead_since: u64,
+    /// Whether the peer thinks that it works.
+    pub(crate) peer_has: bool,
+    /// Whether the peer was welcomed: others have nothing to go on with.
+    pub(crate) is_welcome: bool,
+    /// Whether the scheduler has not given the peer up.
     pub(crate) scheduler_has: bool,
-    /// Whether its core does: it hears of the end with the next batch of facts.
+    /// Whether its core has not: it hears of the end with the next batch of facts.
     pub(crate) core_has: bool,
 }
 
@@ -112,6 +160,11 @@ impl Link {
             peer: None,
             up: Stream::new(Dice::new(seed, 1000 + 2 * number)),
             down: Stream::new(Dice::new(seed, 1001 + 2 * number)),
+            age: 0,
+            carries: true,
+            dead_since: 0,
+            peer_has: true,
+            is_welcome: false,
             scheduler_has: true,
             core_has: true,
         }
@@ -122,5 +175,10 @@ impl Link {
             Way::Up => &mut self.up,
             Way::Down => &mut self.down,
         }
+    }
+
+    /// Whether what is said in this direction goes out at once.
+    pub(crate) fn sends(&self, way: Way) -> bool {
+        self.carries && (way == Way::Down || self.peer_has)
     }
 }

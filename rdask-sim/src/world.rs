@@ -6,10 +6,13 @@
 mod client;
 mod data;
 mod fault;
+mod leases;
 mod node;
 mod phase;
 mod process;
 mod scheduler;
+mod session;
+mod wire;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
@@ -59,6 +62,12 @@ enum Event {
     SchedulerTurn,
     SchedulerLosesLink(usize),
     PeerLosesLink(usize),
+    LinkIdle(usize, u32, u64),
+    SchedulerMissesLink(usize, u32),
+    PeerMissesLink(usize, u32),
+    Dials(usize, u32, u64),
+    DialArrives(usize, u32, u64),
+    PeerHasLink(usize, u32),
     ProgramStored(ProgramHash),
     NannyStarts(usize, u32),
     NannyTimeIsUp(usize, u32),
@@ -298,6 +307,12 @@ impl World {
             Event::SchedulerTurn => self.scheduler_turn(),
             Event::SchedulerLosesLink(link) => self.scheduler_loses_link(link),
             Event::PeerLosesLink(link) => self.peer_loses_link(link),
+            Event::LinkIdle(link, age, since) => self.link_idle(link, age, since),
+            Event::SchedulerMissesLink(link, age) => self.scheduler_misses_link(link, age),
+            Event::PeerMissesLink(link, age) => self.peer_misses_link(link, age),
+            Event::Dials(link, age, since) => self.dials(link, age, since),
+            Event::DialArrives(link, age, since) => self.dial_arrives(link, age, since),
+            Event::PeerHasLink(link, age) => self.peer_has_link(link, age),
             Event::ProgramStored(hash) => self.program_stored(hash),
             Event::NannyStarts(node, age) => self.nanny_starts(node, age),
             Event::NannyTimeIsUp(node, age) => self.nanny_time_is_up(node, age),
@@ -322,8 +337,14 @@ impl World {
     fn awake_at(&self, event: &Event) -> u64 {
         match *event {
             Event::Arrival(link, Way::Down) => self.actor_awake_at(self.links[link].actor),
-            Event::PeerLosesLink(link) => self.actor_awake_at(self.links[link].actor),
-            Event::SchedulerTurn | Event::SchedulerLosesLink(_) => self.scheduler.frozen_until,
+            Event::PeerLosesLink(link)
+            | Event::PeerMissesLink(link, _)
+            | Event::Dials(link, ..)
+            | Event::PeerHasLink(link, _) => self.actor_awake_at(self.links[link].actor),
+            Event::SchedulerTurn
+            | Event::SchedulerLosesLink(_)
+            | Event::SchedulerMissesLink(..)
+            | Event::DialArrives(..) => self.scheduler.frozen_until,
             Event::NannyTimeIsUp(node, age) | Event::ProgramFetched(node, age, ..) => {
                 self.actor_awake_at(Actor::Nanny(node, age))
             }
@@ -363,110 +384,6 @@ impl World {
             Actor::Nanny(node, age) => self.nodes[node].is_alive && self.nodes[node].age == age,
             Actor::Process(process) => self.processes[process].is_alive,
             Actor::Client(client) => self.clients[client].is_alive,
-        }
-    }
-
-    /// A new link for an actor; its first word is on its way.
-    fn dial(&mut self, actor: Actor, process: Option<ProcessId>) -> usize {
-        let number = self.links.len();
-        let mut link = Link::new(actor, self.scenario.seed, number as u64);
-        let (up, down) = self.stalls_of(actor);
-        (link.up.stalled_until, link.down.stalled_until) = (up, down);
-        self.links.push(link);
-        self.send(number, Way::Up, Message::Hello(process));
-        number
-    }
-
-    /// Until when an actor's words don't reach the scheduler, and the other way round.
-    fn stalls_of(&self, actor: Actor) -> (u64, u64) {
-        match actor {
-            Actor::Nanny(node, _) => self.nodes[node].cut_until,
-            Actor::Process(process) => self.nodes[self.processes[process].node].cut_until,
-            Actor::Client(client) => match (self.clients[client].home, self.clients[client].spec) {
-                (Some(process), _) => self.nodes[self.processes[process].node].cut_until,
-                (None, Some(_)) => self.clients[client].cut_until,
-                (None, None) => (0, 0),
-            },
-        }
-    }
-
-    fn send(&mut self, link: usize, way: Way, message: Message) {
-        let Network { low, high, slow_percent } = self.network();
-        let now = self.now;
-        let stream = self.links[link].way(way);
-        let mut delay = stream.dice.between(low, high);
-        if stream.dice.chance(slow_percent) {
-            delay *= 10;
-        }
-        if let Some(at) = stream.send(now, delay, message) {
-            self.push(at, Event::Arrival(link, way));
-        }
-    }
-
-    fn network(&self) -> Network {
-        let (low, high) = self.scenario.network.delay_us;
-        Network { low: low * US, high: high * US, slow_percent: self.scenario.network.slow_percent }
-    }
-
-    fn delay(&mut self) -> u64 {
-        let Network { low, high, .. } = self.network();
-        self.dice.between(low, high)
-    }
-
-    fn arrive(&mut self, link: usize, way: Way) {
-        while let Some(message) = self.links[link].way(way).take_due(self.now) {
-            self.mix_message(link, &message);
-            match way {
-                Way::Up => self.scheduler_gets(link, message),
-                Way::Down => self.peer_gets(link, message),
-            }
-        }
-        if way == Way::Down && self.is_alive(self.links[link].actor) {
-            self.peer_acts(self.links[link].actor);
-        }
-    }
-
-    fn peer_gets(&mut self, link: usize, message: Message) {
-        let actor = self.links[link].actor;
-        if !self.is_alive(actor) {
-            return;
-        }
-        match actor {
-            Actor::Nanny(node, _) => self.nanny_gets(node, message),
-            Actor::Process(process) => self.process_gets(process, message),
-            Actor::Client(client) => self.client_gets(client, message),
-        }
-    }
-
-    fn peer_acts(&mut self, actor: Actor) {
-        match actor {
-            Actor::Nanny(..) => {}
-            Actor::Process(process) => self.process_acts(process),
-            Actor::Client(client) => self.client_acts(client),
-        }
-    }
-
-    /// A peer's side of a link has ended: nothing new leaves it, and the scheduler will hear of it.
-    fn end_link(&mut self, link: usize, scheduler_hears_within: u64) {
-        self.links[link].up.cut();
-        self.links[link].down.is_open = false;
-        if self.links[link].scheduler_has {
-            let at = self.now + self.dice.below(scheduler_hears_within);
-            self.push(at, Event::SchedulerLosesLink(link));
-        }
-    }
-
-    fn peer_loses_link(&mut self, link: usize) {
-        let actor = self.links[link].actor;
-        if !self.is_alive(actor) || !self.links[link].up.is_open {
-            return;
-        }
-        note!(self, "{actor:?} learns that its link has ended");
-        self.end_link(link, SECOND);
-        match actor {
-            Actor::Nanny(node, _) => self.nanny_loses_link(node),
-            Actor::Process(process) => self.process_loses_link(process),
-            Actor::Client(client) => self.client_loses_link(client),
         }
     }
 
@@ -527,12 +444,6 @@ impl World {
     fn note_cancelled(&mut self, array: ArrayId, range: Range) {
         self.cancelled.entry(array).or_default().insert(range);
     }
-}
-
-struct Network {
-    low: u64,
-    high: u64,
-    slow_percent: u64,
 }
 
 /// Each step gets two functions: its own, and that of the tasks which its runs submit.

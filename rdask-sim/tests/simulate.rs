@@ -1,15 +1,15 @@
-//! A thousand clusters, all that ever failed, and the promise that a seed tells the same story twice.
+//! Some hundred clusters, all that ever failed, and the promise that a seed tells the same story twice.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rdask_sim::{Scenario, generate, run, shrink};
 
-/// How many seeds; `rdask-sim --seeds` runs more.
-const SEEDS: u64 = 1_000;
+/// How many seeds: without optimisation, but with all checks. `rdask-sim --seeds` runs more.
+const SEEDS: u64 = 150;
 
 #[test]
-fn a_thousand_seeds_end_well() {
+fn the_first_seeds_end_well() {
     let next = AtomicU64::new(0);
     let jobs = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     std::thread::scope(|scope| {
@@ -40,7 +40,7 @@ fn what_failed_once_ends_well() {
         let path = entry.unwrap().path();
         let scenario = Scenario::parse(&std::fs::read_to_string(&path).unwrap()).unwrap();
         // Chance has moved on since then: a few others beside the one that failed.
-        for salt in 0..20 {
+        for salt in 0..5 {
             let mut scenario = scenario.clone();
             scenario.seed = scenario.seed.wrapping_add(salt);
             let failure = run(&scenario, false).failure;

@@ -72,7 +72,11 @@ impl<Out: Weigh + Send + 'static, In: Weigh + Send + 'static> Connected<Out, In>
         });
         tokio::spawn(async move {
             loop {
-                match receive.recv().await {
+                let received = tokio::select! {
+                    received = receive.recv() => received,
+                    () = incoming.closed() => return,
+                };
+                match received {
                     Ok(message) => {
                         if incoming.send(message).await.is_err() {
                             return;

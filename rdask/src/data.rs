@@ -76,6 +76,14 @@ pub enum DataError {
     Nonsense,
 }
 
+impl DataError {
+    /// Whether it is what the other side said.
+    #[must_use]
+    pub fn is_answer(&self) -> bool {
+        matches!(self, Self::NotHere | Self::Refused(_))
+    }
+}
+
 impl From<FrameTooLong> for DataError {
     fn from(_: FrameTooLong) -> Self {
         Self::Nonsense

@@ -145,6 +145,32 @@ impl Handover {
     }
 }
 
+/// The line by which a nanny tells a process, later on, that the scheduler has given both up and
+/// takes the process back under this number. Who doesn't know it reads on.
+#[must_use]
+pub fn encode_return(process: ProcessId) -> String {
+    format!("rdask-return {}\n", process.0)
+}
+
+/// The next such number, as soon as there is one; `None` at the end of the nanny.
+///
+/// # Errors
+/// If the pipe breaks.
+pub fn read_return(from: &mut impl BufRead) -> io::Result<Option<ProcessId>> {
+    loop {
+        let mut line = Vec::new();
+        if io::Read::take(&mut *from, LINE_BYTES_MAX).read_until(b'\n', &mut line)? == 0 {
+            return Ok(None);
+        }
+        let number = std::str::from_utf8(&line)
+            .ok()
+            .and_then(|line| line.strip_prefix("rdask-return ")?.trim_end().parse().ok());
+        if let Some(number) = number {
+            return Ok(Some(ProcessId(number)));
+        }
+    }
+}
+
 fn read_line(from: &mut impl BufRead) -> Result<String, HandoverError> {
     let mut line = String::new();
     io::Read::take(from, LINE_BYTES_MAX).read_line(&mut line).map_err(HandoverError::Read)?;
@@ -239,6 +265,16 @@ mod tests {
         let mut bytes = text.as_bytes();
         assert_eq!(Handover::read(&mut bytes).unwrap(), handover());
         assert_eq!(bytes, b"rest");
+    }
+
+    #[test]
+    fn new_numbers_follow_a_handover_and_other_lines_are_ignored() {
+        let text = encode_return(ProcessId(23)) + "new words\n\n" + &encode_return(ProcessId(5));
+        assert!(text.starts_with("rdask-return 23\n"));
+        let mut bytes = text.as_bytes();
+        for expected in [Some(ProcessId(23)), Some(ProcessId(5)), None] {
+            assert_eq!(read_return(&mut bytes).unwrap(), expected);
+        }
     }
 
     #[test]

@@ -4,28 +4,34 @@
 //! returns: the program's `main` is the client's, and what runs in the cluster are its functions.
 
 use std::fs::File;
-use std::io::{BufReader, Read};
+use std::io::BufReader;
 use std::path::Path;
 use std::process::exit;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::{Mode, umask};
 use rdask_core::hello::{PROTOCOL_VERSION, Role};
+use rdask_core::id::ProcessId;
 use rdask_core::message::{FromProcess, ToProcess};
 use rdask_net::{Endpoint, SchedulerFile, address_of};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
 
 use crate::board::Board;
 use crate::client::Client;
 use crate::client::connect::connect_file;
 use crate::client::nested::NestedClient;
 use crate::client::parking::park_on;
-use crate::connection::{Connected, Persistence, contact_of, dial, joining};
+use crate::connection::{ConnectError, Connected, Persistence, contact_of, dial, joining};
 use crate::context;
 use crate::error::chain;
-use crate::handover::{Handover, PROBE_ARGUMENT, PROCESS_ARGUMENT, ProbeAnswer, RDASK_VERSION};
-use crate::process::{self, DataPlane, Home, ProcessSetup};
+use crate::handover::{
+    Handover, PROBE_ARGUMENT, PROCESS_ARGUMENT, ProbeAnswer, RDASK_VERSION, read_return,
+};
+use crate::process::{self, DataPlane, Home, ProcessSetup, Return};
 use crate::program;
 
 /// A process could not begin to work.
@@ -85,12 +91,12 @@ fn answer_probe() -> ! {
 }
 
 fn work(setup: impl FnOnce()) -> ! {
-    let handover = match begin() {
-        Ok(handover) => handover,
+    let (handover, numbers) = match begin() {
+        Ok(begun) => begun,
         Err(NotStarted { code, message }) => give_up(code, &message),
     };
     setup();
-    exit(run(handover))
+    exit(run(handover, numbers))
 }
 
 #[expect(clippy::print_stderr, reason = "the nanny keeps what a process says last")]
@@ -110,8 +116,11 @@ impl NotStarted {
     }
 }
 
+/// The numbers under which the scheduler takes the process back that it had given up.
+type Numbers = mpsc::UnboundedReceiver<ProcessId>;
+
 /// Takes the hand-over and puts the process in order.
-fn begin() -> Result<Handover, NotStarted> {
+fn begin() -> Result<(Handover, Numbers), NotStarted> {
     // A session of its own: signals to the nanny's whole tree are for the nanny. It may lead one.
     let _ = nix::unistd::setsid();
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)
@@ -124,11 +133,12 @@ fn begin() -> Result<Handover, NotStarted> {
         let message = "the program's file changed while it was started".to_owned();
         return Err(NotStarted { code: EXIT_NOT_STARTED, message });
     }
+    let (number, numbers) = mpsc::unbounded_channel();
     let watch = std::thread::Builder::new().name("rdask-lifeline".to_owned());
     watch
-        .spawn(move || end_with_nanny(lifeline))
+        .spawn(move || end_with_nanny(lifeline, &number))
         .map_err(|error| NotStarted::new("no thread", &error))?;
-    Ok(handover)
+    Ok((handover, numbers))
 }
 
 /// Reads standard input up to the hand-over's end, and gives the program an empty one instead.
@@ -145,26 +155,27 @@ fn take_handover() -> Result<(Handover, BufReader<File>), NotStarted> {
     Ok((handover, pipe))
 }
 
-/// Waits for the end of the nanny, and ends the process as the kernel would: no destructor of the
-/// program may keep it.
-fn end_with_nanny(mut lifeline: BufReader<File>) {
-    let mut byte = [0];
-    // The nanny never writes more; whatever comes is its end.
-    while lifeline.read(&mut byte).is_ok_and(|count| count > 0) {}
+/// Hears what the nanny has to say until it ends, and ends the process then as the kernel would: no
+/// destructor of the program may keep it.
+fn end_with_nanny(mut lifeline: BufReader<File>, numbers: &mpsc::UnboundedSender<ProcessId>) {
+    while let Ok(Some(number)) = read_return(&mut lifeline) {
+        // The process may be about to end.
+        let _ = numbers.send(number);
+    }
     if let Err(errno) = kill(nix::unistd::getpid(), Signal::SIGKILL) {
         give_up(EXIT_NOT_STARTED, &format!("the nanny has ended, and the process can't: {errno}"));
     }
 }
 
 /// Joins the scheduler and runs tasks until the process is told to end. Returns the exit code.
-fn run(handover: Handover) -> i32 {
-    match try_run(handover) {
+fn run(handover: Handover, numbers: Numbers) -> i32 {
+    match try_run(handover, numbers) {
         Ok(()) => 0,
         Err(NotStarted { code, message }) => give_up(code, &message),
     }
 }
 
-fn try_run(handover: Handover) -> Result<(), NotStarted> {
+fn try_run(handover: Handover, numbers: Numbers) -> Result<(), NotStarted> {
     let failed = |error: &dyn std::fmt::Display| NotStarted::new("can't join the scheduler", error);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -188,24 +199,24 @@ fn try_run(handover: Handover) -> Result<(), NotStarted> {
             config.bind = address_of(interface).map_err(|error| failed(&error))?;
         }
         let endpoint = Endpoint::bind(config).await.map_err(|error| failed(&error))?;
-        let role = Role::Process {
-            process: handover.process,
-            pid: std::process::id(),
-            contact: contact_of(&endpoint),
-        };
-        let connected: Connected<FromProcess, ToProcess> =
-            // Its nanny ends it when it is time.
-            dial(&endpoint, &file, role, Persistence::unlimited()).await.map_err(|error| NotStarted {
+        let connected =
+            dial_as(&endpoint, &file, handover.process).await.map_err(|error| NotStarted {
                 code: if error.is_version() { EXIT_VERSION } else { EXIT_NOT_STARTED },
                 message: chain(&error),
             })?;
         let (to_scheduler, from_scheduler) = connected.into_channels();
-        let process = handover.process;
-        let client = NestedClient::new(move || {
-            let session = park_on(connect_file(file.clone(), Some(process), None))?;
-            Ok(Client::from_session(session))
-        });
-        let reason = process::run(ProcessSetup {
+        let number = Arc::new(AtomicU32::new(handover.process.0));
+        let client = nested_client(&file, &number);
+        let (returned, returns) = mpsc::channel(1);
+        let returning = Returning {
+            endpoint: endpoint.clone(),
+            file,
+            number,
+            client: client.clone(),
+            returned,
+        };
+        let returning = tokio::spawn(returning.serve(numbers));
+        let setup = ProcessSetup {
             process: handover.process,
             // The scheduler grants them.
             slots: 0,
@@ -214,13 +225,78 @@ fn try_run(handover: Handover) -> Result<(), NotStarted> {
             from_scheduler,
             data: DataPlane::Network(endpoint.clone()),
             board: open_board(handover.board.as_deref()),
-        })
-        .await;
+        };
+        let reason = process::run(setup, returns).await;
+        returning.abort();
         tracing::debug!(reason, "the process ends");
         endpoint.close().await;
         noting.abort();
         Ok(())
     })
+}
+
+async fn dial_as(
+    endpoint: &Endpoint,
+    file: &SchedulerFile,
+    process: ProcessId,
+) -> Result<Connected<FromProcess, ToProcess>, ConnectError> {
+    let (pid, contact) = (std::process::id(), contact_of(endpoint));
+    let role = Role::Process { process, pid, contact };
+    // Its nanny ends it when it is time.
+    dial(endpoint, file, role, Persistence::unlimited()).await
+}
+
+/// The client for tasks of this process, whatever its number is.
+fn nested_client(file: &SchedulerFile, number: &Arc<AtomicU32>) -> NestedClient {
+    let (file, number) = (file.clone(), Arc::clone(number));
+    NestedClient::new(move || {
+        let process = ProcessId(number.load(Ordering::Relaxed));
+        let session = park_on(connect_file(file.clone(), Some(process), None))?;
+        Ok(Client::from_session(session))
+    })
+}
+
+/// How long to wait before dialling again under a new number.
+const RETURN_PAUSE: Duration = Duration::from_millis(200);
+
+/// What it takes to join again under a new number.
+struct Returning {
+    endpoint: Endpoint,
+    file: SchedulerFile,
+    number: Arc<AtomicU32>,
+    client: NestedClient,
+    returned: mpsc::Sender<Return>,
+}
+
+impl Returning {
+    /// Joins under each number that the nanny names, until it names the next one.
+    async fn serve(self, mut numbers: Numbers) {
+        let mut next = numbers.recv().await;
+        while let Some(process) = next {
+            next = tokio::select! {
+                newer = numbers.recv() => newer,
+                () = self.join(process) => numbers.recv().await,
+            };
+        }
+    }
+
+    async fn join(&self, process: ProcessId) {
+        let connected = loop {
+            match dial_as(&self.endpoint, &self.file, process).await {
+                Ok(connected) => break connected,
+                // It took too long; the nanny hears of that, too.
+                Err(error) if error.is_refusal() => {
+                    return tracing::warn!(%process, "can't join again: {}", chain(&error));
+                }
+                Err(_) => tokio::time::sleep(RETURN_PAUSE).await,
+            }
+        };
+        self.number.store(process.0, Ordering::Relaxed);
+        self.client.forget();
+        let (to_scheduler, from_scheduler) = connected.into_channels();
+        // The process may be about to end.
+        drop(self.returned.send(Return { process, to_scheduler, from_scheduler }).await);
+    }
 }
 
 /// Where the nanny will look who ended this process. Without it nobody can be blamed, which is no

@@ -24,7 +24,7 @@ use crate::client::connect::connect_file;
 use crate::client::nested::NestedClient;
 use crate::client::net_thread::NetThread;
 use crate::client::parking::park_on;
-use crate::client::parts::{BoxFuture, ClientParts, Put, ValueSource};
+use crate::client::parts::{BoxFuture, ClientParts, NotFetched, Put, ValueSource};
 use crate::client::values::LocalValues;
 use crate::connection::Connected;
 use crate::error::{ConnectionError, Result, chain};
@@ -293,7 +293,7 @@ impl ValueSource for Guarded {
         task: rdask_core::id::TaskId,
         holder: ProcessId,
         contact: Contact,
-    ) -> BoxFuture<'_, Result<rdask_core::bulk::Bulk, String>> {
+    ) -> BoxFuture<'_, Result<rdask_core::bulk::Bulk, NotFetched>> {
         self.values.get(task, holder, contact)
     }
 

@@ -5,6 +5,7 @@
 //! what waits for the disk runs beside it.
 
 pub mod child;
+mod children;
 mod launch;
 mod membership;
 mod memory_watch;
@@ -31,6 +32,7 @@ use crate::connection::{
 };
 use crate::program::cache::{Cache, CacheError};
 use crate::slurm;
+use children::Children;
 use membership::{Gone, Membership};
 
 pub use rdask_core::message::WorkerInfo;
@@ -165,6 +167,7 @@ async fn serve(
     signals: &mut Signals,
 ) -> Result<NannyEnd, NannyError> {
     let end = options.lifetime.map(|lifetime| Instant::now() + lifetime);
+    let mut children = Children::default();
     loop {
         let over = async {
             match end {
@@ -173,11 +176,12 @@ async fn serve(
             }
         };
         let joined = tokio::select! {
-            joined = join(options) => joined?,
+            joined = join(options, &mut children) => joined?,
             () = over => return Ok(NannyEnd::Lifetime),
             name = signals.next() => return Ok(NannyEnd::Signal(name)),
         };
-        let membership = Membership::new(options, cache.clone(), joined);
+        children.belong_to(&joined.file.run_id).await;
+        let membership = Membership::new(options, cache.clone(), joined, &mut children);
         membership.tell_end(end, options.handle_signals);
         match membership.serve(signals).await {
             Gone::Told(reason) => return Ok(NannyEnd::Told(reason)),
@@ -186,7 +190,7 @@ async fn serve(
                 return Err(NannyError::NoScheduler { time, last: last.into() });
             }
             Gone::Lost(ConnectionEnd::Fenced) => tracing::warn!(
-                "the scheduler has given this nanny up: its processes are ended, joining anew"
+                "the scheduler has given this nanny up: joining anew with the processes that are here"
             ),
             Gone::Lost(end) => tracing::warn!(
                 file = %options.scheduler_file.display(),
@@ -206,12 +210,12 @@ struct Joined {
 }
 
 /// Finds a scheduler and joins it, as often and as long as it takes.
-async fn join(options: &NannyOptions) -> Result<Joined, NannyError> {
+async fn join(options: &NannyOptions, children: &mut Children) -> Result<Joined, NannyError> {
     let started = Instant::now();
     let mut pause = PAUSE_MIN;
     let mut warn_at = started + WARN_EVERY;
     loop {
-        let error = match try_join(options).await {
+        let error = match try_join(options, children).await {
             Ok(joined) => return Ok(joined),
             Err(NotJoined::ForGood(error)) => return Err(error),
             Err(NotJoined::ForNow(error)) => error,
@@ -235,7 +239,7 @@ enum NotJoined {
     ForGood(NannyError),
 }
 
-async fn try_join(options: &NannyOptions) -> Result<Joined, NotJoined> {
+async fn try_join(options: &NannyOptions, children: &mut Children) -> Result<Joined, NotJoined> {
     let file = SchedulerFile::read(&options.scheduler_file, options.file_mode);
     let file = file.map_err(|error| match error.may_pass() {
         true => NotJoined::ForNow(error.into()),
@@ -258,6 +262,7 @@ async fn try_join(options: &NannyOptions) -> Result<Joined, NotJoined> {
         pid: std::process::id(),
         workers: options.workers.clone(),
         contact: contact_of(&endpoint),
+        returning: children.returning(&file.run_id),
     };
     match dial(&endpoint, &file, role, persistence(options, &file)).await {
         Ok(connected) => Ok(Joined { endpoint, file, connected }),

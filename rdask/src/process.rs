@@ -76,6 +76,17 @@ pub struct ProcessSetup {
     pub board: Board,
 }
 
+/// The scheduler has given the process up and taken it back.
+#[derive(Debug)]
+pub struct Return {
+    /// Its number from now on.
+    pub process: ProcessId,
+    /// As in [`ProcessSetup`].
+    pub to_scheduler: Sender<FromProcess>,
+    /// As in [`ProcessSetup`].
+    pub from_scheduler: Receiver<ToProcess>,
+}
+
 /// What happened outside of the loop. Each chunk, fetch and put has at most one on its way, so
 /// what bounds them bounds the channel.
 #[derive(Debug)]
@@ -85,7 +96,8 @@ pub(crate) enum Event {
     UnparkWanted(ChunkId),
     /// How many bytes came, and how long that took.
     Fetched(ValueId, u64, Duration),
-    FetchFailed(ValueId, ProcessId),
+    /// Whether the holder denied having the value.
+    FetchFailed(ValueId, ProcessId, bool),
     Put(TaskId, AssignmentId, u64),
 }
 
@@ -139,6 +151,10 @@ pub struct ProcessRuntime {
     home: Arc<Home>,
     to_scheduler: Sender<FromProcess>,
     from_scheduler: Receiver<ToProcess>,
+    /// Whether the connection to the scheduler has not ended.
+    is_linked: bool,
+    /// Where the next connection comes from, if there may be one.
+    returns: Option<Receiver<Return>>,
     data: DataPlane,
     values: Values,
     events: UnboundedReceiver<Event>,
@@ -153,9 +169,11 @@ pub struct ProcessRuntime {
     end: Option<String>,
 }
 
-/// Runs a process until the scheduler ends it or the link to it is lost. Returns why.
-pub async fn run(setup: ProcessSetup) -> String {
-    ProcessRuntime::new(setup).run().await
+/// Runs a process until the scheduler ends it, or the connection to it has ended and there will be
+/// no other one. Returns why.
+pub async fn run(setup: ProcessSetup, returns: Receiver<Return>) -> String {
+    let runtime = ProcessRuntime { returns: Some(returns), ..ProcessRuntime::new(setup) };
+    runtime.run().await
 }
 
 /// What ends a wait.
@@ -164,6 +182,7 @@ enum Fact {
     Event(Event),
     Message(ToProcess),
     LinkLost,
+    Returned(Return),
     Timeout,
 }
 
@@ -181,6 +200,8 @@ impl ProcessRuntime {
             home: Arc::new(setup.home),
             to_scheduler: setup.to_scheduler,
             from_scheduler: setup.from_scheduler,
+            is_linked: true,
+            returns: None,
             data: setup.data,
             values: Values { store: Arc::default(), events: sender, board: Arc::new(setup.board) },
             events,
@@ -233,7 +254,8 @@ impl ProcessRuntime {
         };
         let fact = tokio::select! {
             biased;
-            permit = self.to_scheduler.reserve(), if !self.outgoing.is_empty() => match permit {
+            permit = self.to_scheduler.reserve(),
+                if self.is_linked && !self.outgoing.is_empty() => match permit {
                 // Dropping the permit makes the room that `act` then finds.
                 Ok(_) => Fact::Room,
                 Err(_) => Fact::LinkLost,
@@ -241,15 +263,25 @@ impl ProcessRuntime {
             event = self.events.recv() => {
                 Fact::Event(event.expect("the loop has a sender itself"))
             }
-            message = self.from_scheduler.recv() => {
+            message = self.from_scheduler.recv(), if self.is_linked => {
                 message.map_or(Fact::LinkLost, Fact::Message)
             }
+            returned = next_return(&mut self.returns) => match returned {
+                Some(returned) => Fact::Returned(returned),
+                None => {
+                    self.returns = None;
+                    if self.is_linked { Fact::Timeout } else { Fact::LinkLost }
+                }
+            },
             () = sleep => Fact::Timeout,
         };
         match fact {
             Fact::Event(event) => self.handle_event(event),
             Fact::Message(message) => self.core.handle_message(self.now(), message),
+            // Its nanny ends it, or has it return.
+            Fact::LinkLost if self.returns.is_some() => self.is_linked = false,
             Fact::LinkLost => self.core.handle_link_lost(self.now()),
+            Fact::Returned(returned) => self.return_as(returned),
             Fact::Room | Fact::Timeout => {}
         }
         for _ in 0..TAKEN_AT_ONCE {
@@ -268,6 +300,19 @@ impl ProcessRuntime {
         while self.fetches.try_join_next().is_some() {}
     }
 
+    fn return_as(&mut self, returned: Return) {
+        // What has ended by now is offered.
+        while let Ok(event) = self.events.try_recv() {
+            self.handle_event(event);
+        }
+        self.act();
+        self.chunks.values().for_each(|control| control.make_void());
+        self.outgoing.clear();
+        (self.to_scheduler, self.from_scheduler) = (returned.to_scheduler, returned.from_scheduler);
+        self.is_linked = true;
+        self.core.handle_returned(self.now(), returned.process);
+    }
+
     fn handle_event(&mut self, event: Event) {
         let now = self.now();
         match event {
@@ -280,8 +325,8 @@ impl ProcessRuntime {
             Event::Fetched(value, bytes, took) => {
                 self.core.handle_fetched(now, value, bytes, took);
             }
-            Event::FetchFailed(value, holder) => {
-                self.core.handle_fetch_failed(now, value, holder);
+            Event::FetchFailed(value, holder, denied) => {
+                self.core.handle_fetch_failed(now, value, holder, denied);
             }
             Event::Put(task, assignment, size) => {
                 self.core.handle_put(now, task, assignment, size);
@@ -360,7 +405,7 @@ impl ProcessRuntime {
         let values = self.values.clone();
         match &self.data {
             DataPlane::Local => {
-                let _ = values.events.send(Event::FetchFailed(value, holder));
+                let _ = values.events.send(Event::FetchFailed(value, holder, true));
             }
             DataPlane::Network(endpoint) => {
                 let endpoint = endpoint.clone();
@@ -375,7 +420,7 @@ impl ProcessRuntime {
                         }
                         Err(error) => {
                             tracing::warn!(task = %value.task, %holder, %error, "an input was missed");
-                            Event::FetchFailed(value, holder)
+                            Event::FetchFailed(value, holder, error.is_answer())
                         }
                     };
                     let _ = values.events.send(event);
@@ -405,6 +450,13 @@ impl ProcessRuntime {
         let threads = self.threads;
         // Fails only when the runtime itself ends.
         let _ = tokio::task::spawn_blocking(move || threads.close()).await;
+    }
+}
+
+async fn next_return(returns: &mut Option<Receiver<Return>>) -> Option<Return> {
+    match returns {
+        Some(returns) => returns.recv().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -199,7 +199,7 @@ impl Server {
         info: NannyInfo,
     ) -> Result<Connected<FromNanny, ToNanny>, String> {
         self.door().connect(
-            |outbox| Newcomer::Nanny(info, outbox),
+            |outbox| Newcomer::Nanny(info, Vec::new(), outbox),
             |peer, messages| match peer {
                 Peer::Nanny(id) => Input::FromNanny(id, messages),
                 Peer::Client(_) | Peer::Process(_) => unreachable!("a nanny was connected"),

@@ -4,7 +4,8 @@
 //! and, told so by a variable, schedulers, nannies and second client programs ([`role`]). That is
 //! why its `main` begins with [`rdask::init`] and the harness is a library.
 //!
-//! Tests run one after the other unless `--test-threads` says otherwise: some of them measure.
+//! First those run together that spend their time waiting, then the others one after the other,
+//! unless `--test-threads` says otherwise: some of them measure.
 
 #![expect(clippy::unwrap_used, reason = "a test that can not go on ends")]
 
@@ -17,6 +18,7 @@ mod intruders;
 mod leave;
 mod links;
 mod nesting;
+mod offers;
 mod options;
 mod overrun;
 mod parts;
@@ -52,10 +54,36 @@ macro_rules! trials {
 fn main() {
     rdask::init();
     role::play(program::play);
-    let mut arguments = Arguments::from_args();
-    arguments.test_threads.get_or_insert(1);
-    let conclusion: Conclusion = libtest_mimic::run(&arguments, trials());
-    conclusion.exit();
+    let arguments = Arguments::from_args();
+    let together = run(&arguments, patient_trials().len(), patient_trials());
+    let in_turn = run(&arguments, 1, trials());
+    if together.has_failed() {
+        together.exit();
+    }
+    in_turn.exit();
+}
+
+fn run(arguments: &Arguments, threads: usize, trials: Vec<Trial>) -> Conclusion {
+    let mut arguments = arguments.clone();
+    arguments.test_threads.get_or_insert(threads);
+    libtest_mimic::run(&arguments, trials)
+}
+
+/// They wait for seconds: for who is silent to be given up, or for a file that doesn't come.
+fn patient_trials() -> Vec<Trial> {
+    trials![
+        links::a_client_whose_path_is_cut_for_seconds_misses_nothing,
+        links::a_worker_whose_path_is_cut_for_a_moment_keeps_its_work,
+        links::a_scheduler_that_stands_still_gives_nobody_up,
+        links::a_node_that_stands_still_is_given_up_after_a_while_and_comes_back,
+        offers::a_node_that_was_given_up_comes_back_with_what_it_holds,
+        offers::a_run_that_ends_while_its_node_is_given_up_counts,
+        reasons::every_task_that_waits_says_why,
+        intruders::the_file_of_another_run_is_told_to_be_so,
+        scheduler_file::the_file_of_a_dead_scheduler_is_told_to_be_stale,
+        scheduler_file::a_file_that_is_not_there_raises_the_right_questions,
+        scheduler_file::garbage_is_told_from_half_a_file,
+    ]
 }
 
 fn trials() -> Vec<Trial> {
@@ -123,20 +151,14 @@ fn trials() -> Vec<Trial> {
         options::wide_tasks_take_as_many_slots_as_they_say,
         options::resources_limit_what_runs_at_a_time,
         options::tasks_run_where_they_may,
-        links::a_client_whose_path_is_cut_for_seconds_misses_nothing,
-        links::a_worker_whose_path_is_cut_for_a_moment_keeps_its_work,
-        links::a_scheduler_that_stands_still_gives_nobody_up,
-        links::a_node_that_stands_still_is_given_up_after_a_while_and_comes_back,
         parts::a_task_has_several_outputs_short_and_long,
         parts::a_task_with_one_output_is_a_task_with_several,
         parts::a_wrong_number_of_outputs_fails_its_task_with_both_numbers,
         parts::a_shuffle_moves_each_piece_once_at_most,
         parts::outputs_that_only_a_killed_process_had_are_made_again,
-        reasons::every_task_that_waits_says_why,
         reasons::results_are_the_same_at_random_places,
         reasons::a_reduction_of_large_values_moves_little,
         intruders::a_stranger_without_the_file_is_turned_away,
-        intruders::the_file_of_another_run_is_told_to_be_so,
         intruders::a_scheduler_tells_a_client_of_another_version_both_versions,
         intruders::clients_and_workers_of_another_version_than_the_scheduler_say_both_versions,
         intruders::a_program_of_another_version_than_the_nanny_says_both_versions,
@@ -144,10 +166,7 @@ fn trials() -> Vec<Trial> {
         intruders::garbage_harms_neither_scheduler_nor_workers,
         wiretap::the_wire_shows_neither_values_nor_keys,
         wiretap::no_secret_is_in_an_argument_list_an_environment_or_a_log,
-        scheduler_file::the_file_of_a_dead_scheduler_is_told_to_be_stale,
-        scheduler_file::a_file_that_is_not_there_raises_the_right_questions,
         scheduler_file::a_file_that_others_can_read_is_refused_with_the_command_to_run,
-        scheduler_file::garbage_is_told_from_half_a_file,
         scheduler_file::a_file_of_a_later_version_names_both_versions,
         scheduler_file::a_client_that_is_too_early_waits_for_the_file,
     ]

@@ -2,10 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use super::nap;
 use crate::bench::Bench;
 use crate::outcome::Outcome;
 
-fn identity(x: u64) -> u64 {
+pub(super) fn identity(x: u64) -> u64 {
     x
 }
 
@@ -39,14 +40,21 @@ pub(super) fn noop(bench: &mut Bench) -> anyhow::Result<Outcome> {
 }
 
 pub(super) fn latency(bench: &mut Bench) -> anyhow::Result<Outcome> {
-    const WARM_UP: u32 = 100;
     let (client, _) = bench.begin()?;
-    let n = bench.setup().n;
+    round_trips(bench.setup().n, |i| Ok(client.submit(identity, (i,)).result()?))
+}
+
+/// The times of single tasks, one after the other, whose results are their arguments.
+pub(crate) fn round_trips(
+    n: u32,
+    mut result: impl FnMut(u64) -> anyhow::Result<u64>,
+) -> anyhow::Result<Outcome> {
+    const WARM_UP: u32 = 100;
     let mut times = Vec::with_capacity(n as usize);
     let mut ok = true;
     for i in 0..WARM_UP + n {
         let start = Instant::now();
-        ok &= client.submit(identity, (u64::from(i),)).result()? == u64::from(i);
+        ok &= result(u64::from(i))? == u64::from(i);
         if i >= WARM_UP {
             times.push(start.elapsed());
         }
@@ -58,4 +66,17 @@ pub(super) fn latency(bench: &mut Bench) -> anyhow::Result<Outcome> {
         .with("p50_us", at(50))
         .with("p99_us", at(99))
         .with("max_us", at(100)))
+}
+
+pub(super) fn sleep(bench: &mut Bench) -> anyhow::Result<Outcome> {
+    let (client, start) = bench.begin()?;
+    let setup = bench.setup();
+    let remotes = client.map(nap, (0..setup.n).map(|i| (i.into(), setup.nap_us)));
+    let values = client.gather(remotes)?;
+    let elapsed = start.elapsed();
+    let ok = values.into_iter().eq((0..setup.n).map(u64::from));
+    let rounds = setup.n.div_ceil(setup.workers * setup.threads);
+    let ideal_s = f64::from(rounds) * f64::from(setup.nap_us) / 1e6;
+    let outcome = Outcome::new(ok, elapsed).with_tasks(setup.n).with_ideal(ideal_s);
+    Ok(outcome.with("nap_ms", f64::from(setup.nap_us) / 1e3))
 }

@@ -15,7 +15,7 @@ fn splitmix64(x: u64) -> u64 {
 }
 
 /// Seconds from a heavy-tailed distribution, cut at 200 times the least, scaled to `total`.
-fn lengths(n: u32, total: f64) -> Vec<f64> {
+pub(crate) fn lengths(n: u32, total: f64) -> Vec<f64> {
     let uniform = |i: u32| (splitmix64(42 + u64::from(i)) >> 11) as f64 / (1u64 << 53) as f64;
     let raw: Vec<f64> = (0..n).map(|i| (1.0 - uniform(i)).powf(-1.0 / 1.2).min(200.0)).collect();
     let sum: f64 = raw.iter().sum();

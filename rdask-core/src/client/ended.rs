@@ -95,8 +95,8 @@ impl Client {
     }
 
     /// A value has not come from its holder: the scheduler must find another one, or have the task
-    /// run again.
-    pub fn handle_fetch_failed(&mut self, _now: Time, task: TaskId) {
+    /// run again. `denied` says whether the holder said itself that it has not got it.
+    pub fn handle_fetch_failed(&mut self, _now: Time, task: TaskId, denied: bool) {
         let Some(holder) = self.fetches.running.remove(&task) else {
             return;
         };
@@ -106,7 +106,7 @@ impl Client {
             let range = Range::one(task.index);
             record.known.remove(range);
             record.wanted.insert(range, Interest::Value);
-            self.send(FromClient::Missed { task, holder });
+            self.send(FromClient::Missed { task, holder, denied });
             self.send(FromClient::Want { array: task.array, range, values: true });
         } else {
             // Another holder was named meanwhile, and is asked if somebody still waits.

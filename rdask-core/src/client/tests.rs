@@ -229,8 +229,8 @@ fn a_holder_that_fails_is_missed_and_another_one_awaited() {
     let waiter = client.wait(&[(array, range)], Interest::Value);
     client.handle_message(Time(0), ended(array, range, held()));
     actions(&mut client);
-    client.handle_fetch_failed(Time(1), task(0, 0));
-    let missed = FromClient::Missed { task: task(0, 0), holder: HOLDER };
+    client.handle_fetch_failed(Time(1), task(0, 0), true);
+    let missed = FromClient::Missed { task: task(0, 0), holder: HOLDER, denied: true };
     let want = FromClient::Want { array, range, values: true };
     assert_eq!(sent(&mut client), [missed, want]);
     let outcome = Outcome::Held { holder: ProcessId(9), contact: contact() };
@@ -353,7 +353,7 @@ fn late_and_bad_words_do_no_harm() {
     client.release(Time(0), array, all);
     client.handle_message(Time(1), ended(array, all, Outcome::Values(values(all))));
     client.handle_fetched(Time(1), task(0, 0), Bytes::new());
-    client.handle_fetch_failed(Time(1), task(0, 0));
+    client.handle_fetch_failed(Time(1), task(0, 0), true);
     client.flush();
     assert_eq!(sent(&mut client).len(), 1);
     assert_eq!(client.status(task(0, 0)), None);

@@ -88,6 +88,8 @@ pub enum FromClient {
         task: TaskId,
         /// The holder.
         holder: ProcessId,
+        /// Whether the holder said so itself. Otherwise it may have the value all the same.
+        denied: bool,
     },
     /// The client has no handle of these tasks any more.
     Release {

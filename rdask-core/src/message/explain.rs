@@ -48,7 +48,7 @@ pub enum Why {
     },
     /// Its arguments have not come from its client in full.
     Arguments,
-    /// It failed, and is run again after its delay.
+    /// It failed, and is run again after its delay; or it could not get an input, and tries again.
     Delay {
         /// What is left of it.
         left: Duration,
@@ -124,6 +124,11 @@ pub enum Why {
         process: ProcessId,
         /// Its worker.
         worker: String,
+    },
+    /// It is a scattered value, and the node that has it was given up. That may come back.
+    Away {
+        /// How long it is waited for.
+        left: Duration,
     },
 }
 

@@ -35,6 +35,25 @@ pub enum ToNanny {
     /// Ask Slurm when your job ends, and answer with [`FromNanny::JobEndsIn`]. One nanny of a job
     /// is told so.
     AskJobEnd,
+    /// A process that you had when you were given up is one of yours again, under a new number:
+    /// tell it. Those that are of no use are named by [`ToNanny::Kill`].
+    Keep {
+        /// Its number before.
+        was: ProcessId,
+        /// Its number from now on.
+        process: ProcessId,
+    },
+}
+
+/// A process that a nanny still has which was given up and joins anew.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Returning {
+    /// The number that the process had.
+    pub was: ProcessId,
+    /// In which of the nanny's workers it runs, counted from 0.
+    pub worker: u32,
+    /// What it runs.
+    pub program: ProgramHash,
 }
 
 /// The start of a process.

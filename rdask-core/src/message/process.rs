@@ -191,6 +191,9 @@ pub enum FromProcess {
         task: TaskId,
         /// The holder that didn't have it or didn't answer.
         holder: ProcessId,
+        /// Whether the holder said so itself. Otherwise it could not be reached, or the transfer
+        /// broke off, and it may have the value all the same.
+        denied: bool,
         /// What is given back: (assignment, range).
         given_back: Vec<(AssignmentId, Range)>,
     },
@@ -215,6 +218,46 @@ pub enum FromProcess {
         /// Which tasks.
         range: Range,
     },
+    /// What a process still holds that was given up and is back under a new number. It gets work
+    /// once all of it is told. What is of no use is answered by [`ToProcess::Drop`].
+    Offer {
+        /// Some of it.
+        values: Vec<Offered>,
+        /// Whether this is the rest of it.
+        is_last: bool,
+    },
+}
+
+/// Results of consecutive tasks that a process offers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Offered {
+    /// Which array or batch.
+    pub array: ArrayId,
+    /// Which tasks.
+    pub range: Range,
+    /// What is there of each of them.
+    pub what: Offering,
+}
+
+/// What a process has of tasks' results.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Offering {
+    /// Small results of runs that ended here, with which the scheduler may not have been reached.
+    Inline {
+        /// The number of the run, the same for all.
+        run: u32,
+        /// One string per task.
+        blob: Blob,
+    },
+    /// Whole results of runs that ended here.
+    Stored {
+        /// The number of the run, the same for all.
+        run: u32,
+        /// The number of bits that the length of each output of one task takes, the same for all.
+        sizes: Vec<u8>,
+    },
+    /// Copies of others' values. Of which runs is not known here.
+    Copies,
 }
 
 /// The end of a range of runs, all of one kind.

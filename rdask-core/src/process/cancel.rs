@@ -18,7 +18,7 @@ impl Process {
         }
         for (id, chunk) in &self.chunks {
             let part = chunk.range.intersection(range);
-            if chunk.array != array || part.is_empty() || chunk.timed_out {
+            if chunk.array != array || part.is_empty() || chunk.is_void {
                 continue;
             }
             let work = self.works.get_mut(&chunk.assignment);

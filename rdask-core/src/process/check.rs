@@ -79,7 +79,7 @@ impl Process {
             let running = self
                 .chunks
                 .values()
-                .filter(|chunk| chunk.assignment == work.assign.assignment && !chunk.timed_out);
+                .filter(|chunk| chunk.assignment == work.assign.assignment && !chunk.is_void);
             let mut here = work.unstarted.clone();
             running.for_each(|chunk| here.insert(chunk.range));
             for index in here.iter().flatten() {
@@ -125,7 +125,7 @@ impl Process {
                 assert!(work.assign.range.covers(range));
             }
         }
-        let timed_out = self.chunks.values().filter(|chunk| chunk.timed_out);
+        let timed_out = self.chunks.values().filter(|chunk| chunk.is_void);
         let timed_out: u64 = timed_out.map(|chunk| u64::from(chunk.range.len())).sum();
         let works = self.works.values();
         let here: u64 = works.map(|work| work.unstarted.len() + u64::from(work.running)).sum();

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::kept::Stored;
 use super::work::{Work, common_sources, has_own_sources, own_sources};
 use super::{Action, ChunkEnd, ChunkId, PARKED_MAX, Process, StartChunk, ValueId};
 use crate::failure::{Failure, FailureKind};
@@ -26,15 +27,16 @@ pub(super) struct Chunk {
     pub(super) range: Range,
     function: FunctionKey,
     pub(super) threads: u32,
-    alarm: Option<Time>,
-    /// Whether its one run took too long and was reported as failed.
-    pub(super) timed_out: bool,
+    pub(super) alarm: Option<Time>,
+    /// Whether its runs are over for the scheduler: they took too long and were reported as failed, or
+    /// it has given this process up meanwhile. Nothing comes of them but free slots.
+    pub(super) is_void: bool,
 }
 
 /// The slots that the scheduler granted, and who has them.
 #[derive(Debug)]
 pub(super) struct Slots {
-    granted: u32,
+    pub(super) granted: u32,
     /// Those that runs have which are not parked.
     pub(super) used: u32,
     /// Parked runs and how many slots each gave back.
@@ -42,7 +44,7 @@ pub(super) struct Slots {
     /// Those of them that want to go on, in the order of their asking.
     pub(super) resuming: VecDeque<ChunkId>,
     /// Whether the scheduler awaits to hear that no more than the granted slots run.
-    revoked: bool,
+    pub(super) revoked: bool,
     parked_changed: bool,
 }
 
@@ -137,12 +139,17 @@ impl Process {
         let threads = u32::from(assign.threads);
         let lanes = u64::from((self.slots.granted / threads).max(1));
         let share = u32::try_from(self.ready_count.div_ceil(lanes)).unwrap_or(u32::MAX);
-        let len = match assign.timeout {
+        let longest = match assign.timeout {
             Some(_) => 1,
-            None => self.paces.chunk_len(assign.function).min(share),
+            None => self.paces.chunk_len(assign.function),
         };
+        let len = longest.min(share);
         let before = work.startable();
-        let range = work.ready.take_first(len).expect("something can start");
+        let mut range = work.ready.take_first(len).expect("something can start");
+        if range.end < assign.range.end && has_own_sources(&assign) {
+            range.end = self.end_with_followers(id, range, longest);
+        }
+        let work = self.works.get_mut(&id).expect("it was there");
         work.unstarted.remove(range);
         work.running += range.len();
         self.requeue(id, before);
@@ -164,11 +171,34 @@ impl Process {
                 function: assign.function,
                 threads,
                 alarm,
-                timed_out: false,
+                is_void: false,
             },
         );
         let small = self.small_inputs(&assign, range);
         self.actions.push_back(Action::StartChunk(StartChunk { chunk, assign, range, small }));
+    }
+
+    /// Where a chunk ends that goes on with tasks which only miss results of its own: a chain runs
+    /// in one go, each task right behind the one that it takes. They could not run elsewhere before.
+    fn end_with_followers(&mut self, id: AssignmentId, range: Range, longest: u32) -> u32 {
+        let work = self.works.get_mut(&id).expect("the queue has only these");
+        let assign = &work.assign;
+        let mut end = range.end;
+        while end - range.start < longest && work.missing.contains_key(&end) {
+            let position = (end - assign.range.start) as usize;
+            let before = Range::new(range.start, end);
+            let comes = own_sources(assign, position).all(|source| {
+                let is_own =
+                    source.task.array == assign.array && before.contains(source.task.index);
+                is_own || !self.inputs.is_missing(ValueId::of(source))
+            });
+            if !comes {
+                break;
+            }
+            work.missing.remove(&end);
+            end += 1;
+        }
+        end
     }
 
     /// Those inputs of a chunk that only this state machine has.
@@ -209,7 +239,7 @@ impl Process {
             self.tasks_ended(&chunk, range, share as u64, how);
         }
         for range in rest.iter() {
-            if chunk.timed_out {
+            if chunk.is_void {
                 let work = self.works.get_mut(&chunk.assignment);
                 let work = work.expect("an assignment stays while tasks of it run");
                 work.running -= range.len();
@@ -218,7 +248,7 @@ impl Process {
                 self.not_run(chunk.assignment, range);
             }
         }
-        if chunk.timed_out {
+        if chunk.is_void {
             // After the report of its failure.
             self.flush();
             let (assignment, range) = (chunk.assignment, chunk.range);
@@ -236,7 +266,7 @@ impl Process {
         work.cancelled.remove(range);
         let assign = Arc::clone(&work.assign);
         let movable = !work.uses_local;
-        if chunk.timed_out {
+        if chunk.is_void {
             // A copy of another run's result may have come from elsewhere meanwhile.
             if matches!(end, End::Stored(_)) && !self.kept.has_any(array, range) {
                 self.actions.push_back(Action::DropValues(array, range));
@@ -246,13 +276,16 @@ impl Process {
         match &end {
             End::Inline(blob) => {
                 assert_eq!(blob.count(), range.len(), "one result per task");
-                self.kept.small(array, range, blob.clone());
+                self.kept.small(&assign, range, blob.clone());
                 self.values_came(array, range);
             }
             End::Stored(sizes) => {
                 let parts = usize::from(assign.parts);
                 assert_eq!(sizes.len(), range.len() as usize * parts, "one size per part");
-                self.kept.stored(array, range);
+                for (index, sizes) in range.iter().zip(sizes.chunks(parts)) {
+                    let stored = Stored::new(run_number(&assign, index), sizes);
+                    self.kept.stored(array, Range::one(index), stored);
+                }
                 self.values_came(array, range);
             }
             End::Failed(_) | End::Cancelled | End::Lost => {}
@@ -275,6 +308,19 @@ impl Process {
         work.running -= range.len();
         work.unstarted.insert(range);
         work.ready.insert(range);
+        if has_own_sources(&work.assign) {
+            // Followers of what has not run either.
+            for index in range {
+                let position = (index - work.assign.range.start) as usize;
+                let sources = own_sources(&work.assign, position);
+                let missing =
+                    sources.filter(|source| self.inputs.is_missing(ValueId::of(source))).count();
+                if missing > 0 {
+                    work.ready.remove(Range::one(index));
+                    work.missing.insert(index, missing as u32);
+                }
+            }
+        }
         let cancelled: Vec<Range> = work.cancelled.within(range).collect();
         work.cancelled.remove(range);
         self.requeue(id, before);
@@ -298,7 +344,12 @@ impl Process {
         );
         chunk.range.end = range.start;
         let assignment = chunk.assignment;
-        self.not_run(assignment, range);
+        if !chunk.is_void {
+            self.not_run(assignment, range);
+        } else if let Some(work) = self.works.get_mut(&assignment) {
+            work.running -= range.len();
+            work.cancelled.remove(range);
+        }
     }
 
     pub(super) fn parked(&mut self, id: ChunkId) {
@@ -329,7 +380,7 @@ impl Process {
             self.actions.push_back(Action::TakeBack(id));
             return;
         }
-        chunk.timed_out = true;
+        chunk.is_void = true;
         let (range, movable) = (chunk.range, !work.uses_local);
         self.actions.push_back(Action::CancelRunning(id, range));
         let finished = Finished {

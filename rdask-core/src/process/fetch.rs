@@ -71,6 +71,11 @@ impl Inputs {
         matches!(self.state(value), Some(State::Expected))
     }
 
+    /// Whether a value that tasks here take is not here yet.
+    pub(super) fn is_missing(&self, value: ValueId) -> bool {
+        self.state(value).is_some_and(State::is_missing)
+    }
+
     pub(super) fn is_small(&self, value: ValueId) -> bool {
         matches!(self.state(value), Some(State::Small(_)))
     }
@@ -195,7 +200,7 @@ impl Process {
                 return;
             }
         }
-        self.lose_input(value, last);
+        self.lose_input(value, last, false);
     }
 
     pub(super) fn fetched(&mut self, value: ValueId, bytes: u64, took: Duration) {
@@ -217,7 +222,7 @@ impl Process {
         }
     }
 
-    pub(super) fn fetch_failed(&mut self, value: ValueId, holder: ProcessId) {
+    pub(super) fn fetch_failed(&mut self, value: ValueId, holder: ProcessId, denied: bool) {
         if self.inputs.fetching.get(&value) != Some(&holder) {
             self.stale_count += 1;
             return;
@@ -227,11 +232,13 @@ impl Process {
             return;
         };
         match &input.state {
-            State::Elsewhere(others, _) if others.is_empty() => self.lose_input(value, holder),
+            State::Elsewhere(others, _) if others.is_empty() => {
+                self.lose_input(value, holder, denied);
+            }
             State::Elsewhere(..) => {
                 // The scheduler should send nobody else there.
-                let message =
-                    FromProcess::Missed { task: value.task, holder, given_back: Vec::new() };
+                let (task, given_back) = (value.task, Vec::new());
+                let message = FromProcess::Missed { task, holder, denied, given_back };
                 self.actions.push_back(Action::Send(message));
                 self.fetch_from_next(value);
             }
@@ -291,7 +298,7 @@ impl Process {
     }
 
     /// A value can't be had: gives back all tasks that wait for it.
-    pub(super) fn lose_input(&mut self, value: ValueId, holder: ProcessId) {
+    pub(super) fn lose_input(&mut self, value: ValueId, holder: ProcessId, denied: bool) {
         let Some(input) = self.inputs.all.get_mut(&value) else {
             return;
         };
@@ -319,6 +326,7 @@ impl Process {
         self.actions.push_back(Action::Send(FromProcess::Missed {
             task: value.task,
             holder,
+            denied,
             given_back: joined(given_back),
         }));
     }

@@ -1,19 +1,22 @@
 //! Which values are here: results, replicas, and small results on their way to the scheduler.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::{ValueId, remove_range};
 use crate::blob::Blob;
 use crate::id::{ArrayId, TaskId};
-use crate::range::{Range, RangeSet};
+use crate::message::Assign;
+use crate::range::{Range, RangeMap, RangeSet};
 
 /// The small results of one range.
 #[derive(Debug)]
 struct Small {
     range: Range,
     blob: Blob,
+    assign: Arc<Assign>,
     /// To know it again, should its place have been taken by another run's results.
     number: u64,
 }
@@ -21,11 +24,47 @@ struct Small {
 /// Where small results are, and their number.
 type SmallId = (ArrayId, u32, u64);
 
+/// A result that is with the runtime.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Stored {
+    /// The run that made it.
+    pub(super) run: u32,
+    /// How many bits the length of each of its outputs takes.
+    pub(super) sizes: Sizes,
+}
+
+/// Most results have one output, and need no memory of their own for its size.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Sizes {
+    One(u8),
+    Several(Box<[u8]>),
+}
+
+impl Stored {
+    pub(super) fn new(run: u32, sizes: &[u64]) -> Self {
+        let bits = |size: &u64| (u64::BITS - size.leading_zeros()) as u8;
+        let sizes = match sizes {
+            [size] => Sizes::One(bits(size)),
+            sizes => Sizes::Several(sizes.iter().map(bits).collect()),
+        };
+        Self { run, sizes }
+    }
+}
+
+impl Sizes {
+    pub(super) fn as_slice(&self) -> &[u8] {
+        match self {
+            Self::One(size) => std::slice::from_ref(size),
+            Self::Several(sizes) => sizes,
+        }
+    }
+}
+
 /// What the process has. Values themselves are with the runtime, but for small results.
 #[derive(Debug, Default)]
 pub(super) struct Kept {
     /// Tasks whose results, all parts of them, are with the runtime.
-    stored: BTreeMap<ArrayId, RangeSet>,
+    stored: BTreeMap<ArrayId, RangeMap<Stored>>,
     /// Copies of single values that are with the runtime.
     replicas: BTreeSet<ValueId>,
     /// Small results until the scheduler has seen them, by first task.
@@ -40,9 +79,31 @@ pub(super) struct Kept {
 }
 
 impl Kept {
-    /// The results of `range` are with the runtime.
-    pub(super) fn stored(&mut self, array: ArrayId, range: Range) {
-        self.stored.entry(array).or_default().insert(range);
+    /// The results of `range`, all alike, are with the runtime.
+    pub(super) fn stored(&mut self, array: ArrayId, range: Range, stored: Stored) {
+        self.stored.entry(array).or_default().insert(range, stored);
+    }
+
+    /// All whole results that are with the runtime.
+    pub(super) fn all_stored(&self) -> impl Iterator<Item = (ArrayId, Range, &Stored)> {
+        self.stored.iter().flat_map(|(array, ranges)| {
+            ranges.iter().map(move |(range, stored)| (*array, range, stored))
+        })
+    }
+
+    /// All copies that are with the runtime.
+    pub(super) fn all_replicas(&self) -> impl Iterator<Item = ValueId> {
+        self.replicas.iter().copied()
+    }
+
+    /// Forgets the small results and gives them away, each range with what it was run by. Nothing
+    /// is marked to be dropped any more.
+    pub(super) fn take_small(&mut self) -> Vec<(Arc<Assign>, Range, Blob)> {
+        self.small_unsent.clear();
+        self.small_sent.clear();
+        self.drop_marks.clear();
+        let small = std::mem::take(&mut self.small).into_values();
+        small.map(|small| (small.assign, small.range, small.blob)).collect()
     }
 
     /// A copy of `value` is with the runtime.
@@ -51,10 +112,11 @@ impl Kept {
     }
 
     /// Keeps the small results of `range` until the report they will be in is seen.
-    pub(super) fn small(&mut self, array: ArrayId, range: Range, blob: Blob) {
+    pub(super) fn small(&mut self, assign: &Arc<Assign>, range: Range, blob: Blob) {
+        let array = assign.array;
         let number = self.small_count;
         self.small_count += 1;
-        let small = Small { range, blob, number };
+        let small = Small { range, blob, assign: Arc::clone(assign), number };
         self.small.insert((array, range.start), small);
         self.small_unsent.push((array, range.start, number));
     }
@@ -98,7 +160,7 @@ impl Kept {
     /// Whether the runtime has the whole result of `task`.
     pub(super) fn is_stored(&self, task: TaskId) -> bool {
         let stored = self.stored.get(&task.array);
-        stored.is_some_and(|stored| stored.contains(task.index))
+        stored.is_some_and(|stored| stored.get(task.index).is_some())
     }
 
     /// The outputs of `task` of which there are copies.
@@ -118,7 +180,12 @@ impl Kept {
     /// Forgets what is here of `range`. False if there was nothing.
     pub(super) fn forget(&mut self, array: ArrayId, range: Range) -> bool {
         let any = self.has_any(array, range);
-        remove_range(&mut self.stored, array, range);
+        if let Some(stored) = self.stored.get_mut(&array) {
+            stored.remove(range);
+            if stored.is_empty() {
+                self.stored.remove(&array);
+            }
+        }
         let replicas: Vec<ValueId> = self
             .replicas
             .range(first_of(array, range.start)..first_of(array, range.end))
@@ -160,7 +227,7 @@ pub(super) fn first_of(array: ArrayId, index: u32) -> ValueId {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::ClientId;
+    use crate::id::{AssignmentId, ClientId, FunctionKey};
 
     const ARRAY: ArrayId = ArrayId { client: ClientId(1), number: 2 };
 
@@ -168,12 +235,32 @@ mod tests {
         TaskId { array: ARRAY, index }
     }
 
+    fn assign() -> Arc<Assign> {
+        Arc::new(Assign {
+            assignment: AssignmentId(1),
+            array: ARRAY,
+            range: Range::new(0, 8),
+            function: FunctionKey(1),
+            name: None,
+            depth: 0,
+            priority: 0,
+            threads: 1,
+            parts: 1,
+            nested_here: false,
+            timeout: None,
+            inline_max: 1024,
+            payload: Blob::empty(8),
+            params: Vec::new(),
+            runs: Vec::new(),
+        })
+    }
+
     #[test]
     fn small_results_stay_until_their_report_is_seen() {
         let mut kept = Kept::default();
-        kept.small(ARRAY, Range::new(0, 4), Blob::empty(4));
+        kept.small(&assign(), Range::new(0, 4), Blob::empty(4));
         kept.reported(1);
-        kept.small(ARRAY, Range::new(4, 8), Blob::empty(4));
+        kept.small(&assign(), Range::new(4, 8), Blob::empty(4));
         kept.reported(3);
         kept.seen(1);
         assert_eq!(kept.small_of(task(3)), None);
@@ -187,7 +274,7 @@ mod tests {
     #[test]
     fn a_dropped_range_is_forgotten_with_its_replicas() {
         let mut kept = Kept::default();
-        kept.stored(ARRAY, Range::new(0, 4));
+        kept.stored(ARRAY, Range::new(0, 4), Stored::new(1, &[2000]));
         let replica = ValueId { task: task(9), part: 3 };
         kept.replicated(replica);
         assert!(kept.has(replica) && kept.has(first_of(ARRAY, 2)));

@@ -6,7 +6,7 @@ use super::*;
 use crate::blob::{Blob, BlobBuilder};
 use crate::failure::{Failure, FailureKind};
 use crate::id::{ClientId, FunctionKey, StealId};
-use crate::message::{Feed, TaskOptions};
+use crate::message::{Feed, Offered, Offering, TaskOptions};
 
 const ME: ProcessId = ProcessId(7);
 const OTHER: ProcessId = ProcessId(8);
@@ -112,6 +112,11 @@ impl Script {
         self.log()
     }
 
+    fn returned(&mut self, id: ProcessId) -> Vec<String> {
+        self.process.handle_returned(self.now, id);
+        self.log()
+    }
+
     fn log(&mut self) -> Vec<String> {
         let actions = std::iter::from_fn(|| self.process.poll_action());
         actions.map(|action| short(&action)).collect()
@@ -164,11 +169,23 @@ fn short_message(message: &FromProcess) -> String {
             format!("gave up a{} {ranges:?}", assignment.0)
         }
         FromProcess::Holds { values } => format!("holds {values:?}"),
-        FromProcess::Missed { task, holder, given_back } => {
+        FromProcess::Missed { task, holder, given_back, .. } => {
             let given = given_back.iter().map(|(id, range)| format!(" a{} {range:?}", id.0));
             format!("missed {task} {holder}{}", given.collect::<String>())
         }
         FromProcess::NotAcquired { task } => format!("not acquired {task}"),
+        FromProcess::Offer { values, is_last } => {
+            let each = values.iter().map(|it| {
+                let how = match &it.what {
+                    Offering::Inline { run, .. } => format!("inline {run}"),
+                    Offering::Stored { run, sizes } => format!("stored {run} {sizes:?}"),
+                    Offering::Copies => "copies".into(),
+                };
+                format!(" {} {:?} {how}", it.array, it.range)
+            });
+            let last = if *is_last { " last" } else { "" };
+            format!("offer{last}:{}", each.collect::<String>())
+        }
     }
 }
 
@@ -205,7 +222,7 @@ fn what_can_not_be_acquired_is_no_verdict_on_its_holder() {
     script.process.handle_fetched(script.now, value(5, 3), 0, Duration::ZERO);
     assert_eq!(script.log(), [""; 0], "it is half here");
     let second = ValueId { part: 1, ..value(5, 3) };
-    script.process.handle_fetch_failed(script.now, second, OTHER);
+    script.process.handle_fetch_failed(script.now, second, OTHER, true);
     assert_eq!(script.log(), ["not acquired c1.5.3"]);
     assert!(script.process.inputs.all.is_empty());
 }
@@ -304,9 +321,9 @@ fn another_holder_is_tried_and_then_the_tasks_are_given_back() {
     }
     let feed = Feed::One(source(5, 0, Place::Held(vec![OTHER, THIRD])));
     assert_eq!(script.assign(assign(1, 1, Range::new(0, 4), vec![feed])), ["fetch c1.5.0 from p8"]);
-    script.process.handle_fetch_failed(script.now, value(5, 0), OTHER);
+    script.process.handle_fetch_failed(script.now, value(5, 0), OTHER, true);
     assert_eq!(script.log(), ["missed c1.5.0 p8", "fetch c1.5.0 from p9"]);
-    script.process.handle_fetch_failed(script.now, value(5, 0), THIRD);
+    script.process.handle_fetch_failed(script.now, value(5, 0), THIRD, true);
     assert_eq!(script.log(), ["missed c1.5.0 p9 a1 0..4"]);
     assert!(script.process.is_idle());
 }
@@ -323,6 +340,63 @@ fn a_chain_on_one_process_needs_no_scheduler() {
     assert_eq!(script.end(1, stored(Range::one(0)))[0], "start 2 a3 0..1");
     script.pass(2);
     assert_eq!(script.end(2, ended(Range::one(0))).len(), 1);
+}
+
+/// Tasks of one assignment, each of which takes what the one before gives. The function has been
+/// found to be short.
+fn short_chain(script: &mut Script, len: u32) -> Vec<String> {
+    script.process.paces.measured(FunctionKey(1), 1, Duration::from_micros(1));
+    for _ in 0..5 {
+        let count = script.process.paces.chunk_len(FunctionKey(1));
+        script.process.paces.measured(FunctionKey(1), count, Duration::from_micros(1) * count);
+    }
+    let first = source(5, 0, Place::Inline(Bytes::new()));
+    let rest = (1..len).map(|index| source(1, index - 1, Place::Here));
+    let feed = Feed::Each(std::iter::once(first).chain(rest).collect());
+    script.assign(assign(1, 1, Range::new(0, len), vec![feed]))
+}
+
+#[test]
+fn a_chain_of_one_assignment_runs_in_one_go() {
+    let mut script = Script::new(2);
+    assert_eq!(short_chain(&mut script, 10), ["start 0 a1 0..10"]);
+    assert_eq!(
+        script.end(0, ended(Range::new(0, 10))),
+        ["report 1: a1 0..10 inline"],
+        "nothing else was to run"
+    );
+    assert!(script.process.is_idle());
+}
+
+#[test]
+fn what_follows_a_failed_task_in_one_go_is_given_back() {
+    let mut script = Script::new(1);
+    assert_eq!(short_chain(&mut script, 10), ["start 0 a1 0..10"]);
+    let mut end = ended(Range::new(0, 3));
+    end.ended.extend(failed(3).ended);
+    assert_eq!(
+        script.end(0, end),
+        [
+            "report 1: a1 0..3 inline a1 3..4 failed",
+            "missed c1.1.3 p7 a1 4..5",
+            "missed c1.1.4 p7 a1 5..6",
+            "missed c1.1.5 p7 a1 6..7",
+            "missed c1.1.6 p7 a1 7..8",
+            "missed c1.1.7 p7 a1 8..9",
+            "missed c1.1.8 p7 a1 9..10"
+        ]
+    );
+    assert!(script.process.is_idle());
+}
+
+#[test]
+fn what_is_taken_back_of_a_chain_waits_again() {
+    let mut script = Script::new(2);
+    assert_eq!(short_chain(&mut script, 10), ["start 0 a1 0..10"]);
+    script.process.handle_taken_back(script.now, ChunkId(0), Range::new(4, 10));
+    assert_eq!(script.log(), [""; 0], "a slot is free, but its input is not here");
+    let next = script.end(0, ended(Range::new(0, 4)));
+    assert_eq!(next[0], "start 1 a1 4..5 small", "they have turned out to be long");
 }
 
 #[test]
@@ -466,4 +540,23 @@ fn nonsense_from_the_scheduler_ends_the_process_with_a_reason() {
     let mut script = Script::new(1);
     let log = script.assign(assign(1, 1, Range::new(3, 3), vec![]));
     assert_eq!(log, ["exit: the scheduler sent assignment 1 of c1.1, and its range is empty"]);
+}
+
+#[test]
+fn a_process_that_is_back_offers_what_it_has_and_nothing_else_counts() {
+    let mut script = Script::new(1);
+    let mut kept = assign(1, 1, Range::new(0, 4), vec![]);
+    kept.runs = vec![(Range::one(2), 3)];
+    script.assign(kept);
+    (0..3).for_each(|index| drop(script.end(u64::from(index), stored(Range::one(index)))));
+    script.end(3, ended(Range::one(3)));
+    script.assign(assign(2, 2, Range::new(0, 2), vec![]));
+    script.assign(assign(3, 3, Range::new(0, 9), vec![]));
+    let offer = "offer last: c1.1 3..4 inline 1 c1.1 0..2 stored 1 [13] c1.1 2..3 stored 3 [13]";
+    assert_eq!(script.returned(ProcessId(70)), ["cancel 4 0..1", offer]);
+    // What ran is told nobody, and what waited does not start.
+    script.tell(ToProcess::SetSlots { slots: 2 });
+    let quiet = script.end(4, stored(Range::one(0)));
+    assert_eq!(quiet, ["drop c1.2 0..1", "stopped 0..1"]);
+    assert_eq!(script.assign(assign(9, 3, Range::new(4, 5), vec![])), ["start 5 a9 4..5"]);
 }

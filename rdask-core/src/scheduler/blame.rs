@@ -16,7 +16,7 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 use crate::failure::{Failure, FailureKind};
-use crate::id::{NannyId, ProcessId, TaskId, WorkerId};
+use crate::id::{NannyId, Peer, ProcessId, TaskId, WorkerId};
 use crate::message::Exit;
 use crate::range::{Range, RangeSet};
 
@@ -311,7 +311,7 @@ impl Scheduler {
                 self.blame.held.insert(suspect, Hold::Alone(Some(process)));
             }
         }
-        let alone = self.cluster.workers.values().flat_map(|worker| worker.alone.iter().copied());
+        let alone = self.programs.alone();
         let spent = alone.filter(|id| self.is_spent(*id)).collect::<Vec<ProcessId>>();
         for process in spent {
             self.end_process(process, "the task that it was for has ended");
@@ -333,6 +333,7 @@ impl Scheduler {
             let requirement = self.classes.get(group.class(index));
             let worker = self.cluster.workers.get(&process.worker);
             let has_room = process.stage == Stage::Running
+                && !self.is_silent(Peer::Process(id))
                 && process.idle_slots() >= u32::from(requirement.threads)
                 && worker.is_some_and(|worker| worker.resource_room(requirement) > 0);
             if has_room {

@@ -119,7 +119,9 @@ impl Scheduler {
             }
             FromClient::PutFailed { assignment, message } => self.put_failed(assignment, &message),
             FromClient::Want { array, range, values } => self.want(from, array, range, values),
-            FromClient::Missed { task, holder } => self.value_missed(task, holder),
+            FromClient::Missed { task, holder, denied } => {
+                self.value_missed(task, holder, denied);
+            }
             FromClient::Release { ranges } => self.release_handles(from, &ranges),
             FromClient::Cancel { array, range } => self.cancel(array, range),
             FromClient::Detach { name, ranges } => self.detach(name, ranges),

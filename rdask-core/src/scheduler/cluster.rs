@@ -95,10 +95,21 @@ impl Worker {
 pub(crate) enum Stage {
     /// Its nanny was told to start it.
     Launching,
+    /// Its nanny still has it of a time when it was given up, and was told to keep it.
+    Returning,
+    /// It is registered again and tells what it holds.
+    Offering,
     /// It is registered and takes work.
     Running,
     /// It was told to end.
     Ending,
+}
+
+impl Stage {
+    /// Whether it has a connection.
+    pub(crate) fn is_registered(self) -> bool {
+        matches!(self, Self::Offering | Self::Running)
+    }
 }
 
 /// One program at work inside a worker.
@@ -169,6 +180,11 @@ impl Process {
     /// Slots that its runs take now or will take, without those that wait for nested tasks.
     pub(crate) fn load(&self) -> u32 {
         self.demand.saturating_sub(self.parked_slots)
+    }
+
+    /// Whether it has more than its slots run.
+    pub(crate) fn is_laden(&self) -> bool {
+        self.load() > self.granted
     }
 
     /// Granted slots for which it has no run yet.

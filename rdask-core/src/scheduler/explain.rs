@@ -60,6 +60,9 @@ impl Scheduler {
         if !seen.is_empty() {
             return Why::Inputs { missing: seen.len() as u64, first };
         }
+        if let Some(until) = self.awaited.get((gid, index)) {
+            return Why::Away { left: until.since(self.now) };
+        }
         if self.blame.holds((gid, index)) {
             let deaths = group.deaths.get(&index).map_or(0, |deaths| deaths.len() as u32);
             return Why::Suspected { deaths };

@@ -15,7 +15,7 @@ use super::group::{Gid, Holding, Inputs, State};
 use super::stealing::Asked;
 
 /// The least number of bits that `bytes` fits in.
-fn log2(bytes: u64) -> u8 {
+pub(crate) fn log2(bytes: u64) -> u8 {
     (u64::BITS - bytes.leading_zeros()) as u8
 }
 
@@ -152,7 +152,7 @@ impl Scheduler {
         }
     }
 
-    fn finish_inline(&mut self, gid: Gid, range: Range, start: u32, blob: &Blob) {
+    pub(crate) fn finish_inline(&mut self, gid: Gid, range: Range, start: u32, blob: &Blob) {
         let Some(group) = self.groups.get_mut(gid) else {
             return;
         };
@@ -199,6 +199,28 @@ impl Scheduler {
             }
             group.holding.set(Range::one(index), Holding::Held(from, log2(size)));
         }
+        self.held_by(from, gid, range);
+    }
+
+    /// These tasks are done with values that a process has: each output of each of them of so many
+    /// bits in length.
+    pub(crate) fn finish_held(&mut self, from: ProcessId, gid: Gid, range: Range, sizes: &[u8]) {
+        let Some(group) = self.groups.get_mut(gid) else {
+            return;
+        };
+        let bytes = |log2: &u8| 1u64.checked_shl(u32::from(*log2)).map_or(u64::MAX, |it| it - 1);
+        let size = sizes.iter().map(bytes).fold(0, u64::saturating_add);
+        group.holding.set(range, Holding::Held(from, log2(size)));
+        if sizes.len() > 1 {
+            group.part_sizes.extend(range.iter().map(|index| (index, sizes.into())));
+        }
+        self.held_by(from, gid, range);
+    }
+
+    fn held_by(&mut self, from: ProcessId, gid: Gid, range: Range) {
+        let Some(group) = self.groups.get_mut(gid) else {
+            return;
+        };
         let mut is_short = group.holders_min > 1;
         if let Some(process) = self.cluster.processes.get_mut(&from) {
             process.held.entry(gid).or_default().insert(range);
@@ -244,7 +266,7 @@ impl Scheduler {
     }
 
     /// Holds a ready task back for a while.
-    fn delay(&mut self, gid: Gid, index: u32, delay: Duration) {
+    pub(crate) fn delay(&mut self, gid: Gid, index: u32, delay: Duration) {
         if delay.is_zero() {
             return;
         }
@@ -274,32 +296,41 @@ impl Scheduler {
         self.work_off();
     }
 
-    /// A process says that it will not run these tasks; others may.
-    pub(crate) fn give_back(&mut self, from: ProcessId, id: AssignmentId, range: Range) {
+    /// A process says that it will not run these tasks; others may. Returns which these were.
+    pub(crate) fn give_back(
+        &mut self,
+        from: ProcessId,
+        id: AssignmentId,
+        range: Range,
+    ) -> Vec<(Gid, Range)> {
         let gid = self.assignments.get(&id).map(|assignment| assignment.group);
         let parts = self.account(from, id, range);
         self.open.insert(from);
+        let mut given_back = Vec::new();
         let Some(gid) = gid else {
             self.stale_count += 1;
-            return;
+            return given_back;
         };
         for part in parts {
             let Some(group) = self.groups.get(gid) else {
-                return;
+                return given_back;
             };
             for (part, state) in group.state.runs_vec(part) {
                 if state == State::Assigned(id) {
                     self.recompute_assigned(gid, part, false);
+                    given_back.push((gid, part));
                 }
             }
         }
         self.work_off();
+        given_back
     }
 
     /// Copies of values have arrived at a process.
     pub(crate) fn copied(&mut self, at: ProcessId, values: &[ValueId]) {
         for ValueId { task, part } in values {
             self.acquired(at, *task);
+            self.not_missed(*task);
             let wanted = self.groups.find(task.array).filter(|gid| {
                 self.groups.get(*gid).is_some_and(|group| {
                     task.index < group.len
@@ -312,19 +343,25 @@ impl Scheduler {
                 self.send_process(at, ToProcess::Drop { ranges });
                 continue;
             };
-            let Some(group) = self.groups.get_mut(gid) else {
+            let Some(group) = self.groups.get(gid) else {
                 continue;
             };
             if matches!(group.holding.get(task.index), Holding::Held(first, _) if first == at) {
                 continue;
             }
-            let copies = group.copies.entry((task.index, *part)).or_default();
-            if !copies.contains(&at) {
-                copies.push(at);
-            }
-            if let Some(process) = self.cluster.processes.get_mut(&at) {
-                process.copies.entry(gid).or_default().insert(Range::one(task.index));
-            }
+            self.add_copy(at, gid, task.index, *part);
+        }
+    }
+
+    /// A process has a copy of an output of which another one is the first holder.
+    pub(crate) fn add_copy(&mut self, at: ProcessId, gid: Gid, index: u32, part: u16) {
+        let Some(group) = self.groups.get_mut(gid) else { return };
+        let copies = group.copies.entry((index, part)).or_default();
+        if !copies.contains(&at) {
+            copies.push(at);
+        }
+        if let Some(process) = self.cluster.processes.get_mut(&at) {
+            process.copies.entry(gid).or_default().insert(Range::one(index));
         }
     }
 
@@ -338,6 +375,7 @@ impl Scheduler {
             record.parked_runs = runs;
             record.parked_slots = slots;
             self.open.insert(process);
+            self.laden.insert(process);
         }
     }
 
@@ -386,7 +424,7 @@ impl Scheduler {
         self.work_off();
     }
 
-    fn fail_lost_input(&mut self, gid: Gid, range: Range) {
+    pub(crate) fn fail_lost_input(&mut self, gid: Gid, range: Range) {
         let Some(group) = self.groups.get(gid) else {
             return;
         };

@@ -2,11 +2,11 @@
 //!
 //! A slot that is taken from a process is free only when the process says so, at a task's end.
 //! Programs with work share equally, by the number of their clients with work; who has none lends
-//! its slots to the others.
+//! its slots to the others. Where a task wants more slots than its program's part, they take turns.
 
 use std::collections::BTreeMap;
 
-use crate::id::{ProcessId, ProgramHash, WorkerId};
+use crate::id::{AssignmentId, ProcessId, ProgramHash, WorkerId};
 use crate::message::ToProcess;
 
 use super::Scheduler;
@@ -27,6 +27,8 @@ struct Claim {
     process: ProcessId,
     weight: u32,
     turns: u64,
+    /// How many slots it needs to start anything at all, if there is something and nothing runs.
+    least: u32,
 }
 
 /// Slots that can't be divided go to whoever has had least of them, counted in turns of this
@@ -34,13 +36,35 @@ struct Claim {
 const TURN_NS: u64 = 100_000_000;
 
 impl Scheduler {
-    /// Grants each worker's slots anew where the demand has changed.
+    /// Grants workers' slots anew where the demand has changed. A worker with one process that has
+    /// them all is left alone until something happens there.
     pub(crate) fn share_slots(&mut self) {
-        let demand = self.demand();
-        let workers: Vec<WorkerId> = self.cluster.workers.keys().copied().collect();
-        for worker in workers {
-            self.share_slots_of(worker, &demand);
+        if self.contested.is_empty() {
+            return;
         }
+        let demand = self.demand();
+        for worker in std::mem::take(&mut self.contested) {
+            self.share_slots_of(worker, &demand);
+            if self.is_contested(worker) {
+                self.contested.insert(worker);
+            }
+        }
+    }
+
+    /// Whether it depends on more than the worker itself who has its slots.
+    pub(crate) fn is_contested(&self, id: WorkerId) -> bool {
+        let Some(worker) = self.cluster.workers.get(&id) else {
+            return false;
+        };
+        let has_all = |process: &ProcessId| {
+            self.cluster.processes.get(process).is_some_and(|one| {
+                let slots = worker.info.slots;
+                one.stage == Stage::Launching || (one.granted, one.occupied) == (slots, slots)
+            })
+        };
+        worker.processes.len() > 1
+            || !worker.alone.is_empty()
+            || !worker.processes.values().all(has_all)
     }
 
     /// For each program with clients at work: how many, and whether some of it could start now.
@@ -54,10 +78,8 @@ impl Scheduler {
             entry.has_ready |= share.has_ready();
         }
         for (hash, entry) in demand.iter_mut().filter(|(_, entry)| !entry.has_ready) {
-            let processes = self.programs.get(*hash).map(|program| &program.processes);
-            entry.has_ready = processes.into_iter().flatten().any(|id| {
-                self.cluster.processes.get(id).is_some_and(|one| !one.local_ready.is_empty())
-            });
+            let of_program = (*hash, ProcessId(0))..=(*hash, ProcessId(u32::MAX));
+            entry.has_ready = self.tied.range(of_program).next().is_some();
         }
         demand
     }
@@ -77,7 +99,8 @@ impl Scheduler {
                 let demand = demand.get(program).copied().unwrap_or_default();
                 let has_work = record.demand > 0 || demand.has_ready;
                 let weight = if has_work { demand.clients.max(1) } else { 0 };
-                running.push(Claim { process: *process, weight, turns: demand.turns });
+                let (process, turns) = (*process, demand.turns);
+                running.push(Claim { process, weight, turns, least: 0 });
                 idle.push(Claim { weight: demand.clients, ..running[running.len() - 1] });
             }
         }
@@ -88,6 +111,11 @@ impl Scheduler {
         // Nor may those keep them all of whom a suspect needs one.
         if !worker.alone.is_empty() && running.iter().all(|claim| claim.weight == 0) {
             running.iter_mut().for_each(|claim| claim.weight = 1);
+        }
+        if running.len() > 1 {
+            for claim in &mut running {
+                claim.least = self.least_slots(worker, claim.process);
+            }
         }
         let alone: Vec<(ProcessId, u32)> = self.targets_alone(worker);
         let wanted: u32 = alone.iter().map(|(_, target)| target).sum();
@@ -120,6 +148,21 @@ impl Scheduler {
         running.map(|id| (*id, self.slots_alone(*id))).collect()
     }
 
+    /// How many slots an idle process needs for the least of what is ready for it.
+    fn least_slots(&self, worker: &Worker, id: ProcessId) -> u32 {
+        let Some(process) = self.cluster.processes.get(&id).filter(|one| one.demand == 0) else {
+            return 0;
+        };
+        let shares = self.shares.values().filter(|share| share.program == process.program);
+        let central = shares.flat_map(|share| share.queues.keys().copied());
+        let local = process.local_ready.iter().filter_map(|(key, ranges)| {
+            Some(self.groups.get(key.group)?.class(ranges.first()?.start))
+        });
+        let wanted = central.chain(local).map(|class| self.classes.get(class));
+        let can_start = wanted.filter(|one| worker.suits(one) && worker.resource_room(one) > 0);
+        can_start.map(|one| u32::from(one.threads)).min().unwrap_or(0)
+    }
+
     fn set_slots(&mut self, id: ProcessId, slots: u32, only_less: bool) {
         let Some(process) = self.cluster.processes.get_mut(&id) else {
             return;
@@ -128,10 +171,29 @@ impl Scheduler {
         if !is_change {
             return;
         }
+        if process.alone_for.is_none() {
+            self.programs.granted(process.program, process.granted, slots);
+        }
         process.granted = slots;
         process.occupied = process.occupied.max(slots);
+        let is_less = only_less && !process.assignments.is_empty();
         self.open.insert(id);
+        self.laden.insert(id);
         self.send_process(id, ToProcess::SetSlots { slots });
+        if is_less {
+            self.take_back_wide(id, slots);
+        }
+    }
+
+    /// Asks back what can't start any more with so few slots: it may hold what others wait for.
+    fn take_back_wide(&mut self, id: ProcessId, slots: u32) {
+        let Some(process) = self.cluster.processes.get(&id) else { return };
+        let is_wide = |assignment: &&AssignmentId| {
+            let threads = self.assignments.get(assignment).map_or(0, |one| one.threads);
+            threads > 1 && u32::from(threads) > slots
+        };
+        let wide: Vec<AssignmentId> = process.assignments.iter().filter(is_wide).copied().collect();
+        wide.into_iter().for_each(|assignment| self.take_back(id, assignment));
     }
 
     /// A process confirms that it uses no more than it was granted.
@@ -140,6 +202,7 @@ impl Scheduler {
             && process.granted == slots
         {
             process.occupied = slots;
+            self.contested.insert(process.worker);
         }
     }
 }
@@ -164,6 +227,29 @@ fn divide(slots: u32, claims: &[Claim]) -> Vec<(ProcessId, u32)> {
     for nth in order.into_iter().cycle().take(left as usize) {
         targets[nth].1 += 1;
     }
+    let is_short = |(claim, (_, part)): (&Claim, &(ProcessId, u32))| {
+        claim.weight > 0 && *part < claim.least && claim.least <= slots
+    };
+    if claims.iter().zip(&targets).any(is_short) { in_turns(slots, claims) } else { targets }
+}
+
+/// Gives those who have used least what they need, as far as it goes; the first of them the rest.
+fn in_turns(slots: u32, claims: &[Claim]) -> Vec<(ProcessId, u32)> {
+    let mut left = slots;
+    let mut targets: Vec<(ProcessId, u32)> =
+        claims.iter().map(|claim| (claim.process, 0)).collect();
+    let mut order: Vec<usize> = (0..claims.len()).filter(|nth| claims[*nth].weight > 0).collect();
+    order.sort_by_key(|nth| (claims[*nth].turns, claims[*nth].process));
+    for nth in &order {
+        if claims[*nth].least <= left {
+            targets[*nth].1 = claims[*nth].least;
+            left -= claims[*nth].least;
+        }
+    }
+    let first = order.iter().find(|nth| targets[**nth].1 > 0);
+    if let Some(first) = first {
+        targets[*first].1 += left;
+    }
     targets
 }
 
@@ -172,13 +258,20 @@ mod tests {
     use super::*;
 
     fn check(slots: u32, claims: &[(u32, u64)], expected: &[u32]) {
+        let claims: Vec<(u32, u64, u32)> =
+            claims.iter().map(|(weight, turns)| (*weight, *turns, 0)).collect();
+        check_least(slots, &claims, expected);
+    }
+
+    fn check_least(slots: u32, claims: &[(u32, u64, u32)], expected: &[u32]) {
         let claims: Vec<Claim> = claims
             .iter()
             .zip(0..)
-            .map(|((weight, turns), id)| Claim {
+            .map(|((weight, turns, least), id)| Claim {
                 process: ProcessId(id),
                 weight: *weight,
                 turns: *turns,
+                least: *least,
             })
             .collect();
         let targets: Vec<u32> = divide(slots, &claims).into_iter().map(|(_, part)| part).collect();
@@ -200,5 +293,16 @@ mod tests {
         check(2, &[(1, 0), (1, 0), (1, 0)], &[1, 1, 0]);
         check(2, &[(1, 1), (1, 0), (1, 0)], &[0, 1, 1]);
         check(2, &[(1, 1), (1, 1), (1, 0)], &[1, 0, 1]);
+    }
+    #[test]
+    fn programs_whose_tasks_want_more_than_their_part_take_turns() {
+        check_least(2, &[(1, 0, 2), (1, 0, 2)], &[2, 0]);
+        check_least(2, &[(1, 1, 2), (1, 0, 2)], &[0, 2]);
+        check_least(2, &[(1, 1, 2), (1, 0, 1)], &[0, 2]);
+        check_least(4, &[(1, 0, 3), (1, 0, 1)], &[3, 1]);
+        check_least(4, &[(1, 0, 2), (1, 0, 2)], &[2, 2]);
+        // What fits no worker's slots holds nobody up, nor does who can start nothing.
+        check_least(2, &[(1, 0, 3), (1, 0, 1)], &[1, 1]);
+        check_least(2, &[(1, 0, 0), (1, 1, 2)], &[0, 2]);
     }
 }

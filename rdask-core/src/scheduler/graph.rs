@@ -409,7 +409,7 @@ impl Scheduler {
             let Some(program) = self.shares.get(&group.share).map(|share| share.program) else {
                 return;
             };
-            let puts = self.puts.entry(program).or_default();
+            let puts = self.puts.entry((program, group.class(range.start))).or_default();
             puts.extend(range.iter().map(|index| (gid, index)));
             if let Some(group) = self.groups.get_mut(gid) {
                 group.state.set(range, State::Ready(None));
@@ -572,6 +572,7 @@ impl Scheduler {
             }
             self.unready(gid, part, state);
             self.drop_holds(gid, part);
+            self.awaited.forget(gid, part);
             let Some(group) = self.groups.get_mut(gid) else {
                 return;
             };

@@ -16,6 +16,7 @@ use crate::message::{Param, Parent, Shape};
 use crate::range::{Range, RangeMap, RangeSet};
 
 use super::blame::Deaths;
+use super::missed::Misses;
 use super::ready::{ClassNo, ReadyKey, ShareNo};
 use super::stats::StatNo;
 use super::table::Table;
@@ -229,6 +230,8 @@ pub(crate) struct Group {
     pub(crate) state: Table<State>,
     pub(crate) holding: Table<Holding>,
     pub(crate) refs: Table<u32>,
+    /// How many tasks have references.
+    pub(crate) referenced: u32,
     /// Of which tasks the client has a handle.
     pub(crate) handles: Table<bool>,
     pub(crate) ready: RangeSet,
@@ -249,8 +252,12 @@ pub(crate) struct Group {
     pub(crate) failures: RangeMap<Arc<Failure>>,
     /// Run numbers that are not 1.
     pub(crate) runs: RangeMap<u32>,
+    /// The runs that made the values of tasks, where it was not the latest.
+    pub(crate) made_by: RangeMap<u32>,
     /// How often tasks failed, where they did.
     pub(crate) tries: BTreeMap<u32, u32>,
+    /// How often the holders of values could not be reached, where that happened.
+    pub(crate) misses: BTreeMap<u32, Misses>,
     /// Processes that died while tasks ran, where any did.
     pub(crate) deaths: BTreeMap<u32, Deaths>,
     /// Copies of held values beyond the first, by task and part.
@@ -290,6 +297,7 @@ impl Group {
             state: Table::filled(dense, len, State::Waiting(0)),
             holding: Table::filled(dense, len, Holding::Nowhere),
             refs: Table::filled(dense, len, 1),
+            referenced: len,
             handles: Table::filled(false, len, true),
             ready: RangeSet::new(),
             regions: BTreeMap::new(),
@@ -302,7 +310,9 @@ impl Group {
             deferred: RangeSet::new(),
             failures: RangeMap::new(),
             runs: RangeMap::new(),
+            made_by: RangeMap::new(),
             tries: BTreeMap::new(),
+            misses: BTreeMap::new(),
             deaths: BTreeMap::new(),
             copies: BTreeMap::new(),
             holders_min: 1,
@@ -399,6 +409,11 @@ impl Group {
         self.runs.get(index).copied().unwrap_or(1)
     }
 
+    /// The number of the run that made a task's value, if it has one.
+    pub(crate) fn value_run(&self, index: u32) -> u32 {
+        self.made_by.get(index).copied().unwrap_or_else(|| self.run(index))
+    }
+
     /// Whether parts of a task's inputs are inline arguments.
     pub(crate) fn has_payload(&self) -> bool {
         match &self.inputs {
@@ -416,10 +431,6 @@ impl Group {
 
     /// Whether it can be forgotten as a whole.
     pub(crate) fn is_forgettable(&self) -> bool {
-        self.pins == 0 && self.unfinished == 0 && self.runs_of_refs_are_zero()
-    }
-
-    fn runs_of_refs_are_zero(&self) -> bool {
-        self.refs.runs(self.all()).all(|(_, refs)| refs == 0)
+        self.pins == 0 && self.unfinished == 0 && self.referenced == 0
     }
 }

@@ -23,6 +23,7 @@ impl Scheduler {
         self.check_refs();
         self.check_processes();
         self.check_suspects();
+        self.check_indexes();
         let kept: usize = self.groups.by_gid.values().map(|group| group.results.cost()).sum();
         assert_eq!(self.result_bytes, kept as u64, "bytes of results");
     }
@@ -42,7 +43,8 @@ impl Scheduler {
                         self.delayed.iter().any(|(_, delayed, at)| (*delayed, *at) == (gid, index)),
                     );
                     let hold = u32::from(self.blame.holds((gid, index)));
-                    let expected = self.missing_inputs(gid, index) + payload + delay + hold;
+                    let away = u32::from(self.awaited.get((gid, index)).is_some());
+                    let expected = self.missing_inputs(gid, index) + payload + delay + hold + away;
                     assert_eq!(
                         missing, expected,
                         "{} {index} waits for the wrong number",
@@ -83,9 +85,31 @@ impl Scheduler {
             }
             unfinished += if state.is_over() { 0 } else { part.len() };
         }
+        let wanted = group.refs.runs(group.all()).filter(|(_, refs)| *refs > 0);
+        let referenced: u32 = wanted.map(|(part, _)| part.len()).sum();
+        assert_eq!(group.referenced, referenced, "{gid:?}: tasks with references");
         assert_eq!(group.unfinished, unfinished, "{gid:?}");
         assert_eq!(group.ready, ready, "{gid:?}: ready");
         assert_eq!(group.available, available, "{gid:?}: available");
+    }
+
+    /// Whoever has to be looked at is noted.
+    fn check_indexes(&self) {
+        for (id, process) in &self.cluster.processes {
+            assert!(!process.is_laden() || self.laden.contains(id), "{id} has more than it runs");
+        }
+        for (id, worker) in &self.cluster.workers {
+            let is_noted = self.contested.contains(id);
+            assert!(is_noted || !self.is_contested(*id), "nobody shares the slots of {id}");
+            let is_gone = self.cluster.nannies.get(&worker.nanny).is_none_or(|one| one.may_go);
+            let is_noted = is_gone || self.leaving.contains(&worker.nanny);
+            assert!(!worker.leaving || is_noted, "{id} is never let go");
+        }
+        for (hash, program) in self.programs.iter() {
+            let own = program.processes.iter().filter_map(|id| self.cluster.processes.get(id));
+            let granted: u64 = own.map(|process| u64::from(process.granted)).sum();
+            assert_eq!(program.granted, granted, "slots of {hash}");
+        }
     }
 
     /// Counts all references anew.

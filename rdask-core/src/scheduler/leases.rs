@@ -10,7 +10,8 @@ use crate::id::{NannyId, Peer, ProcessId};
 use crate::time::Time;
 
 use super::clients::ClientKind;
-use super::cluster::Stage;
+use super::cluster::Worker;
+use super::offers::RETURN_AWAITED;
 use super::{Action, Scheduler};
 
 /// A nanny or process that has not been heard for so long is given up.
@@ -78,34 +79,63 @@ impl Scheduler {
             return;
         }
         let ended = self.leases.iter().filter(|(_, end)| **end <= self.now);
-        // Processes before their nannies, which are looked at without them.
-        for peer in ended.map(|(peer, _)| *peer).rev().collect::<Vec<_>>() {
+        for peer in ended.map(|(peer, _)| *peer).collect::<Vec<_>>() {
             match peer {
                 Peer::Client(client) => {
                     tracing::warn!(%client, "gave a client up: {SILENT}");
                     self.lose_client(client);
                     self.actions.push_back(Action::Close(peer, SILENT.to_owned()));
                 }
-                Peer::Process(process) => self.lose_process(process, SILENT),
-                Peer::Nanny(nanny) if self.has_process(nanny) => {
-                    self.leases.insert(peer, self.now + LOOK_AGAIN);
-                }
-                Peer::Nanny(nanny) => {
-                    self.lose_nanny(nanny, SILENT);
-                    self.actions.push_back(Action::Close(peer, SILENT.to_owned()));
-                }
+                Peer::Process(process) => self.end_process_lease(process),
+                Peer::Nanny(nanny) => self.end_nanny_lease(nanny),
             }
         }
     }
 
-    /// Whether a nanny has a process that was not given up: its node may live.
-    fn has_process(&self, nanny: NannyId) -> bool {
-        let Some(nanny) = self.cluster.nannies.get(&nanny) else { return false };
-        let workers = nanny.workers.iter().filter_map(|id| self.cluster.workers.get(id));
-        let is_running = |id: &ProcessId| {
-            self.cluster.processes.get(id).is_some_and(|one| one.stage == Stage::Running)
-        };
-        workers.flat_map(|worker| worker.processes.values()).any(is_running)
+    /// A process is given up with its node, if all of that is silent: so it may come back with its
+    /// nanny. One whose nanny is in touch, or heard of others, is ended.
+    fn end_process_lease(&mut self, process: ProcessId) {
+        let nanny = self.cluster.processes.get(&process).map(|process| process.nanny);
+        let Some(nanny) = nanny else { return };
+        match self.node_lease(nanny) {
+            Some(end) if end > self.now => drop(self.leases.insert(Peer::Process(process), end)),
+            Some(_) => self.give_node_up(nanny),
+            None => self.lose_process(process, SILENT),
+        }
+    }
+
+    /// A nanny is not given up as long as a process of its is not: its node may live.
+    fn end_nanny_lease(&mut self, nanny: NannyId) {
+        if !self.cluster.nannies.contains_key(&nanny) {
+            return;
+        }
+        match self.node_lease(nanny) {
+            Some(end) if end > self.now => drop(self.leases.insert(Peer::Nanny(nanny), end)),
+            Some(_) => self.give_node_up(nanny),
+            None => drop(self.leases.insert(Peer::Nanny(nanny), self.now + LOOK_AGAIN)),
+        }
+    }
+
+    /// When a nanny and all of its processes will have been silent for long enough, if they are.
+    fn node_lease(&self, nanny: NannyId) -> Option<Time> {
+        let mut end = *self.leases.get(&Peer::Nanny(nanny))?;
+        let workers = self.cluster.nannies.get(&nanny)?.workers.iter();
+        for id in
+            workers.filter_map(|id| self.cluster.workers.get(id)).flat_map(Worker::all_processes)
+        {
+            let process = self.cluster.processes.get(&id)?;
+            if process.stage.is_registered() {
+                end = end.max(*self.leases.get(&Peer::Process(id))?);
+            }
+        }
+        Some(end)
+    }
+
+    fn give_node_up(&mut self, nanny: NannyId) {
+        self.awaited.until = Some(self.now + RETURN_AWAITED);
+        self.lose_nanny(nanny, SILENT);
+        self.awaited.until = None;
+        self.actions.push_back(Action::Close(Peer::Nanny(nanny), SILENT.to_owned()));
     }
 
     fn is_member(&self, peer: Peer) -> bool {

@@ -63,6 +63,7 @@ impl Scheduler {
         for id in workers {
             let Some(worker) = self.cluster.workers.get_mut(id) else { continue };
             worker.leaving = true;
+            self.leaving.insert(worker.nanny);
             processes.extend(worker.all_processes());
         }
         for process in processes {
@@ -79,11 +80,7 @@ impl Scheduler {
         let waiting = std::mem::take(&mut process.local_ready);
         process.tied_count = 0;
         self.tied.remove(&(process.program, id));
-        for assignment in assignments {
-            let steal = StealId(self.next_steal);
-            self.next_steal += 1;
-            self.send_process(id, ToProcess::Steal { steal, assignment, count: u32::MAX });
-        }
+        assignments.into_iter().for_each(|assignment| self.take_back(id, assignment));
         for (key, ranges) in waiting {
             for range in ranges.iter() {
                 if let Some(group) = self.groups.get_mut(key.group) {
@@ -94,21 +91,35 @@ impl Scheduler {
         }
     }
 
+    /// Asks back what a process has not started of an assignment.
+    pub(crate) fn take_back(&mut self, id: ProcessId, assignment: AssignmentId) {
+        let steal = StealId(self.next_steal);
+        self.next_steal += 1;
+        self.send_process(id, ToProcess::Steal { steal, assignment, count: u32::MAX });
+    }
+
     /// Lets those go that have given notice and have nothing left to do: those of one nanny
     /// together, so that what can't be copied is lost as late as can be.
     pub(crate) fn let_go(&mut self) {
         let is_leaving =
             |id: &WorkerId| self.cluster.workers.get(id).is_some_and(|one| one.leaving);
         let mut done: Vec<(NannyId, Vec<WorkerId>)> = Vec::new();
-        for (id, nanny) in self.cluster.nannies.iter().filter(|(_, nanny)| !nanny.may_go) {
+        for id in &self.leaving {
+            let nanny = self.cluster.nannies.get(id).filter(|nanny| !nanny.may_go);
+            let workers = nanny.map_or(&[][..], |nanny| &nanny.workers);
             let leaving: Vec<WorkerId> =
-                nanny.workers.iter().copied().filter(|id| is_leaving(id)).collect();
-            if !leaving.is_empty() && leaving.iter().all(|id| self.is_through(*id)) {
+                workers.iter().copied().filter(|id| is_leaving(id)).collect();
+            if leaving.iter().all(|id| self.is_through(*id)) {
                 done.push((*id, leaving));
             }
         }
         for (id, workers) in done {
+            self.leaving.remove(&id);
             let Some(nanny) = self.cluster.nannies.get_mut(&id) else { continue };
+            if workers.is_empty() {
+                // It may go already.
+                continue;
+            }
             if nanny.workers.len() == workers.len() {
                 nanny.may_go = true;
                 self.send_nanny(id, ToNanny::Exit { reason: GONE.to_owned() });

@@ -18,7 +18,7 @@ use crate::message::{
 };
 use crate::range::{Range, RangeSet};
 
-use super::cluster::{Process, Stage};
+use super::cluster::{Process, Stage, Worker};
 use super::graph::{part_of, taken};
 use super::group::{Gid, Group, Holding, Inputs, State};
 use super::locality::{LOOKS_MAX, Tied};
@@ -62,6 +62,10 @@ pub(super) enum Pick {
 impl Scheduler {
     /// Hands out ready work as far as there is room.
     pub(crate) fn place(&mut self) {
+        self.look_again = None;
+        if !self.has_ready() {
+            return;
+        }
         let open: Vec<ProcessId> = self.open.iter().copied().collect();
         let mut order: Vec<(u64, ProcessId)> = Vec::with_capacity(open.len());
         for id in open {
@@ -80,7 +84,6 @@ impl Scheduler {
             }
         }
         order.sort_unstable();
-        self.look_again = None;
         self.looks_left = LOOKS_MAX;
         if let Policy::Random { .. } = self.config.policy {
             let ids: Vec<ProcessId> = order.iter().map(|(_, id)| *id).collect();
@@ -93,12 +96,17 @@ impl Scheduler {
             let is_full = self.cluster.processes.get(&id).is_none_or(|process| {
                 process.idle_slots() == 0
                     && process.queued_ns >= window_ns(process.granted)
-                    && runs_one_ahead(process) == 0
+                    && (runs_one_ahead(process) == 0 || runs_are_long(process))
             });
             if is_full {
                 self.open.remove(&id);
             }
         }
+    }
+
+    /// Whether anything waits for a process, or for a certain one.
+    fn has_ready(&self) -> bool {
+        !self.tied.is_empty() || self.shares.values().any(super::Share::has_ready)
     }
 
     fn place_by_load(&mut self, order: &[(u64, ProcessId)]) {
@@ -108,7 +116,8 @@ impl Scheduler {
         while has_given {
             has_given = false;
             for (_, id) in order {
-                while let Some(idle) = self.idle_slots(*id)
+                while self.has_ready()
+                    && let Some(idle) = self.idle_slots(*id)
                     && self.fill(*id, idle, false)
                 {
                     has_given = true;
@@ -125,7 +134,7 @@ impl Scheduler {
             }
         }
         for (_, id) in order {
-            while self.fill(*id, 0, true) {}
+            while self.has_ready() && self.fill(*id, 0, true) {}
         }
     }
 
@@ -160,7 +169,8 @@ impl Scheduler {
         if count == 0 {
             return false;
         }
-        let tasks = Range::new(tasks.start, tasks.start + count.min(tasks.len()));
+        let mut tasks = Range::new(tasks.start, tasks.start + count.min(tasks.len()));
+        tasks.end = self.end_with_followers(id, gid, tasks);
         let Some(end) = self.assign(id, gid, tasks) else {
             return false;
         };
@@ -275,10 +285,22 @@ impl Scheduler {
             // up others in the process.
             return (idle / threads).min(by_resources);
         }
-        if worker.leaving || threads > 1 || !requirement.resources.is_empty() {
+        // What is left is shared out, so that no process sits idle beside a full one.
+        let (left, slots) = self.left_to_share(process.program, group, tasks);
+        let fair = (left * u64::from(process.granted)).div_ceil(slots.max(1));
+        let room = self.room_ahead(process, group, tasks.start);
+        room.min(fair.max(u64::from(process.granted))).min(u64::from(by_resources)) as u32
+    }
+
+    /// How many tasks like this one a process may have beyond what its slots run.
+    pub(super) fn room_ahead(&self, process: &Process, group: &Group, index: u32) -> u64 {
+        let requirement = self.classes.get(group.class(index));
+        let is_leaving = |worker: &Worker| worker.leaving;
+        let is_plain = requirement.threads <= 1 && requirement.resources.is_empty();
+        if !is_plain || self.cluster.workers.get(&process.worker).is_none_or(is_leaving) {
             return 0;
         }
-        let stat = group.shape(tasks.start).map(|shape| shape.stat);
+        let stat = group.shape(index).map(|shape| shape.stat);
         let Some((mean, runs)) =
             stat.and_then(|stat| Some((self.stats.mean_ns(stat)?, self.stats.runs(stat))))
         else {
@@ -289,19 +311,12 @@ impl Scheduler {
         // mean than today's, and a slot that has nothing ahead waits for a round trip.
         let one_ahead = if mean <= LONG_TASK_NS { runs_one_ahead(process) } else { 0 };
         // As in slow start: no more ahead than have proved short so far.
-        let room = by_time.max(one_ahead).min(runs).min(u64::from(ASSIGN_TASKS_MAX));
-        // What is left is shared out, so that no process sits idle beside a full one.
-        let (left, slots) = self.left_to_share(process.program, group, tasks);
-        let fair = (left * u64::from(process.granted)).div_ceil(slots.max(1));
-        room.min(fair.max(u64::from(process.granted))).min(u64::from(by_resources)) as u32
+        by_time.max(one_ahead).min(runs).min(u64::from(ASSIGN_TASKS_MAX))
     }
 
     /// Ready tasks of the group, and the slots of the program's processes.
     fn left_to_share(&self, program: ProgramHash, group: &Group, tasks: Range) -> (u64, u64) {
-        let slots = self.programs.get(program).map_or(1, |program| {
-            let granted = program.processes.iter().filter_map(|id| self.cluster.processes.get(id));
-            granted.map(|process| u64::from(process.granted)).sum()
-        });
+        let slots = self.programs.get(program).map_or(1, |program| program.granted);
         (group.ready.len().max(u64::from(tasks.len())), slots)
     }
 
@@ -351,6 +366,7 @@ impl Scheduler {
                 process.asked = Asked::Not;
             }
             process.demand += u32::from(options.threads) * tasks.len();
+            self.laden.insert(id);
             process.queued_ns = process.queued_ns.saturating_add(estimate);
             if let Some(worker) = self.cluster.workers.get_mut(&process.worker) {
                 worker.take_resources(self.classes.get(class), tasks.len());
@@ -532,7 +548,8 @@ impl Scheduler {
                 *bytes += HOLDER_BYTES * holders.len();
                 Place::Held(holders)
             }
-            Holding::Nowhere => return None,
+            // Of a task that this process is to run before.
+            Holding::Nowhere => Place::Here,
         };
         *bytes += SOURCE_BYTES;
         Some(Source { task: group.task(input), part, place })
@@ -595,26 +612,27 @@ impl Scheduler {
 
     /// Has clients put scattered values with the processes that hold least.
     pub(crate) fn place_puts(&mut self) {
-        let programs: Vec<ProgramHash> = self.puts.keys().copied().collect();
-        for hash in programs {
-            loop {
-                let Some((gid, index)) =
-                    self.puts.get(&hash).and_then(|puts| puts.first().copied())
-                else {
-                    self.puts.remove(&hash);
+        let kinds: Vec<(ProgramHash, ClassNo)> = self.puts.keys().copied().collect();
+        for (hash, class) in kinds {
+            // Those of one kind have the same places to go to.
+            while let Some(puts) = self.puts.get(&(hash, class)) {
+                let Some((gid, index)) = puts.first().copied() else {
+                    self.puts.remove(&(hash, class));
                     break;
                 };
-                let Some(process) = self.put_target(hash, gid) else {
+                let Some(process) = self.put_target(hash, class) else {
                     break;
                 };
-                self.put(hash, gid, index, process);
+                if let Some(puts) = self.puts.get_mut(&(hash, class)) {
+                    puts.remove(&(gid, index));
+                }
+                self.put(gid, index, process);
             }
         }
     }
 
-    fn put_target(&self, hash: ProgramHash, gid: Gid) -> Option<ProcessId> {
-        let group = self.groups.get(gid)?;
-        let requirement = self.classes.get(group.class(0));
+    fn put_target(&self, hash: ProgramHash, class: ClassNo) -> Option<ProcessId> {
+        let requirement = self.classes.get(class);
         let program = self.programs.get(hash)?;
         let suited = program.processes.iter().filter_map(|id| {
             let process = self.cluster.processes.get(id)?;
@@ -631,10 +649,7 @@ impl Scheduler {
         suited.min().map(|(_, id)| id)
     }
 
-    fn put(&mut self, hash: ProgramHash, gid: Gid, index: u32, process: ProcessId) {
-        if let Some(puts) = self.puts.get_mut(&hash) {
-            puts.remove(&(gid, index));
-        }
+    fn put(&mut self, gid: Gid, index: u32, process: ProcessId) {
         let assignment = AssignmentId(self.next_assignment);
         self.next_assignment += 1;
         let Some(record) = self.cluster.processes.get_mut(&process) else {
@@ -674,4 +689,9 @@ fn window_ns(slots: u32) -> u64 {
 /// ahead at all.
 fn runs_one_ahead(process: &Process) -> u64 {
     (2 * u64::from(process.granted)).saturating_sub(u64::from(process.load()))
+}
+
+/// Whether the runs of a process take so long that it needs none ahead.
+fn runs_are_long(process: &Process) -> bool {
+    process.queued_ns > LONG_TASK_NS.saturating_mul(u64::from(process.load()))
 }

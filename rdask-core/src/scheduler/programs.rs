@@ -37,6 +37,8 @@ pub(crate) struct Program {
     pub(crate) clients: BTreeSet<ClientId>,
     /// One in each worker, without those that were started for one suspect each.
     pub(crate) processes: BTreeSet<ProcessId>,
+    /// The slots that these have, together.
+    pub(crate) granted: u64,
     alone: BTreeSet<ProcessId>,
     /// Nannies that have its bytes.
     holders: BTreeSet<NannyId>,
@@ -60,6 +62,11 @@ pub(crate) struct Programs {
 }
 
 impl Programs {
+    /// All of them.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&ProgramHash, &Program)> {
+        self.programs.iter()
+    }
+
     pub(crate) fn get(&self, hash: ProgramHash) -> Option<&Program> {
         self.programs.get(&hash)
     }
@@ -76,6 +83,7 @@ impl Programs {
             surroundings: surroundings.clone(),
             clients: BTreeSet::new(),
             processes: BTreeSet::new(),
+            granted: 0,
             alone: BTreeSet::new(),
             holders: BTreeSet::new(),
             is_stored: false,
@@ -104,11 +112,26 @@ impl Programs {
         }
     }
 
-    pub(crate) fn remove_process(&mut self, hash: ProgramHash, process: ProcessId) {
+    pub(crate) fn remove_process(&mut self, hash: ProgramHash, process: ProcessId, granted: u32) {
         if let Some(program) = self.programs.get_mut(&hash) {
-            program.processes.remove(&process);
+            if program.processes.remove(&process) {
+                program.granted -= u64::from(granted);
+            }
             program.alone.remove(&process);
         }
+    }
+
+    /// One of a program's processes, but none that runs a suspect alone, has got so many slots
+    /// instead of as many before.
+    pub(crate) fn granted(&mut self, hash: ProgramHash, before: u32, now: u32) {
+        if let Some(program) = self.programs.get_mut(&hash) {
+            program.granted = program.granted + u64::from(now) - u64::from(before);
+        }
+    }
+
+    /// Processes that were started for one suspect each.
+    pub(crate) fn alone(&self) -> impl Iterator<Item = ProcessId> {
+        self.programs.values().flat_map(|program| program.alone.iter().copied())
     }
 
     /// A process of the program has started in a worker: what failed there before is over.
@@ -237,6 +260,26 @@ impl Scheduler {
         worker: WorkerId,
         alone_for: Option<Suspect>,
     ) -> Option<ProcessId> {
+        let id = self.add_process(hash, worker, alone_for)?;
+        let nanny = self.cluster.processes.get(&id)?.nanny;
+        let program = self.programs.get(hash)?;
+        let launch = Launch {
+            process: id,
+            worker,
+            program: program.info.clone(),
+            surroundings: program.surroundings.clone(),
+        };
+        self.send_nanny(nanny, ToNanny::Launch(launch));
+        Some(id)
+    }
+
+    /// A new process of a program in a worker, which has not registered.
+    pub(crate) fn add_process(
+        &mut self,
+        hash: ProgramHash,
+        worker: WorkerId,
+        alone_for: Option<Suspect>,
+    ) -> Option<ProcessId> {
         let id = ProcessId(self.fresh_id());
         let record = self.cluster.workers.get_mut(&worker)?;
         let program = self.programs.programs.get_mut(&hash)?;
@@ -247,16 +290,10 @@ impl Scheduler {
             record.processes.insert(hash, id);
             program.processes.insert(id);
         }
+        self.contested.insert(worker);
         let nanny = record.nanny;
         let process = Process { alone_for, ..Process::new(worker, nanny, hash) };
         self.cluster.processes.insert(id, process);
-        let launch = Launch {
-            process: id,
-            worker,
-            program: program.info.clone(),
-            surroundings: program.surroundings.clone(),
-        };
-        self.send_nanny(nanny, ToNanny::Launch(launch));
         Some(id)
     }
 

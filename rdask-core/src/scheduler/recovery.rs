@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use crate::failure::{Failure, FailureKind};
-use crate::id::{NannyId, Peer, ProcessId, TaskId};
-use crate::message::{ToNanny, ToProcess};
+use crate::id::{NannyId, Peer, ProcessId};
+use crate::message::ToNanny;
 use crate::range::{Range, RangeSet};
 
 use super::cluster::Stage;
@@ -20,12 +20,13 @@ impl Scheduler {
         };
         self.open.remove(&id);
         self.leases.remove(&Peer::Process(id));
-        if process.stage == Stage::Running {
+        if process.stage.is_registered() {
             self.actions.push_back(Action::Close(Peer::Process(id), why.to_owned()));
         }
         let program = process.program;
         self.tied.remove(&(program, id));
-        self.programs.remove_process(program, id);
+        self.programs.remove_process(program, id, process.granted);
+        self.contested.insert(process.worker);
         if process.stage == Stage::Running {
             if process.leaving.is_some() {
                 tracing::info!(process = %id, program = %program, why, "a process left with its worker");
@@ -92,7 +93,7 @@ impl Scheduler {
         self.hold_for_verdict(id);
     }
 
-    fn forget_copies(&mut self, gid: Gid, ranges: &RangeSet, process: ProcessId) {
+    pub(crate) fn forget_copies(&mut self, gid: Gid, ranges: &RangeSet, process: ProcessId) {
         if self.are_copies_watched(gid) {
             ranges.iter().for_each(|range| self.watch_copies(gid, range));
         }
@@ -103,7 +104,7 @@ impl Scheduler {
     }
 
     /// `holder` doesn't have these values any more. A copy takes the place, or they are made again.
-    fn lose_values(&mut self, gid: Gid, range: Range, holder: ProcessId) {
+    pub(crate) fn lose_values(&mut self, gid: Gid, range: Range, holder: ProcessId) {
         if self.are_copies_watched(gid) {
             self.watch_copies(gid, range);
         }
@@ -141,37 +142,6 @@ impl Scheduler {
                 }
             }
         }
-    }
-
-    /// Somebody could not get a value from a process that should have it.
-    pub(crate) fn value_missed(&mut self, task: TaskId, holder: ProcessId) {
-        let Some(gid) = self.groups.find(task.array) else {
-            return;
-        };
-        if self.groups.get(gid).is_none_or(|group| task.index >= group.len) {
-            return;
-        }
-        let range = RangeSet::from(Range::one(task.index));
-        self.forget_copies(gid, &range, holder);
-        self.lose_values(gid, Range::one(task.index), holder);
-        let mut was_thought_there = false;
-        if let Some(process) = self.cluster.processes.get_mut(&holder) {
-            for sets in [&mut process.held, &mut process.copies] {
-                if let Some(set) = sets.get_mut(&gid) {
-                    was_thought_there |= set.contains(task.index);
-                    set.remove(Range::one(task.index));
-                    if set.is_empty() {
-                        sets.remove(&gid);
-                    }
-                }
-            }
-        }
-        if was_thought_there {
-            // It may have the value all the same, and only not have been reached.
-            let ranges = vec![(task.array, Range::one(task.index))];
-            self.send_process(holder, ToProcess::Drop { ranges });
-        }
-        self.work_off();
     }
 
     /// These values were gone when this was noted; those that are and that somebody needs are made
@@ -217,12 +187,16 @@ impl Scheduler {
             }
         };
         group.unfinished += range.len();
+        group.made_by.remove(range);
+        if !group.misses.is_empty() {
+            group.misses.retain(|index, _| !range.contains(*index));
+        }
         group.state.set(range, State::Waiting(u32::MAX));
         self.add_interest(gid, range);
         if has_recipe {
             self.raise_run(gid, range);
             self.await_inputs(gid, range);
-        } else {
+        } else if !self.await_return(gid, range) {
             let Some(group) = self.groups.get(gid) else {
                 return;
             };

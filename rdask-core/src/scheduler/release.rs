@@ -21,6 +21,7 @@ impl Scheduler {
         for (part, refs) in group.refs.runs_vec(range) {
             group.refs.set(part, refs + 1);
             if refs == 0 {
+                group.referenced += part.len();
                 group.deferred.remove(part);
                 self.work.push_back(Work::Needed(gid, part));
             }
@@ -37,6 +38,7 @@ impl Scheduler {
             debug_assert!(refs > 0, "{gid:?} {part:?}: more references dropped than there were");
             group.refs.set(part, refs.saturating_sub(1));
             if refs == 1 {
+                group.referenced -= part.len();
                 self.work.push_back(Work::Unwanted(gid, part));
             }
         }
@@ -72,7 +74,7 @@ impl Scheduler {
 
     /// Tells the processes that have these tasks not to start them. What runs of them have
     /// submitted is cancelled.
-    fn call_back(&mut self, gid: Gid, range: Range) {
+    pub(crate) fn call_back(&mut self, gid: Gid, range: Range) {
         let Some(group) = self.groups.get(gid) else {
             return;
         };

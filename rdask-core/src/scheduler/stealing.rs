@@ -33,10 +33,23 @@ pub(crate) enum Asked {
 impl Scheduler {
     /// Asks victims on behalf of those that are idle.
     pub(crate) fn steal(&mut self) {
+        // Whoever are fewer tell first that there is nothing to do.
+        let are_few = self.open.len() < self.laden.len();
+        if are_few && !self.open.iter().any(|id| self.is_idle(*id)) {
+            return;
+        }
+        let mut victims = self.victims();
+        if victims.is_empty() {
+            return;
+        }
         let thieves: Vec<ProcessId> =
             self.open.iter().copied().filter(|id| self.is_idle(*id) && !self.waits(*id)).collect();
         for thief in thieves {
-            if let Some((victim, assignment, count)) = self.choose_victim(thief) {
+            if victims.is_empty() {
+                return;
+            }
+            if let Some((victim, assignment, count)) = self.choose_victim(thief, &victims) {
+                victims.retain(|(_, id)| *id != victim);
                 let steal = StealId(self.next_steal);
                 self.next_steal += 1;
                 if let Some(process) = self.cluster.processes.get_mut(&victim) {
@@ -45,6 +58,24 @@ impl Scheduler {
                 self.send_process(victim, ToProcess::Steal { steal, assignment, count });
             }
         }
+    }
+
+    /// Who could be asked: those with most to spare last.
+    fn victims(&mut self) -> Vec<(u64, ProcessId)> {
+        let processes = &self.cluster.processes;
+        self.laden.retain(|id| processes.get(id).is_some_and(Process::is_laden));
+        let victims = self.laden.iter().filter_map(|id| {
+            let process = self.cluster.processes.get(id)?;
+            let surplus = surplus_ns(process);
+            let is_askable = process.asked == Asked::Not
+                && process.alone_for.is_none()
+                && surplus > WORTH_NS
+                && !self.is_silent(Peer::Process(*id));
+            is_askable.then_some((surplus, *id))
+        });
+        let mut victims: Vec<(u64, ProcessId)> = victims.collect();
+        victims.sort_unstable();
+        victims
     }
 
     /// Whether a process has slots that nothing is there for.
@@ -64,20 +95,18 @@ impl Scheduler {
     }
 
     /// From whom to take what.
-    fn choose_victim(&self, thief: ProcessId) -> Option<(ProcessId, AssignmentId, u32)> {
+    fn choose_victim(
+        &self,
+        thief: ProcessId,
+        victims: &[(u64, ProcessId)],
+    ) -> Option<(ProcessId, AssignmentId, u32)> {
         let program = self.cluster.processes.get(&thief)?.program;
         let worker = self.cluster.worker_of(thief)?;
-        let candidates = self.programs.get(program)?.processes.iter().filter_map(|id| {
+        let (surplus, victim, process) = victims.iter().rev().find_map(|(surplus, id)| {
             let process = self.cluster.processes.get(id)?;
-            let surplus = surplus_ns(process);
-            let is_askable = *id != thief
-                && process.asked == Asked::Not
-                && surplus > WORTH_NS
-                && !self.is_silent(Peer::Process(*id));
-            is_askable.then_some((surplus, *id))
-        });
-        let (surplus, victim) = candidates.max()?;
-        let process = self.cluster.processes.get(&victim)?;
+            let is_one = process.program == program && *id != thief;
+            is_one.then_some((*surplus, *id, process))
+        })?;
         // The latest assignment is the farthest from being started.
         let (id, assignment) = process.assignments.iter().rev().find_map(|id| {
             let assignment = self.assignments.get(id)?;
@@ -85,7 +114,12 @@ impl Scheduler {
             let suits = worker.suits(requirement) && worker.resource_room(requirement) > 0;
             let group = self.groups.get(assignment.group)?;
             let last = assignment.remaining.iter().next_back().map_or(0, |part| part.end - 1);
-            let fits = suits && assignment.threads > 0 && self.fits_in_time(thief, group, last);
+            // What follows a task of the victim can't run anywhere else before that has ended.
+            let follows = || self.missing_inputs(assignment.group, last) > 0;
+            let fits = suits
+                && assignment.threads > 0
+                && self.fits_in_time(thief, group, last)
+                && !follows();
             fits.then_some((*id, assignment))
         })?;
         let tasks = surplus / assignment.mean_ns.max(1);
@@ -105,7 +139,7 @@ impl Scheduler {
 
 /// The time queued beyond what the slots run now.
 fn surplus_ns(process: &Process) -> u64 {
-    if process.load() <= process.granted {
+    if !process.is_laden() {
         return 0;
     }
     let beyond = u64::from(process.load() - process.granted);

@@ -2,10 +2,12 @@
 
 mod accounts;
 mod blame;
+mod followers;
 mod hostile;
 mod leases;
 mod leaving;
 mod lifetimes;
+mod offers;
 mod overrun;
 mod scenarios;
 mod world;

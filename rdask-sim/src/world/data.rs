@@ -129,6 +129,8 @@ impl World {
         }
         note!(self, "{asker:?} gets {value:?} from {holder}: {got:?} ({what:?})");
         let now = self.time();
+        let there = self.by_id.get(&holder).map(|index| &self.processes[*index]);
+        let denied = there.is_some_and(|it| it.is_alive && !it.store.contains_key(&value));
         if got.is_none() {
             self.missed.insert(value.task);
         }
@@ -140,7 +142,7 @@ impl World {
                         state.store.entry(value).or_insert(bytes);
                         state.core.handle_fetched(now, value, BYTES, FETCH_TIME + TIME);
                     }
-                    None => state.core.handle_fetch_failed(now, value, holder),
+                    None => state.core.handle_fetch_failed(now, value, holder, denied),
                 }
             }
             (Actor::Client(client), what) => {
@@ -149,7 +151,7 @@ impl World {
                     (Kind::Get, Some(bytes)) => {
                         core.handle_fetched(now, value.task, bytes_of(bytes));
                     }
-                    (Kind::Get, None) => core.handle_fetch_failed(now, value.task),
+                    (Kind::Get, None) => core.handle_fetch_failed(now, value.task, denied),
                     (Kind::Put(..), Some(_)) => core.handle_put(now, value.task),
                     (Kind::Put(assignment, ..), None) => {
                         core.handle_put_failed(now, assignment, "it failed".to_owned());

@@ -1,7 +1,10 @@
 //! What goes wrong.
 
+use rdask_core::scheduler::CLIENT_GRACE;
+
+use super::session::{PORT_CLOSED, SILENCE};
 use super::{Actor, Event, MS, SECOND, World, note};
-use crate::link::{LEASE_NS, NEVER};
+use crate::link::NEVER;
 use crate::scenario::{Ways, What};
 
 impl World {
@@ -13,12 +16,13 @@ impl World {
         note!(self, "!! {what:?}");
         let until = |ms: Option<u64>| ms.map_or(NEVER, |ms| self.now + ms * MS);
         let lasts_ms = what.lasts_ms();
-        self.quiet_at = self.quiet_at.max(self.now + lasts_ms * MS + LEASE_NS + 20 * SECOND);
+        let known = CLIENT_GRACE.as_nanos() as u64 + 20 * SECOND;
+        self.quiet_at = self.quiet_at.max(self.now + lasts_ms * MS + known);
         match what {
             What::KillProcess { node, worker, program } => {
                 if let Some(process) = self.process_at(node, worker, program) {
                     self.deaths += 1;
-                    self.kill_process(process, SECOND);
+                    self.kill_process(process, PORT_CLOSED);
                 }
             }
             What::FreezeProcess { node, worker, program, ms } => {
@@ -26,18 +30,18 @@ impl World {
                     let until = until(ms);
                     let until = until.max(self.processes[process].frozen_until);
                     self.processes[process].frozen_until = until;
-                    self.fall_silent(&[Actor::Process(process)], until, true);
+                    self.fall_silent(&[Actor::Process(process)], until);
                 }
             }
             What::KillNanny { node, returns_ms } => {
                 if node < self.nodes.len() {
-                    self.nanny_ends(node, SECOND);
+                    self.nanny_ends(node, PORT_CLOSED);
                     self.nanny_returns(node, returns_ms);
                 }
             }
             What::CrashNode { node, returns_ms } => {
                 if node < self.nodes.len() {
-                    self.nanny_ends(node, LEASE_NS + SECOND);
+                    self.nanny_ends(node, SILENCE);
                     self.nanny_returns(node, returns_ms);
                 }
             }
@@ -47,7 +51,7 @@ impl World {
                     let until = until.max(self.nodes[node].frozen_until);
                     self.nodes[node].frozen_until = until;
                     let all = self.actors_on(node);
-                    self.fall_silent(&all, until, true);
+                    self.fall_silent(&all, until);
                 }
             }
             What::FreezeNanny { node, ms } => {
@@ -56,7 +60,7 @@ impl World {
                     let until = until.max(self.nodes[node].nanny_frozen_until);
                     self.nodes[node].nanny_frozen_until = until;
                     let nanny = Actor::Nanny(node, self.nodes[node].age);
-                    self.fall_silent(&[nanny], until, true);
+                    self.fall_silent(&[nanny], until);
                 }
             }
             What::Notice { node, grace_ms, returns_ms } => {
@@ -80,10 +84,7 @@ impl World {
             }
             What::CutProcess { node, worker, program, ways, ms } => {
                 if let Some(process) = self.process_at(node, worker, program) {
-                    let until = until(ms);
-                    let mut all = vec![Actor::Process(process)];
-                    all.extend(self.processes[process].nested.map(Actor::Client));
-                    self.cut(&all, ways, until);
+                    self.cut_process(process, ways, until(ms));
                 }
             }
             What::CutPair { one, other, ms } => {
@@ -108,7 +109,7 @@ impl World {
             }
             What::KillClient { client } => {
                 if let Some(client) = self.living(client) {
-                    self.kill_client(client, SECOND);
+                    self.kill_client(client, PORT_CLOSED);
                     self.client_returns(client);
                 }
             }
@@ -117,7 +118,7 @@ impl World {
                 if let Some(client) = self.living(client) {
                     let until = until.max(self.clients[client].frozen_until);
                     self.clients[client].frozen_until = until;
-                    self.fall_silent(&[Actor::Client(client)], until, true);
+                    self.fall_silent(&[Actor::Client(client)], until);
                 }
             }
             What::CutClient { client, ways, ms } => {
@@ -130,7 +131,31 @@ impl World {
             }
             What::FreezeScheduler { ms } => {
                 let until = self.now + ms * MS;
-                self.scheduler.frozen_until = self.scheduler.frozen_until.max(until);
+                self.scheduler_stands_still(until);
+            }
+            What::ResetNode { node, ms } => {
+                if node < self.nodes.len() {
+                    let all = self.actors_on(node);
+                    self.reset(&all);
+                    let until = self.now + ms * MS;
+                    self.nodes[node].cut_until = cut(self.nodes[node].cut_until, Ways::Both, until);
+                    self.cut(&all, Ways::Both, until);
+                }
+            }
+            What::ResetProcess { node, worker, program, ms } => {
+                if let Some(process) = self.process_at(node, worker, program) {
+                    self.reset(&[Actor::Process(process)]);
+                    self.cut_process(process, Ways::Both, self.now + ms * MS);
+                }
+            }
+            What::ResetClient { client, ms } => {
+                if let Some(client) = self.living(client) {
+                    self.reset(&[Actor::Client(client)]);
+                    let until = self.now + ms * MS;
+                    let known = self.clients[client].cut_until;
+                    self.clients[client].cut_until = cut(known, Ways::Both, until);
+                    self.cut(&[Actor::Client(client)], Ways::Both, until);
+                }
             }
         }
     }
@@ -157,11 +182,6 @@ impl World {
         actors
     }
 
-    fn links_of(&self, actor: Actor) -> Vec<usize> {
-        let links = self.links.iter().enumerate();
-        links.filter(|(_, link)| link.actor == actor).map(|(nth, _)| nth).collect()
-    }
-
     /// Nothing gets through in these directions.
     fn cut(&mut self, actors: &[Actor], ways: Ways, until: u64) {
         for actor in actors {
@@ -171,31 +191,14 @@ impl World {
                 (link.up.stalled_until, link.down.stalled_until) = cut(stalls, ways, until);
             }
         }
-        self.fall_silent(actors, until, false);
+        self.fall_silent(actors, until);
     }
 
-    /// These don't answer until then. Past the lease their links end: at the scheduler's side, and
-    /// at theirs when they can learn of it, be it by their own clocks.
-    pub(super) fn fall_silent(&mut self, actors: &[Actor], until: u64, are_frozen: bool) {
-        if until.saturating_sub(self.now) < LEASE_NS {
-            return;
-        }
-        for actor in actors {
-            for link in self.links_of(*actor) {
-                if !self.links[link].scheduler_has {
-                    continue;
-                }
-                let lost_at = self.now + LEASE_NS + self.dice.below(SECOND);
-                self.push(lost_at, Event::SchedulerLosesLink(link));
-                let by_itself = lost_at + self.dice.below(15 * SECOND);
-                let told = until.saturating_add(1 + self.dice.below(20 * MS));
-                let at =
-                    if are_frozen { told.max(lost_at) } else { told.min(by_itself).max(lost_at) };
-                if at < NEVER - SECOND {
-                    self.push(at, Event::PeerLosesLink(link));
-                }
-            }
-        }
+    fn cut_process(&mut self, process: usize, ways: Ways, until: u64) {
+        let mut all = vec![Actor::Process(process)];
+        all.extend(self.processes[process].nested.map(Actor::Client));
+        self.processes[process].cut_until = cut(self.processes[process].cut_until, ways, until);
+        self.cut(&all, ways, until);
     }
 }
 

@@ -7,6 +7,7 @@ use rdask_core::id::{NannyId, ProcessId, ProgramHash, WorkerId};
 use rdask_core::message::{Exit, FromNanny, Launch, ToNanny};
 
 use super::scheduler::hash_of;
+use super::session::PORT_CLOSED;
 use super::{Actor, Event, MS, SECOND, World, note};
 use crate::link::{Message, Way};
 use crate::scenario;
@@ -94,10 +95,10 @@ impl World {
                     && self.processes[index].is_alive
                 {
                     self.processes[index].exit = Exit::Planned;
-                    self.kill_process(index, Self::soon());
+                    self.kill_process(index, PORT_CLOSED);
                 }
             }
-            Message::ToNanny(ToNanny::AskJobEnd) => {}
+            Message::ToNanny(ToNanny::AskJobEnd | ToNanny::Keep { .. }) => {}
             Message::ToNanny(ToNanny::Exit { .. }) => {
                 note!(self, "node {node} is told to go");
                 self.nanny_goes(node, 10 * MS);
@@ -207,7 +208,7 @@ impl World {
 
     /// A nanny's scheduler is gone: so are its processes, and it looks for the next one.
     pub(super) fn nanny_loses_link(&mut self, node: usize) {
-        self.nanny_ends(node, SECOND);
+        self.nanny_ends(node, PORT_CLOSED);
         let at = self.now + self.dice.between(100 * MS, SECOND);
         let age = self.nodes[node].age;
         self.push(at, Event::NannyStarts(node, age));
@@ -256,7 +257,7 @@ impl World {
 
     pub(super) fn nanny_time_is_up(&mut self, node: usize, age: u32) {
         if self.is_alive(Actor::Nanny(node, age)) {
-            self.nanny_ends(node, SECOND);
+            self.nanny_ends(node, PORT_CLOSED);
         }
     }
 

@@ -3,8 +3,9 @@
 
 use rdask_core::id::ProcessId;
 
+use super::session::{PORT_CLOSED, SILENCE};
 use super::{Actor, Event, MS, SECOND, World, note};
-use crate::link::{LEASE_NS, NEVER};
+use crate::link::NEVER;
 use crate::scenario::{Ways, What};
 
 /// How long everything may take once the core is healed.
@@ -160,7 +161,7 @@ impl World {
         state.launches_to_fail = 0;
         state.is_gone = false;
         if is_stuck {
-            self.nanny_ends(node, LEASE_NS + SECOND);
+            self.nanny_ends(node, SILENCE);
             let state = &mut self.nodes[node];
             (state.frozen_until, state.nanny_frozen_until, state.cut_until) = (0, 0, (0, 0));
             let age = state.age;
@@ -171,10 +172,14 @@ impl World {
             .processes
             .iter()
             .copied()
-            .filter(|process| self.processes[*process].frozen_until == NEVER)
+            .filter(|process| {
+                let process = &self.processes[*process];
+                let (up, down) = process.cut_until;
+                process.frozen_until.max(up).max(down) == NEVER
+            })
             .collect();
         for process in stuck {
-            self.kill_process(process, SECOND);
+            self.kill_process(process, PORT_CLOSED);
         }
     }
 
@@ -230,8 +235,9 @@ impl World {
             .iter()
             .enumerate()
             .filter(|(nth, one)| {
-                let can_hear = self.actor_awake_at(Actor::Process(*nth)) < NEVER
-                    && self.nodes[one.node].cut_until.1 < NEVER;
+                let (up, down) = self.stalls_of(Actor::Process(*nth));
+                let can_hear =
+                    self.actor_awake_at(Actor::Process(*nth)) < NEVER && up.max(down) < NEVER;
                 one.is_alive && can_hear
             })
             .map(|(_, one)| one.id)

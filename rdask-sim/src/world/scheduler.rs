@@ -1,16 +1,15 @@
 //! The shell around the scheduler: batches of facts in, messages out, as its thread does it.
 
+mod observe;
+
 use rdask_core::hello::You;
-use rdask_core::id::{ArrayId, Peer, ProgramHash, TaskId, ValueId};
-use rdask_core::message::{
-    Contact, End, FromClient, FromNanny, FromProcess, ProgramInfo, Surroundings, ToProcess,
-    WorkerInfo,
-};
-use rdask_core::range::Range;
+use rdask_core::id::{Peer, ProgramHash};
+use rdask_core::message::{Contact, FromNanny, ProgramInfo, Surroundings, WorkerInfo};
 use rdask_core::scheduler::{Action, ClientInfo, Config, NannyInfo, Scheduler};
 
-use super::{Actor, Event, MS, SECOND, US, World, note};
-use crate::link::{Message, Way};
+use super::leases::Leases;
+use super::{Actor, Event, MS, US, World, note};
+use crate::link::{Message, SILENCE_NS, Way};
 
 /// One that nobody can dial: transfers find their holders by number.
 pub(super) fn contact() -> Contact {
@@ -26,6 +25,8 @@ pub(super) fn hash_of(program: u8) -> ProgramHash {
 enum Fact {
     Message(usize, Box<Message>),
     Lost(usize),
+    Broken(usize, u64),
+    Resumed(usize),
     Stored(ProgramHash),
 }
 
@@ -36,6 +37,9 @@ pub(super) struct SchedulerShell {
     turn_at: Option<u64>,
     busy_until: u64,
     pub(super) frozen_until: u64,
+    /// It was frozen for longer than it takes to notice.
+    stood_still: bool,
+    pub(super) leases: Leases,
 }
 
 impl SchedulerShell {
@@ -47,6 +51,8 @@ impl SchedulerShell {
             turn_at: None,
             busy_until: 0,
             frozen_until: 0,
+            stood_still: false,
+            leases: Leases::default(),
         }
     }
 }
@@ -66,10 +72,44 @@ impl World {
         if self.links[link].scheduler_has {
             note!(self, "the scheduler gives {:?} up", self.links[link].actor);
             self.links[link].scheduler_has = false;
-            self.links[link].down.cut();
+            self.links[link].down.close();
             self.scheduler.facts.push(Fact::Lost(link));
             self.wake_scheduler(self.now);
         }
+    }
+
+    pub(super) fn scheduler_misses_link(&mut self, link: usize, age: u32) {
+        let state = &mut self.links[link];
+        if state.age != age || state.carries || !state.scheduler_has {
+            return;
+        }
+        state.up.lose_flight();
+        // An idle link says so after a fixed time, a reset one nothing about it.
+        let is_idle = self.now - state.dead_since >= SILENCE_NS - 500 * MS;
+        let silent = if is_idle { SILENCE_NS } else { 0 };
+        note!(self, "the scheduler learns that the link of {:?} broke", self.links[link].actor);
+        self.scheduler.facts.push(Fact::Broken(link, silent));
+        self.wake_scheduler(self.now);
+    }
+
+    pub(super) fn scheduler_has_link(&mut self, link: usize) {
+        self.scheduler.facts.push(Fact::Resumed(link));
+        self.wake_scheduler(self.now);
+    }
+
+    pub(super) fn scheduler_stands_still(&mut self, until: u64) {
+        // Its threads look at the clock each half second, and find that it is a second late.
+        let unseen = self.dice.below(500 * MS);
+        self.scheduler.stood_still |= until - self.now + unseen > 1_500 * MS;
+        self.scheduler.frozen_until = self.scheduler.frozen_until.max(until);
+        let all: Vec<Actor> = self
+            .links
+            .iter()
+            .filter(|link| link.scheduler_has && link.carries)
+            .map(|link| link.actor)
+            .collect();
+        self.fall_silent(&all, until);
+        self.wake_scheduler(until);
     }
 
     fn wake_scheduler(&mut self, at: u64) {
@@ -86,6 +126,10 @@ impl World {
         }
         self.scheduler.turn_at = None;
         let now = self.time();
+        if std::mem::take(&mut self.scheduler.stood_still) {
+            self.scheduler.core.handle_stall(now);
+            self.scheduler.leases.stalled(now);
+        }
         for fact in std::mem::take(&mut self.scheduler.facts) {
             match fact {
                 Fact::Message(link, message) => self.scheduler_hears(link, *message),
@@ -93,19 +137,25 @@ impl World {
                     self.links[link].core_has = false;
                     if let Some(peer) = self.links[link].peer {
                         self.mark_losses(peer);
+                        self.scheduler.leases.forget(peer);
                         self.scheduler.core.handle_link_lost(now, peer);
                     }
                 }
+                Fact::Broken(link, silent) => self.link_broke(link, silent),
+                Fact::Resumed(link) => self.link_resumed(link),
                 Fact::Stored(hash) => self.scheduler.core.handle_program_stored(now, hash),
             }
         }
+        let silent = self.scheduler.leases.ended(now);
+        silent.iter().for_each(|peer| self.mark_losses(*peer));
         if self.scheduler.core.poll_timeout().is_some_and(|at| at <= now) {
             self.scheduler.core.handle_timeout(now);
         }
         while let Some(action) = self.scheduler.core.poll_action() {
-            self.scheduler_does(action);
+            self.scheduler_does(action, &silent);
         }
         self.scheduler.core.check_progress();
+        self.check_given_up(&silent);
         self.scheduler.busy_until =
             self.now + self.dice.below(self.scenario.network.turn_us * US + 1);
         if let Some(at) = self.scheduler.core.poll_timeout() {
@@ -203,24 +253,16 @@ impl World {
         self.send(link, Way::Down, Message::Welcome(you));
     }
 
-    fn scheduler_does(&mut self, action: Action) {
+    fn scheduler_does(&mut self, action: Action, silent: &[Peer]) {
         let (peer, message) = match action {
             Action::ToClient(id, message) => (Peer::Client(id), Message::ToClient(message)),
             Action::ToProcess(id, message) => {
-                self.observe_order(&message);
+                self.observe_order(id, &message);
                 (Peer::Process(id), Message::ToProcess(message))
             }
             Action::ToNanny(id, message) => (Peer::Nanny(id), Message::ToNanny(message)),
-            Action::Close(peer @ Peer::Process(_), _) => {
-                if let Some(link) = self.link_of(peer) {
-                    self.links[link].scheduler_has = false;
-                    let at = self.now + 10 * MS;
-                    self.push(at, Event::PeerLosesLink(link));
-                }
-                return;
-            }
             Action::Close(peer, reason) => {
-                self.fail(format!("the scheduler closes the link to {peer}: {reason}"));
+                self.scheduler_closes(peer, &reason, silent);
                 return;
             }
             Action::ForgetProgram(_) => return,
@@ -233,139 +275,7 @@ impl World {
     }
 
     /// The link of a peer. Numbers of peers are never used twice.
-    fn link_of(&self, peer: Peer) -> Option<usize> {
+    pub(super) fn link_of(&self, peer: Peer) -> Option<usize> {
         self.links_by_peer.get(&peer).copied()
-    }
-
-    /// What the ledger has to know of what a process says.
-    fn observe_process(&mut self, from: rdask_core::id::ProcessId, message: &FromProcess) {
-        let is_known = self.scheduler.core.knows(from);
-        let mark = |world: &mut Self, array, index, event| {
-            let look = world.scheduler.core.look(TaskId { array, index });
-            world.coverage.mark(look, event);
-        };
-        match message {
-            FromProcess::Report { finished, .. } => {
-                for one in finished {
-                    let event = match (&one.end, is_known) {
-                        (_, false) => "late report",
-                        (End::Inline(_), _) => "ended inline",
-                        (End::Stored(_), _) => "ended stored",
-                        (End::Failed(_), _) => "failed",
-                        (End::Cancelled | End::Lost, _) => "not run",
-                    };
-                    mark(self, one.array, one.range.start, event);
-                    if is_known {
-                        for index in one.range {
-                            self.ledger.taken(TaskId { array: one.array, index }, from);
-                        }
-                    }
-                }
-            }
-            FromProcess::Holds { values } => {
-                for ValueId { task, .. } in values {
-                    mark(self, task.array, task.index, "copied");
-                }
-            }
-            FromProcess::Missed { task, .. } => {
-                mark(self, task.array, task.index, "missed by a process");
-                self.ledger.missed(*task);
-                self.missed.insert(*task);
-            }
-            FromProcess::NotAcquired { .. }
-            | FromProcess::Fetched { .. }
-            | FromProcess::Stopped { .. }
-            | FromProcess::SlotsFree { .. }
-            | FromProcess::Parked { .. }
-            | FromProcess::GaveUp { .. } => {}
-        }
-    }
-
-    fn observe_client(
-        &mut self,
-        from: rdask_core::id::ClientId,
-        message: &FromClient,
-        is_known: bool,
-    ) {
-        if !is_known {
-            return;
-        }
-        let mut mark = |array: ArrayId, range: Range, event| {
-            if !range.is_empty() {
-                let look = self.scheduler.core.look(TaskId { array, index: range.start });
-                self.coverage.mark(look, event);
-            }
-        };
-        match message {
-            FromClient::Want { array, range, .. } => mark(*array, *range, "wanted"),
-            FromClient::Release { ranges } => {
-                for (array, range) in ranges {
-                    mark(*array, *range, "released");
-                }
-            }
-            FromClient::Cancel { array, range } => mark(*array, *range, "cancelled"),
-            FromClient::Detach { name, ranges } => {
-                for (array, range) in ranges {
-                    mark(*array, *range, "detached");
-                }
-                self.name_kept(name, ranges);
-            }
-            FromClient::Attach { name, .. } => self.name_taken(name),
-            FromClient::Missed { task, .. } => {
-                mark(task.array, Range::one(task.index), "missed by a client");
-                self.ledger.missed(*task);
-                self.missed.insert(*task);
-            }
-            FromClient::SubmitBatch { number, batch, .. } => {
-                let own = ArrayId { client: from, number: *number };
-                for edge in batch.edges.iter().filter(|edge| edge.task.array != own) {
-                    mark(edge.task.array, Range::one(edge.task.index), "depended on");
-                }
-            }
-            _ => {}
-        }
-    }
-
-    /// What a lost process had, as the scheduler sees it.
-    fn mark_losses(&mut self, peer: Peer) {
-        let Peer::Process(id) = peer else { return };
-        let Some(process) = self.by_id.get(&id) else { return };
-        let held: Vec<TaskId> =
-            self.processes[*process].store.keys().map(|value| value.task).collect();
-        for task in held {
-            let look = self.scheduler.core.look(task);
-            self.coverage.mark(look, "a holder is lost");
-        }
-        for task in self.processes[*process].running_tasks() {
-            let look = self.scheduler.core.look(task);
-            self.coverage.mark(look, "its process is lost");
-        }
-    }
-
-    fn observe_order(&mut self, message: &ToProcess) {
-        let mut dropped = |array: ArrayId, range: Range| {
-            for index in range {
-                let task = TaskId { array, index };
-                self.ledger.dropped(task);
-                if self.puts.contains_key(&task) {
-                    self.dropped_puts.insert(task);
-                }
-            }
-        };
-        match message {
-            ToProcess::Cancel { array, range } => dropped(*array, *range),
-            ToProcess::Drop { ranges } => {
-                ranges.iter().for_each(|(array, range)| dropped(*array, *range));
-            }
-            ToProcess::Steal { .. } => {
-                self.coverage.mark(rdask_core::scheduler::Look::Assigned, "asked back");
-            }
-            _ => {}
-        }
-    }
-
-    /// How long it may take until the scheduler knows that a peer on a living host is dead.
-    pub(super) const fn soon() -> u64 {
-        SECOND
     }
 }

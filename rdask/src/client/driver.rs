@@ -11,7 +11,7 @@ use rdask_core::time::Time;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::parts::{ClientParts, Put, ValueSource};
+use super::parts::{ClientParts, NotFetched, Put, ValueSource};
 use super::session::{Answer, Shared, State};
 use crate::connection::{Inbox, Outbox};
 use crate::error::ConnectionError;
@@ -25,7 +25,7 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 /// The end of something that was started outside the machine.
 #[derive(Debug)]
 enum Ended {
-    Fetch(TaskId, Result<Bulk, String>),
+    Fetch(TaskId, Result<Bulk, NotFetched>),
     Put(TaskId, AssignmentId, Result<(), String>),
     Program(Result<(), String>),
 }
@@ -174,9 +174,9 @@ impl Driver {
         let mut state = self.shared.lock();
         match ended {
             Ok(Ended::Fetch(task, Ok(value))) => state.machine.handle_fetched(now, task, value),
-            Ok(Ended::Fetch(task, Err(reason))) => {
+            Ok(Ended::Fetch(task, Err(NotFetched { reason, denied }))) => {
                 tracing::debug!(%task, reason, "a value did not come");
-                state.machine.handle_fetch_failed(now, task);
+                state.machine.handle_fetch_failed(now, task, denied);
             }
             Ok(Ended::Put(task, _, Ok(()))) => state.machine.handle_put(now, task),
             Ok(Ended::Put(task, assignment, Err(reason))) => {

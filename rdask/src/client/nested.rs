@@ -31,6 +31,11 @@ impl NestedClient {
         Self(Arc::new(Inner { connect: Some(Box::new(connect)), client: Mutex::default() }))
     }
 
+    /// The next task that needs it connects anew.
+    pub(crate) fn forget(&self) {
+        drop(self.0.client.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+
     fn get(&self) -> Result<Client> {
         let connect = self.0.connect.as_ref().ok_or(Error::NoNesting)?;
         let mut client = self.0.client.lock().unwrap_or_else(PoisonError::into_inner);

@@ -41,6 +41,22 @@ impl fmt::Debug for ClientParts {
     }
 }
 
+/// A value has not come from its holder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct NotFetched {
+    /// For the log.
+    pub(crate) reason: String,
+    /// Whether the holder said itself that it has not got it.
+    pub(crate) denied: bool,
+}
+
+impl From<String> for NotFetched {
+    /// Of a holder in the same process: what it says is all there is.
+    fn from(reason: String) -> Self {
+        Self { reason, denied: true }
+    }
+}
+
 /// Moves values between a client and processes: over data connections, or inside one process.
 ///
 /// Errors are texts for the log and for the scheduler, which finds another way.
@@ -51,7 +67,7 @@ pub(crate) trait ValueSource: Send + Sync {
         task: TaskId,
         holder: ProcessId,
         contact: Contact,
-    ) -> BoxFuture<'_, Result<Bulk, String>>;
+    ) -> BoxFuture<'_, Result<Bulk, NotFetched>>;
 
     /// Puts a scattered value with a process.
     fn put(&self, put: Put) -> BoxFuture<'_, Result<(), String>>;

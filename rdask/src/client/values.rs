@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use rdask_core::bulk::Bulk;
 use rdask_core::id::{ProcessId, TaskId};
 use rdask_core::message::Contact;
 use rdask_net::{Endpoint, SchedulerFile};
 
-use super::parts::{BoxFuture, Put, ValueSource};
+use super::parts::{BoxFuture, NotFetched, Put, ValueSource};
 use crate::connection::scheduler_target;
 use crate::error::chain;
 use crate::process::Values;
@@ -21,6 +22,9 @@ pub(crate) struct NetworkValues {
     /// A local cluster lives as long as its clients.
     _guard: Option<Arc<dyn Send + Sync>>,
 }
+
+/// A holder that was not reached may be named again at once, and is not to be dialled all the time.
+const TRY_AGAIN: Duration = Duration::from_millis(500);
 
 impl NetworkValues {
     pub(crate) fn new(
@@ -46,10 +50,18 @@ impl ValueSource for NetworkValues {
         task: TaskId,
         holder: ProcessId,
         contact: Contact,
-    ) -> BoxFuture<'_, Result<Bulk, String>> {
+    ) -> BoxFuture<'_, Result<Bulk, NotFetched>> {
         Box::pin(async move {
             let got = data::get(&self.endpoint, &contact, holder, task, 0).await;
-            got.map_err(|error| error.to_string())
+            let error = match got {
+                Ok(bytes) => return Ok(bytes),
+                Err(error) => error,
+            };
+            let denied = error.is_answer();
+            if !denied {
+                tokio::time::sleep(TRY_AGAIN).await;
+            }
+            Err(NotFetched { reason: error.to_string(), denied })
         })
     }
 
@@ -100,13 +112,13 @@ impl ValueSource for LocalValues {
         task: TaskId,
         holder: ProcessId,
         _contact: Contact,
-    ) -> BoxFuture<'_, Result<Bulk, String>> {
+    ) -> BoxFuture<'_, Result<Bulk, NotFetched>> {
         Box::pin(async move {
             let values = self.of(holder)?;
             // Encoding runs user code: not on the network thread.
             let got = tokio::task::spawn_blocking(move || values.get(task, 0)).await;
             let got = got.map_err(|error| error.to_string())??;
-            got.map(Bulk::from).ok_or_else(|| format!("the value of {task} is not here"))
+            got.map(Bulk::from).ok_or_else(|| format!("the value of {task} is not here").into())
         })
     }
 

@@ -2,8 +2,8 @@
 
 use rdask_core::blob::Blob;
 use rdask_core::message::{
-    Assign, Batch, End, Feed, FromClient, FromNanny, FromProcess, Outcome, Place, Source, ToClient,
-    ToNanny, ToProcess,
+    Assign, Batch, End, Feed, FromClient, FromNanny, FromProcess, Offered, Offering, Outcome,
+    Place, Source, ToClient, ToNanny, ToProcess,
 };
 
 /// About how many bytes a message keeps while it waits.
@@ -118,9 +118,21 @@ impl Weigh for FromProcess {
                 finished.iter().map(|one| size_of_val(one) + of_end(&one.end)).sum()
             }
             Self::Holds { values } => size_of_val(&values[..]),
+            Self::Offer { values, .. } => values.iter().map(Weigh::weight).sum(),
             _ => 0,
         };
         size_of::<Self>() + inside
+    }
+}
+
+impl Weigh for Offered {
+    fn weight(&self) -> usize {
+        size_of::<Self>()
+            + match &self.what {
+                Offering::Inline { blob, .. } => blob.weight(),
+                Offering::Stored { sizes, .. } => sizes.len(),
+                Offering::Copies => 0,
+            }
     }
 }
 

@@ -3,7 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::{Input, Value};
+use bytes::Bytes;
+
+use super::{EncodedInput, Input, Value};
 use crate::codec::{self, Data, EncodeError, Encoded};
 
 /// Results of at most this many bytes ride along with the report that the task is done; longer ones
@@ -38,8 +40,9 @@ pub trait TaskSource {
     ///
     /// Each call means that the task before it has ended, and has its outcome, even if it panicked.
     /// What else is due between two tasks (noting which one runs, looking at a clock) is done here.
+    /// `done` is what became of the tasks before: the next one may take results of theirs.
     /// A panic in here is not caught.
-    fn next(&mut self) -> Option<TaskInputs<'_>>;
+    fn next(&mut self, done: &Outcomes) -> Option<TaskInputs<'_>>;
 }
 
 /// The arguments of one task.
@@ -183,6 +186,25 @@ impl Outcomes {
                 None => Outcome::Inline(bytes),
             }
         })
+    }
+
+    /// An output of the task at a position as an input of others, if it has ended well and has it.
+    pub(crate) fn input(&self, position: u32, part: u16) -> Option<Input> {
+        let end = *self.ends.get(position as usize)?;
+        let values = match self.special.binary_search_by_key(&position, |(at, _)| *at) {
+            Err(_) => {
+                let start = position.checked_sub(1).map_or(0, |before| self.ends[before as usize]);
+                let bytes = self.results.get(start as usize..end as usize)?;
+                let encoded = EncodedInput::new(Bytes::copy_from_slice(bytes));
+                return (part == 0).then(|| Input::Encoded(Arc::new(encoded)));
+            }
+            Ok(at) => match &self.special[at].1 {
+                Special::Stored(value) => std::slice::from_ref(value),
+                Special::Parts(values) => values,
+                Special::Failed(_) => return None,
+            },
+        };
+        values.get(usize::from(part)).cloned().map(Input::Typed)
     }
 
     /// Records that the next task resulted in this value.

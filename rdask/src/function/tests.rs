@@ -17,7 +17,7 @@ pub(crate) struct Prepared {
 }
 
 impl TaskSource for Prepared {
-    fn next(&mut self) -> Option<TaskInputs<'_>> {
+    fn next(&mut self, _: &Outcomes) -> Option<TaskInputs<'_>> {
         let task = self.tasks.get_mut(self.next)?;
         self.next += 1;
         Some(TaskInputs { inline: &task.inline, params: &task.params, inputs: &mut task.inputs })

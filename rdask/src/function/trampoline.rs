@@ -18,7 +18,7 @@ pub(super) fn run<C: Call>(function: C::Function, chunk: &mut Chunk<'_>) {
     let mut in_task = false;
     loop {
         let caught = catch_unwind(AssertUnwindSafe(|| {
-            while let Some(task) = chunk.tasks.next() {
+            while let Some(task) = chunk.tasks.next(chunk.out) {
                 in_task = true;
                 match C::call(function, &mut Cursor::new(task)) {
                     Ok(value) => value.put(chunk.out),

@@ -7,14 +7,14 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use rdask_core::id::TaskId;
+use rdask_core::id::{ProcessId, TaskId};
 use rdask_core::message::Exit;
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::process::{Child, Command};
 
 use super::probe::spawn_patiently;
 use crate::board::BoardFile;
-use crate::handover::{Handover, PROCESS_ARGUMENT};
+use crate::handover::{self, Handover, PROCESS_ARGUMENT};
 use crate::{memory, program};
 
 const SIGKILL: i32 = 9;
@@ -54,12 +54,25 @@ pub struct Started {
     /// Its number on this node.
     pub pid: u32,
     child: Child,
-    /// Open as long as the nanny lives: a process ends when it closes.
-    _lifeline: PipeWriter,
+    lifeline: Option<Lifeline>,
     /// The prefix of what it writes.
     label: String,
     board: BoardFile,
     oom_kills: Option<u64>,
+}
+
+/// A process's standard input. Open as long as the nanny lives: the process ends when it closes.
+#[derive(Debug)]
+pub struct Lifeline(PipeWriter);
+
+impl Lifeline {
+    /// Tells the process under which number the scheduler takes it back.
+    ///
+    /// # Errors
+    /// If the process is gone.
+    pub fn tell(&mut self, process: ProcessId) -> io::Result<()> {
+        self.0.write_all(handover::encode_return(process).as_bytes())
+    }
 }
 
 /// How a process ended.
@@ -101,11 +114,17 @@ impl Start {
         let child = spawn_patiently(&mut command).await?;
         let label = format!("{} {}", self.handover.worker_name, self.handover.process);
         let pid = child.id().expect("a child that nobody waited for has a number");
-        Ok(Started { pid, child, _lifeline: lifeline, label, board: self.board, oom_kills })
+        let lifeline = Some(Lifeline(lifeline));
+        Ok(Started { pid, child, lifeline, label, board: self.board, oom_kills })
     }
 }
 
 impl Started {
+    /// Its lifeline, for whoever keeps it open from now on.
+    pub fn take_lifeline(&mut self) -> Option<Lifeline> {
+        self.lifeline.take()
+    }
+
     /// Passes on what the process writes until it ends. Kills it when `kill` resolves, and
     /// reports what that says as its end, unless it has died of something else just before.
     ///
@@ -212,7 +231,7 @@ pub fn folder_or(client: &str, otherwise: &Path) -> PathBuf {
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 
-    use rdask_core::id::{NannyId, ProcessId, WorkerId};
+    use rdask_core::id::{NannyId, WorkerId};
 
     use super::*;
 

@@ -1,4 +1,4 @@
-//! One launch: from the scheduler's wish to the report of how the process ended.
+//! One launch: from the scheduler's wish to a process that runs.
 //!
 //! The program comes from the node's cache, or else from the client's path, or else from whom the
 //! scheduler names. Nannies of one node bring it one at a time; those behind find it in the cache.
@@ -15,6 +15,7 @@ use rdask_net::{PeerName, PeerRole, Target};
 use tokio::sync::{mpsc, oneshot};
 
 use super::child::{Start, Started, folder_or};
+use super::children::Running;
 use super::membership::{Context, Offer};
 use super::probe::probe;
 use crate::board::BoardFile;
@@ -27,44 +28,42 @@ use crate::program::hash_file;
 /// How often a nanny looks whether another one of its node has brought a program.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
-/// Starts a process and reports its end, or why it has not begun. It is killed when `kill`
-/// resolves, whichever way, and what comes is reported as its end.
-pub(super) async fn run(context: &Context, launch: Launch, mut kill: oneshot::Receiver<Exit>) {
-    let (process, worker) = (launch.process, launch.worker);
+/// How a launch went.
+#[derive(Debug)]
+pub(super) enum Launched {
+    Running(Box<Running>),
+    /// It came to nothing, and this is to be said.
+    Over(FromNanny),
+}
+
+/// Starts a process, unless `killed` resolves before that.
+pub(super) async fn run(
+    context: &Context,
+    launch: Launch,
+    mut killed: oneshot::Receiver<Exit>,
+) -> Launched {
+    let process = launch.process;
     let (program, name) = (launch.program.hash, file_name(&launch.program));
+    let worker = context.workers.iter().position(|(id, _)| *id == launch.worker);
     let started = tokio::select! {
         started = start(context, launch) => started,
-        _ = &mut kill => {
+        _ = &mut killed => {
             let exit = Exit::Planned;
-            return context.tell(FromNanny::Exited {
+            return Launched::Over(FromNanny::Exited {
                 process, exit, board: Vec::new(), stderr: Vec::new(),
             });
         }
     };
-    let started = match started {
-        Ok(started) => started,
+    match started {
+        Ok(started) => {
+            tracing::info!(%process, pid = started.pid, %program, "started {name}");
+            let worker = worker.unwrap_or_default() as u32;
+            Launched::Running(Box::new(Running { process, worker, program, started, killed }))
+        }
         Err(error) => {
             let message = format!("node {}: {}", context.node, chain(&*error));
             tracing::warn!(%process, "could not be started: {message}");
-            return context.tell(FromNanny::LaunchFailed { process, message });
-        }
-    };
-    let pid = started.pid;
-    tracing::info!(%process, pid, %program, "started {name}");
-    let killed = async { kill.await.unwrap_or(Exit::Planned) };
-    lock(&context.running).insert(process, (worker, pid));
-    let ended = started.watch(killed).await;
-    lock(&context.running).remove(&process);
-    match ended {
-        Ok(ended) => {
-            tracing::info!(%process, pid, exit = ?ended.exit, "a process ended");
-            let (exit, board, stderr) = (ended.exit, ended.board, ended.stderr);
-            context.tell(FromNanny::Exited { process, exit, board, stderr });
-        }
-        Err(error) => {
-            tracing::error!(%process, pid, %error, "a process can't be waited for");
-            let (exit, stderr) = (Exit::Planned, vec![error.to_string()]);
-            context.tell(FromNanny::Exited { process, exit, board: Vec::new(), stderr });
+            Launched::Over(FromNanny::LaunchFailed { process, message })
         }
     }
 }
@@ -73,8 +72,8 @@ type Failure = Box<dyn Error + Send + Sync>;
 
 async fn start(context: &Context, launch: Launch) -> Result<Started, Failure> {
     let Launch { process, worker, program, surroundings } = launch;
-    let info = context.workers.get(&worker);
-    let info = info.ok_or_else(|| format!("there is no worker {worker} here"))?;
+    let info = context.workers.iter().find(|(id, _)| *id == worker);
+    let (_, info) = info.ok_or_else(|| format!("there is no worker {worker} here"))?;
     let path = obtain(context, &program).await?;
     let hash = program.hash;
     if !lock(&context.probed).contains(&hash) {

@@ -12,6 +12,8 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use super::children::Children;
+use super::launch::Launched;
 use super::memory_watch::{Use, choose};
 use super::{Joined, NannyOptions, Signals, launch};
 use crate::connection::{ConnectionEnd, Inbox, Outbox};
@@ -39,9 +41,6 @@ const ONE_SIGNAL: Duration = Duration::from_secs(1);
 /// How often the memory of processes is looked at.
 const MEMORY_LOOK: Duration = Duration::from_millis(500);
 
-/// How long killed processes may take to be gone.
-const KILL_TIME_MAX: Duration = Duration::from_secs(5);
-
 /// How long the last words to the scheduler may take: its link may be broken.
 const LAST_WORDS: Duration = Duration::from_secs(4);
 
@@ -68,7 +67,7 @@ pub(super) struct Context {
     pub(super) interface: Option<String>,
     pub(super) host: Option<String>,
     pub(super) scratch: String,
-    pub(super) workers: BTreeMap<WorkerId, WorkerInfo>,
+    pub(super) workers: Vec<(WorkerId, WorkerInfo)>,
     pub(super) cache: Cache,
     pub(super) endpoint: Endpoint,
     pub(super) file: SchedulerFile,
@@ -77,8 +76,6 @@ pub(super) struct Context {
     pub(super) offers: Mutex<BTreeMap<ProgramHash, mpsc::UnboundedSender<Offer>>>,
     /// Programs that have answered a probe here. Locked as the above.
     pub(super) probed: Mutex<Vec<ProgramHash>>,
-    /// Processes that run: their workers and their numbers on this node. Locked as the above.
-    pub(super) running: Mutex<BTreeMap<ProcessId, (WorkerId, u32)>>,
 }
 
 impl Context {
@@ -92,18 +89,24 @@ impl Context {
 }
 
 /// A nanny that a scheduler has welcomed.
-pub(super) struct Membership {
+pub(super) struct Membership<'a> {
     context: Arc<Context>,
     inbox: Inbox<ToNanny>,
-    /// Ends a process when something is sent: what to report as its end.
+    /// Launches under way, and what ends each when something is sent.
+    launches: JoinSet<(ProcessId, Launched)>,
     kills: BTreeMap<ProcessId, oneshot::Sender<Exit>>,
-    launches: JoinSet<ProcessId>,
+    children: &'a mut Children,
     serving: JoinSet<()>,
     gate: Arc<Semaphore>,
 }
 
-impl Membership {
-    pub(super) fn new(options: &NannyOptions, cache: Cache, joined: Joined) -> Self {
+impl<'a> Membership<'a> {
+    pub(super) fn new(
+        options: &NannyOptions,
+        cache: Cache,
+        joined: Joined,
+        children: &'a mut Children,
+    ) -> Self {
         let Joined { endpoint, file, connected } = joined;
         let (nanny, ids) = match connected.welcome.you {
             You::Nanny(id, workers) => (id, workers),
@@ -135,13 +138,13 @@ impl Membership {
             outbox: connected.send,
             offers: Mutex::default(),
             probed: Mutex::default(),
-            running: Mutex::default(),
         };
         Self {
             context: Arc::new(context),
             inbox: connected.receive,
-            kills: BTreeMap::new(),
             launches: JoinSet::new(),
+            kills: BTreeMap::new(),
+            children,
             serving: JoinSet::new(),
             gate: Arc::new(Semaphore::new(SERVED_AT_ONCE)),
         }
@@ -172,7 +175,8 @@ impl Membership {
         });
     }
 
-    /// Does what the scheduler says until one of them leaves; no process is left then.
+    /// Does what the scheduler says until one of them leaves. No process is left then, unless the
+    /// scheduler has given the nanny up and may take them back.
     pub(super) async fn serve(mut self, signals: &mut Signals) -> Gone {
         let mut look = tokio::time::interval(MEMORY_LOOK);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -185,7 +189,8 @@ impl Membership {
                     Err(end) => break Gone::Lost(end),
                 },
                 incoming = self.context.endpoint.accept() => self.serve_stream(incoming),
-                Some(ended) = self.launches.join_next() => self.forget(ended),
+                Some(launched) = self.launches.join_next() => self.launched(launched),
+                Some(report) = self.children.next_end() => self.context.tell(report),
                 Some(_) = self.serving.join_next() => {}
                 name = signals.next() => break self.leave(name, signals).await,
             }
@@ -206,10 +211,10 @@ impl Membership {
             }
             ToNanny::Kill { process, reason } => {
                 tracing::info!(%process, reason, "ending a process");
-                if let Some(kill) = self.kills.remove(&process) {
-                    // It may have ended by itself a moment ago.
-                    let _ = kill.send(Exit::Planned);
-                }
+                self.kill(process, Exit::Planned);
+            }
+            ToNanny::Keep { was, process } => {
+                self.children.keep(was, process).into_iter().for_each(|it| self.context.tell(it));
             }
             ToNanny::AskJobEnd => self.ask_job_end(),
             ToNanny::Exit { .. } => unreachable!("the loop ends with it"),
@@ -221,37 +226,49 @@ impl Membership {
         let process = launch.process;
         self.kills.insert(process, kill);
         let context = self.context.clone();
-        self.launches.spawn(async move {
-            launch::run(&context, launch, killed).await;
-            process
-        });
+        self.launches.spawn(async move { (process, launch::run(&context, launch, killed).await) });
     }
 
-    fn end_what_takes_too_much(&mut self) {
-        let running = self.context.running.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let uses: Vec<Use> = running
-            .into_iter()
-            .filter_map(|(process, (worker, pid))| {
-                let bytes = memory::resident(pid)?;
-                Some(Use { process, worker, bytes })
-            })
-            .collect();
-        let workers = &self.context.workers;
-        let limit_of = |worker| workers.get(&worker).map_or(0, |info| info.memory_limit);
-        for Use { process, worker, bytes } in choose(&uses, limit_of) {
-            if let Some(kill) = self.kills.remove(&process) {
-                tracing::warn!(%process, bytes, limit = limit_of(worker),
-                    "ending a process: its worker is at 95 % of its memory limit");
-                // It may have ended by itself a moment ago.
-                let _ = kill.send(Exit::OutOfMemory);
+    fn launched(&mut self, launched: Result<(ProcessId, Launched), tokio::task::JoinError>) {
+        match launched {
+            Ok((process, Launched::Running(running))) => {
+                let kill = self.kills.remove(&process);
+                self.children.add(*running, kill);
             }
+            Ok((process, Launched::Over(report))) => {
+                self.kills.remove(&process);
+                self.context.tell(report);
+            }
+            Err(error) => tracing::error!(%error, "the task of a launch panicked"),
         }
     }
 
-    fn forget(&mut self, ended: Result<ProcessId, tokio::task::JoinError>) {
-        match ended {
-            Ok(process) => drop(self.kills.remove(&process)),
-            Err(error) => tracing::error!(%error, "the task of a process panicked"),
+    fn kill(&mut self, process: ProcessId, exit: Exit) {
+        match self.kills.remove(&process) {
+            // It may have come to an end by itself a moment ago.
+            Some(kill) => drop(kill.send(exit)),
+            None => self.children.kill(process, exit),
+        }
+    }
+
+    fn end_what_takes_too_much(&mut self) {
+        let workers = self.context.workers.clone();
+        let uses: Vec<Use> = self
+            .children
+            .running()
+            .filter_map(|(process, worker, pid)| {
+                let (worker, _) = *workers.get(worker as usize)?;
+                Some(Use { process, worker, bytes: memory::resident(pid)? })
+            })
+            .collect();
+        let limit_of = |worker| {
+            let info = workers.iter().find(|(id, _)| *id == worker);
+            info.map_or(0, |(_, info)| info.memory_limit)
+        };
+        for Use { process, worker, bytes } in choose(&uses, limit_of) {
+            tracing::warn!(%process, bytes, limit = limit_of(worker),
+                "ending a process: its worker is at 95 % of its memory limit");
+            self.kill(process, Exit::OutOfMemory);
         }
     }
 
@@ -284,7 +301,8 @@ impl Membership {
                     }),
                     Ok(message) => self.handle(message),
                 },
-                Some(ended) = self.launches.join_next() => self.forget(ended),
+                Some(launched) = self.launches.join_next() => self.launched(launched),
+                Some(report) = self.children.next_end() => self.context.tell(report),
                 _ = signals.next() => if begun.elapsed() > ONE_SIGNAL {
                     return Gone::Signal(name);
                 },
@@ -293,15 +311,13 @@ impl Membership {
         }
     }
 
-    /// Ends all processes and the connection.
+    /// Ends the connection, and all processes if nobody may take them back.
     async fn end(mut self, gone: &Gone) {
-        self.kills.clear();
-        let ended = async { while self.launches.join_next().await.is_some() {} };
-        if timeout(KILL_TIME_MAX, ended).await.is_err() {
-            tracing::warn!("some processes are not gone yet: they hang in the kernel");
-        }
-        // They are killed when their tasks are dropped.
+        // What has just been started is killed when its task is dropped.
         self.launches.shutdown().await;
+        if *gone != Gone::Lost(ConnectionEnd::Fenced) {
+            self.children.end().await;
+        }
         self.serving.shutdown().await;
         let reason = match gone {
             Gone::Told(_) => "as told",

@@ -19,6 +19,8 @@ pub(crate) struct Control {
     /// a task is either started or taken back, never both.
     progress: AtomicU64,
     any_cancelled: AtomicBool,
+    /// Whether nobody wants what comes of it any more.
+    void: AtomicBool,
     /// Whether the run under way has given up what it did.
     given_up: AtomicBool,
     /// Held for an insert or a look-up.
@@ -52,6 +54,7 @@ impl Control {
             range,
             progress: AtomicU64::new(pack(range.start, range.end)),
             any_cancelled: AtomicBool::new(false),
+            void: AtomicBool::new(false),
             given_up: AtomicBool::new(false),
             cancelled: Mutex::default(),
             resumed: Mutex::new(false),
@@ -115,6 +118,16 @@ impl Control {
     pub(super) fn cancel(&self, range: Range) {
         lock(&self.cancelled).insert(range);
         self.any_cancelled.store(true, Ordering::Release);
+    }
+
+    /// From now on results are dropped rather than stored.
+    pub(super) fn make_void(&self) {
+        self.void.store(true, Ordering::Release);
+    }
+
+    /// Whether results are to be dropped.
+    pub(super) fn is_void(&self) -> bool {
+        self.void.load(Ordering::Acquire)
     }
 
     /// Whether a task was cancelled.

@@ -135,7 +135,10 @@ impl Job {
             let part = blob.slice(Range::new(next, count));
             all.push((Range::new(start + next, start + count), End::Inline(part)));
         }
-        drop(self.store.insert_results(stored));
+        // The same task may have run again in this process, once this chunk was void.
+        if !self.control.is_void() {
+            drop(self.store.insert_results(stored));
+        }
         all
     }
 
@@ -200,15 +203,22 @@ fn shortened(mut text: String) -> String {
     text
 }
 
+/// An input of a task.
+enum Found {
+    Here(Input),
+    /// Comes of the task at this position of the chunk, which runs before: this output of it.
+    Before(u32, u16),
+}
+
 /// A parameter's inputs for the tasks of a chunk.
 enum Resolved {
     Inline,
-    One(Input),
-    List(Vec<Input>),
+    One(Found),
+    List(Vec<Found>),
     /// One for each task of the chunk.
-    Each(Vec<Input>),
+    Each(Vec<Found>),
     /// A list for each task of the chunk.
-    Lists(Vec<Vec<Input>>),
+    Lists(Vec<Vec<Found>>),
 }
 
 /// The tasks of a chunk, one after the other.
@@ -242,8 +252,9 @@ impl<'a> Tasks<'a> {
         }
     }
 
-    /// Sets the inputs of one task.
-    fn fill(&mut self, nth: usize) {
+    /// Sets the inputs of one task; says whether it has all of them. It lacks those of a task before
+    /// it that failed.
+    fn fill(&mut self, nth: usize, done: &Outcomes) -> bool {
         self.params.clear();
         self.inputs.clear();
         for resolved in &self.resolved {
@@ -257,25 +268,33 @@ impl<'a> Tasks<'a> {
                 Resolved::Each(each) => std::slice::from_ref(&each[nth]),
                 Resolved::Lists(lists) => &lists[nth],
             };
-            self.inputs.extend_from_slice(inputs);
+            for found in inputs {
+                let input = match found {
+                    Found::Here(input) => Some(input.clone()),
+                    Found::Before(position, part) => done.input(*position, *part),
+                };
+                let Some(input) = input else { return false };
+                self.inputs.push(input);
+            }
             let len = self.params.len() + inputs.len();
             self.params.resize(len, ParamSource::Input);
         }
+        true
     }
 }
 
 impl TaskSource for Tasks<'_> {
     #[inline]
-    fn next(&mut self) -> Option<TaskInputs<'_>> {
+    fn next(&mut self, done: &Outcomes) -> Option<TaskInputs<'_>> {
         // A task starts here and nowhere else: what is to be noted of it is noted here.
-        let Some(index) = self.control.claim() else {
+        let claimed = self.control.claim();
+        let Some(index) =
+            claimed.filter(|index| self.plain || self.fill((index - self.start) as usize, done))
+        else {
             self.noted.clear();
             return None;
         };
         self.noted.begin(index, run_number(self.assign, index));
-        if !self.plain {
-            self.fill((index - self.start) as usize);
-        }
         Some(TaskInputs {
             inline: self.assign.payload.get(index - self.assign.range.start),
             params: &self.params,
@@ -290,17 +309,18 @@ fn resolve(job: &Job) -> Vec<Resolved> {
     let offset = |index: u32| (index - assign.range.start) as usize;
     let window = offset(range.start)..offset(range.end);
     job.store.look_up(|values| {
-        let find = |source: &Source| find(source, values, small);
+        let find = |source: &Source| find(source, &job.start, values, small);
+        let find_all = |sources: &[Source]| sources.iter().map(find).collect();
         let feeds = assign.params.iter();
         feeds
             .map(|feed| match feed {
                 Feed::Inline => Resolved::Inline,
                 Feed::One(source) => Resolved::One(find(source)),
-                Feed::List(sources) => Resolved::List(sources.iter().map(find).collect()),
-                Feed::Each(each) => Resolved::Each(each[window.clone()].iter().map(find).collect()),
+                Feed::List(sources) => Resolved::List(find_all(sources)),
+                Feed::Each(each) => Resolved::Each(find_all(&each[window.clone()])),
                 Feed::Lists(lists) => {
                     let lists = lists[window.clone()].iter();
-                    Resolved::Lists(lists.map(|list| list.iter().map(find).collect()).collect())
+                    Resolved::Lists(lists.map(|list| find_all(list)).collect())
                 }
             })
             .collect()
@@ -310,17 +330,22 @@ fn resolve(job: &Job) -> Vec<Resolved> {
 /// One input. One that should be here and is not fails the task that wants it.
 fn find(
     source: &Source,
+    start: &StartChunk,
     values: &BTreeMap<ValueId, Input>,
     small: &BTreeMap<ValueId, Bytes>,
-) -> Input {
+) -> Found {
     let encoded = |bytes: &Bytes| Input::Encoded(Arc::new(EncodedInput::new(bytes.clone())));
     if let Place::Inline(bytes) = &source.place {
-        return encoded(bytes);
+        return Found::Here(encoded(bytes));
     }
     let id = ValueId::of(source);
-    match (small.get(&id), values.get(&id)) {
+    let (of, index) = (source.task.array, source.task.index);
+    Found::Here(match (small.get(&id), values.get(&id)) {
         (Some(bytes), _) => encoded(bytes),
         (None, Some(input)) => input.clone(),
+        (None, None) if of == start.assign.array && start.range.contains(index) => {
+            return Found::Before(index - start.range.start, source.part);
+        }
         (None, None) => Input::Taken,
-    }
+    })
 }

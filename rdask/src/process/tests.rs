@@ -344,6 +344,7 @@ async fn inputs_come_from_other_processes_and_what_nobody_has_is_missed() {
     let missed = FromProcess::Missed {
         task: source(1, 1, Place::Here).task,
         holder: HOLDER,
+        denied: true,
         given_back: vec![(AssignmentId(3), Range::one(0))],
     };
     assert_eq!(driver.hear().await, missed);

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rdask_core::hello::You;
 use rdask_core::id::{ClientId, NannyId, Peer, ProcessId, ProgramHash};
 use rdask_core::message::{
-    Contact, FromClient, FromNanny, FromProcess, ToClient, ToNanny, ToProcess,
+    Contact, FromClient, FromNanny, FromProcess, Returning, ToClient, ToNanny, ToProcess,
 };
 use rdask_core::scheduler::{Action, ClientInfo, Config, NannyInfo, Scheduler};
 use rdask_core::time::Time;
@@ -54,7 +54,7 @@ pub(crate) enum Input {
 /// Who registers, and where messages to it go.
 #[derive(Debug)]
 pub(crate) enum Newcomer {
-    Nanny(NannyInfo, Outbox<ToNanny>),
+    Nanny(NannyInfo, Vec<Returning>, Outbox<ToNanny>),
     Process(ProcessId, Contact, Outbox<ToProcess>),
     Client(ClientInfo, Outbox<ToClient>),
     Observer(Outbox<ToClient>),
@@ -239,8 +239,9 @@ impl Shell {
 
     fn connect(&mut self, now: Time, newcomer: Newcomer) -> Result<You, String> {
         Ok(match newcomer {
-            Newcomer::Nanny(info, outbox) => {
+            Newcomer::Nanny(info, returning, outbox) => {
                 let (id, workers) = self.core.connect_nanny(now, info);
+                self.core.handle_return(now, id, &returning);
                 self.nannies.insert(id, outbox);
                 You::Nanny(id, workers)
             }

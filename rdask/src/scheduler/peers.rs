@@ -42,13 +42,14 @@ pub(crate) async fn serve(link: Link, hall: Arc<Hall>) {
     let csr = hello.certificate_request;
     let visit = |who| Visit { hall, link, csr, who };
     match hello.role {
-        Role::Nanny { node, pool, pid, workers, contact } => {
+        Role::Nanny { node, pool, pid, workers, contact, returning } => {
             let slots: u64 = workers.iter().map(|worker| u64::from(worker.slots)).sum();
             let count = workers.len();
             let who =
                 format!("{count} worker(s), {slots} slot(s) on {node}, pool {pool}, pid {pid}");
             let info = NannyInfo { node, pool, workers, contact };
-            visit(who).run(|outbox| Newcomer::Nanny(info, outbox), input_of_nanny).await;
+            let newcomer = |outbox| Newcomer::Nanny(info, returning, outbox);
+            visit(who).run(newcomer, input_of_nanny).await;
         }
         Role::Process { process, pid, contact } => {
             let newcomer = |outbox| Newcomer::Process(process, contact, outbox);

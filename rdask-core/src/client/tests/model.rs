@@ -178,7 +178,7 @@ impl World {
             let value = Bytes::from(bytes_of(index));
             self.client.handle_fetched(Time(0), task, value);
         } else {
-            self.client.handle_fetch_failed(Time(0), task);
+            self.client.handle_fetch_failed(Time(0), task, true);
         }
     }
 

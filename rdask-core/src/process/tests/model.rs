@@ -18,19 +18,55 @@ enum Fate {
 /// One random step; the numbers choose among what is possible then.
 #[derive(Clone, Debug)]
 enum Step {
-    Assign { len: u32, inputs: u8, kind: u8, pick: u32 },
-    EndChunk { pick: u32, stop_early: bool, kind: u8 },
-    Fetched { pick: u32, well: bool },
-    Steal { pick: u32, count: u32 },
-    Cancel { pick: u32, from: u32, len: u32 },
-    Drop { pick: u32, from: u32, len: u32 },
-    SetSlots { slots: u32 },
-    Park { pick: u32 },
-    Unpark { pick: u32 },
+    Assign {
+        len: u32,
+        inputs: u8,
+        kind: u8,
+        pick: u32,
+    },
+    EndChunk {
+        pick: u32,
+        stop_early: bool,
+        kind: u8,
+    },
+    Fetched {
+        pick: u32,
+        well: bool,
+    },
+    Steal {
+        pick: u32,
+        count: u32,
+    },
+    Cancel {
+        pick: u32,
+        from: u32,
+        len: u32,
+    },
+    Drop {
+        pick: u32,
+        from: u32,
+        len: u32,
+    },
+    SetSlots {
+        slots: u32,
+    },
+    Park {
+        pick: u32,
+    },
+    Unpark {
+        pick: u32,
+    },
     Seen,
-    Pass { micros: u64 },
+    Pass {
+        micros: u64,
+    },
     Put,
-    Acquire { pick: u32, len: u32 },
+    Acquire {
+        pick: u32,
+        len: u32,
+    },
+    /// The scheduler has given the process up and takes it back.
+    Return,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -53,6 +89,8 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (1u64..4000).prop_map(|micros| Step::Pass { micros }),
         1 => Just(Step::Put),
         2 => (any::<u32>(), 1u32..5).prop_map(|(pick, len)| Step::Acquire { pick, len }),
+        1 => prop::bool::weighted(0.3)
+            .prop_map(|returns| if returns { Step::Return } else { Step::Seen }),
     ]
 }
 
@@ -69,6 +107,9 @@ struct World {
     dropped: BTreeSet<TaskId>,
     /// What was to be acquired and is not answered.
     acquiring: BTreeSet<TaskId>,
+    /// Chunks of before it was given up.
+    void: BTreeSet<ChunkId>,
+    offered: BTreeSet<TaskId>,
     reports: u64,
     next: u32,
     /// A source of cheap variety that the steps advance.
@@ -93,15 +134,46 @@ impl World {
             parked: BTreeSet::new(),
             dropped: BTreeSet::new(),
             acquiring: BTreeSet::new(),
+            void: BTreeSet::new(),
+            offered: BTreeSet::new(),
             reports: 0,
             next: 0,
             noise: 1,
         };
+        world.introduce();
+        world
+    }
+
+    fn introduce(&mut self) {
         for process in [OTHER, THIRD] {
             let contact = contact();
-            world.tell(ToProcess::Peer { process, contact });
+            self.tell(ToProcess::Peer { process, contact });
         }
-        world
+    }
+
+    fn come_back(&mut self) {
+        self.fates.values_mut().for_each(|fate| *fate = Fate::Answered);
+        self.void.extend(self.chunks.keys());
+        self.acquiring.clear();
+        self.reports = 0;
+        self.process.handle_returned(self.now, ME);
+        self.drain();
+        self.introduce();
+        self.tell(ToProcess::SetSlots { slots: 2 });
+    }
+
+    /// Exactly what is here is offered, and only once.
+    fn offered(&mut self, values: Vec<Offered>, is_last: bool) {
+        for Offered { array, range, what } in values {
+            if !matches!(what, Offering::Inline { .. }) {
+                let tasks = range.iter().map(|index| TaskId { array, index });
+                tasks.for_each(|task| assert!(self.offered.insert(task), "{task} again"));
+            }
+        }
+        if is_last {
+            let there: BTreeSet<TaskId> = self.store.iter().map(|value| value.task).collect();
+            assert_eq!(std::mem::take(&mut self.offered), there);
+        }
     }
 
     fn tell(&mut self, message: ToProcess) {
@@ -132,7 +204,7 @@ impl World {
                         let took = Duration::from_micros(1);
                         self.process.handle_fetched(self.now, value, 100, took);
                     } else {
-                        self.process.handle_fetch_failed(self.now, value, holder);
+                        self.process.handle_fetch_failed(self.now, value, holder, pick % 2 == 0);
                     }
                 }
             }
@@ -174,6 +246,7 @@ impl World {
                 self.process.handle_timeout(self.now);
             }
             Step::Acquire { pick, len } => self.acquire(pick, len),
+            Step::Return => self.come_back(),
             Step::Put => {
                 let number = self.next;
                 self.next += 1;
@@ -291,7 +364,7 @@ impl World {
                     let cut = start.range.start + 1;
                     let rest = Range::new(cut, start.range.end);
                     start.range.end = start.range.end.min(cut);
-                    for index in rest {
+                    for index in rest.iter().filter(|_| !self.void.contains(&chunk)) {
                         let key = (start.assign.assignment, index);
                         self.fates.insert(key, Fate::Queued);
                     }
@@ -381,6 +454,7 @@ impl World {
                     self.acquiring.remove(&task);
                 }
             }
+            FromProcess::Offer { values, is_last } => self.offered(values, is_last),
             FromProcess::NotAcquired { task } => {
                 assert!(self.acquiring.remove(&task), "{task} was answered twice");
             }

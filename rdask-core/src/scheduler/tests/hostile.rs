@@ -104,6 +104,10 @@ impl Mob {
                         self.processes.push(id);
                     }
                 }
+                Action::ToNanny(_, ToNanny::Keep { process, .. }) => {
+                    let _ = self.scheduler.connect_process(self.now, process, contact());
+                    self.processes.push(process);
+                }
                 Action::ToProcess(process, ToProcess::Assign(assign)) => {
                     self.assigned.push((process, assign));
                 }
@@ -152,6 +156,14 @@ impl Mob {
         let info = NannyInfo { node: self.name(), pool: self.name(), workers, contact: contact() };
         let (nanny, _) = self.scheduler.connect_nanny(self.now, info);
         self.nannies.push(nanny);
+        let returning: Vec<Returning> = (0..self.dice.below(3))
+            .map(|_| Returning {
+                was: self.process(),
+                worker: self.dice.below(3) as u32,
+                program: ProgramHash([self.dice.below(3) as u8; 32]),
+            })
+            .collect();
+        self.scheduler.handle_return(self.now, nanny, &returning);
     }
 
     fn lose_somebody(&mut self) {
@@ -401,7 +413,11 @@ impl Mob {
                 range: self.range(),
                 values: self.dice.chance(80),
             },
-            17 => FromClient::Missed { task: self.task(), holder: self.process() },
+            17 => FromClient::Missed {
+                task: self.task(),
+                holder: self.process(),
+                denied: self.dice.chance(50),
+            },
             18 => FromClient::Release { ranges: self.ranges() },
             19 => FromClient::Cancel { array: self.array(), range: self.range() },
             20 => FromClient::Detach { name: self.name(), ranges: self.ranges() },
@@ -466,7 +482,11 @@ impl Mob {
         let given_back = |finished: &[Finished]| -> Vec<(AssignmentId, Range)> {
             finished.iter().map(|one| (one.assignment, one.range)).collect()
         };
-        let message = match self.dice.below(13) {
+        let message = match self.dice.below(15) {
+            13 | 14 => {
+                let values = (0..self.dice.below(4)).map(|_| self.offered(&finished[0])).collect();
+                FromProcess::Offer { values, is_last: self.dice.chance(20) }
+            }
             0..=5 => FromProcess::Report { number: self.number(), finished },
             6 => FromProcess::SlotsFree { slots: self.number32() },
             7 => FromProcess::Parked { runs: self.number32(), slots: self.number32() },
@@ -484,10 +504,26 @@ impl Mob {
             _ => FromProcess::Missed {
                 task: self.task(),
                 holder: self.process(),
+                denied: self.dice.chance(50),
                 given_back: given_back(&finished),
             },
         };
         (from, message)
+    }
+
+    fn offered(&mut self, like: &Finished) -> Offered {
+        let is_like = self.dice.chance(60);
+        let (array, range) =
+            if is_like { (like.array, like.range) } else { (self.array(), self.range()) };
+        let run = self.small();
+        let what = match self.end(range.len()) {
+            End::Inline(blob) => Offering::Inline { run, blob },
+            End::Stored(sizes) => {
+                Offering::Stored { run, sizes: sizes.iter().map(|size| *size as u8).collect() }
+            }
+            _ => Offering::Copies,
+        };
+        Offered { array, range, what }
     }
 
     fn words_of_nanny(&mut self) -> FromNanny {

@@ -12,20 +12,20 @@ use crate::time::Time;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-fn contact() -> Contact {
+pub(super) fn contact() -> Contact {
     Contact { quic: Vec::new(), tls: Vec::new() }
 }
 
 /// A client, and two nannies with a process each.
-struct Stage {
-    scheduler: Scheduler,
-    client: ClientId,
-    nannies: Vec<NannyId>,
-    processes: Vec<ProcessId>,
+pub(super) struct Stage {
+    pub(super) scheduler: Scheduler,
+    pub(super) client: ClientId,
+    pub(super) nannies: Vec<NannyId>,
+    pub(super) processes: Vec<ProcessId>,
 }
 
 impl Stage {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let mut scheduler =
             Scheduler::new(Config { result_bytes_max: 1 << 30, ..Config::default() });
         let nannies = (0..2).map(|_| join(&mut scheduler, Time(0))).collect();
@@ -39,7 +39,7 @@ impl Stage {
         stage
     }
 
-    fn actions(&mut self) -> Vec<Action> {
+    pub(super) fn actions(&mut self) -> Vec<Action> {
         let actions = std::iter::from_fn(|| self.scheduler.poll_action()).collect();
         self.scheduler.check();
         actions
@@ -55,7 +55,7 @@ impl Stage {
     }
 
     /// An array of tasks that need no arguments.
-    fn submit(&mut self, len: u32) -> Vec<Action> {
+    pub(super) fn submit(&mut self, len: u32) -> Vec<Action> {
         let options = TaskOptions::default();
         let shape = Shape { function: FunctionKey(1), name: "f".into(), params: vec![], options };
         let array = FromClient::SubmitArray { number: 0, len, shape, parent: None };
@@ -63,13 +63,13 @@ impl Stage {
         self.actions()
     }
 
-    fn at(&mut self, seconds: u64) -> Vec<Action> {
+    pub(super) fn at(&mut self, seconds: u64) -> Vec<Action> {
         let now = Time(0) + SECOND * u32::try_from(seconds).unwrap();
         self.scheduler.handle_timeout(now);
         self.actions()
     }
 
-    fn breaks(&mut self, seconds: u64, peer: Peer) -> Vec<Action> {
+    pub(super) fn breaks(&mut self, seconds: u64, peer: Peer) -> Vec<Action> {
         let now = Time(0) + SECOND * u32::try_from(seconds).unwrap();
         self.scheduler.handle_link_broken(now, peer, Duration::ZERO);
         self.actions()
@@ -82,7 +82,7 @@ impl Stage {
     }
 }
 
-fn join(scheduler: &mut Scheduler, now: Time) -> NannyId {
+pub(super) fn join(scheduler: &mut Scheduler, now: Time) -> NannyId {
     let worker = WorkerInfo { name: "w".into(), slots: 1, memory_limit: 0, resources: Vec::new() };
     let info =
         NannyInfo { node: "n".into(), pool: "p".into(), workers: vec![worker], contact: contact() };
@@ -105,7 +105,7 @@ fn fenced(actions: &[Action]) -> Vec<Peer> {
     closed.collect()
 }
 
-fn assigned(actions: &[Action]) -> Vec<(ProcessId, Range)> {
+pub(super) fn assigned(actions: &[Action]) -> Vec<(ProcessId, Range)> {
     let assigned = actions.iter().filter_map(|action| match action {
         Action::ToProcess(process, ToProcess::Assign(assign)) => Some((*process, assign.range)),
         _ => None,

@@ -11,11 +11,11 @@ use crate::scheduler::{Action, ClientInfo, Config, NannyInfo, Scheduler};
 use crate::time::Time;
 
 /// A scheduler, a client, and one worker in which the client's program is at work.
-struct Stage {
-    scheduler: Scheduler,
-    now: Time,
-    client: ClientId,
-    process: ProcessId,
+pub(super) struct Stage {
+    pub(super) scheduler: Scheduler,
+    pub(super) now: Time,
+    pub(super) client: ClientId,
+    pub(super) process: ProcessId,
 }
 
 fn contact() -> Contact {
@@ -31,19 +31,19 @@ fn program(byte: u8) -> ClientInfo {
     }
 }
 
-fn shape(params: Vec<Param>) -> Shape {
+pub(super) fn shape(params: Vec<Param>) -> Shape {
     let options = TaskOptions::default();
     Shape { function: FunctionKey(1), name: "f".into(), params, options }
 }
 
-fn payload(count: u32) -> Blob {
+pub(super) fn payload(count: u32) -> Blob {
     let mut blob = BlobBuilder::new();
     (0..count).for_each(|_| blob.push(b"x"));
     blob.build()
 }
 
 impl Stage {
-    fn new(slots: u32) -> Self {
+    pub(super) fn new(slots: u32) -> Self {
         let mut scheduler = Scheduler::new(Config::default());
         let worker = WorkerInfo { name: "w".into(), slots, memory_limit: 0, resources: Vec::new() };
         let workers = vec![worker];
@@ -61,18 +61,18 @@ impl Stage {
         stage
     }
 
-    fn actions(&mut self) -> Vec<Action> {
+    pub(super) fn actions(&mut self) -> Vec<Action> {
         let actions = std::iter::from_fn(|| self.scheduler.poll_action()).collect();
         self.scheduler.check();
         actions
     }
 
-    fn say(&mut self, message: FromClient) -> Vec<Action> {
+    pub(super) fn say(&mut self, message: FromClient) -> Vec<Action> {
         self.scheduler.handle_client(self.now, self.client, message);
         self.actions()
     }
 
-    fn array(&mut self, number: u32, len: u32, params: Vec<Param>) -> Vec<Action> {
+    pub(super) fn array(&mut self, number: u32, len: u32, params: Vec<Param>) -> Vec<Action> {
         let has_payload = params.contains(&Param::Inline);
         let shape = shape(params);
         let mut actions = self.say(FromClient::SubmitArray { number, len, shape, parent: None });
@@ -82,7 +82,13 @@ impl Stage {
         actions
     }
 
-    fn finish(&mut self, assign: &Assign, range: Range, end: End, busy: Duration) -> Vec<Action> {
+    pub(super) fn finish(
+        &mut self,
+        assign: &Assign,
+        range: Range,
+        end: End,
+        busy: Duration,
+    ) -> Vec<Action> {
         self.now.0 += 1_000_000;
         let busy_ns = busy.as_nanos() as u64;
         let (assignment, array) = (assign.assignment, assign.array);
@@ -93,7 +99,7 @@ impl Stage {
     }
 }
 
-fn assigned(actions: &[Action]) -> Vec<Assign> {
+pub(super) fn assigned(actions: &[Action]) -> Vec<Assign> {
     let assigns = actions.iter().filter_map(|action| match action {
         Action::ToProcess(_, ToProcess::Assign(assign)) => Some(assign.clone()),
         _ => None,

@@ -68,11 +68,36 @@ fn is_killer(function: u64, index: u32) -> bool {
 struct FakeProcess {
     assigned: Vec<(Assign, RangeSet)>,
     values: BTreeMap<ValueId, u64>,
+    /// Small results, for tasks that follow. It keeps them for ever.
+    small: BTreeMap<TaskId, u64>,
     reports: u64,
     slots: u32,
     steals: Vec<(StealId, AssignmentId, u32)>,
     /// Copies that it was told to make, and from whom.
     acquiring: Vec<(TaskId, ProcessId)>,
+    /// Which run made the values that are its own.
+    made: BTreeMap<TaskId, u32>,
+    /// Small results that the scheduler never heard of: of which task and run.
+    unheard: Vec<(TaskId, u32, u64)>,
+}
+
+/// A node that was given up, and what it has.
+struct Away {
+    nanny: NannyId,
+    workers: Vec<WorkerInfo>,
+    processes: Vec<(ProcessId, u32, FakeProcess)>,
+}
+
+/// Whether a process is to run `missed` before `task`. What stands before a task of the same
+/// assignment was to run before.
+fn owes(process: &FakeProcess, missed: TaskId, task: TaskId) -> bool {
+    process.assigned.iter().any(|(assign, remaining)| {
+        assign.array == missed.array
+            && remaining.contains(missed.index)
+            && !(missed.array == task.array
+                && missed.index < task.index
+                && remaining.contains(task.index))
+    })
 }
 
 /// What the client knows should be.
@@ -132,6 +157,11 @@ pub(super) struct World {
     /// For links alone, so that a seed means the same as before there were any.
     link_dice: Dice,
     silent: BTreeSet<Peer>,
+    workers_of: BTreeMap<NannyId, (Vec<WorkerInfo>, Vec<WorkerId>)>,
+    worker_of: BTreeMap<ProcessId, WorkerId>,
+    away: Vec<Away>,
+    /// Processes that were given up and are to be kept: their new numbers.
+    kept: Vec<(ProcessId, FakeProcess)>,
     trace: Vec<String>,
 }
 
@@ -193,6 +223,10 @@ impl World {
             runs: BTreeMap::new(),
             link_dice: Dice(!seed),
             silent: BTreeSet::new(),
+            workers_of: BTreeMap::new(),
+            worker_of: BTreeMap::new(),
+            away: Vec::new(),
+            kept: Vec::new(),
             trace: Vec::new(),
         };
         world.add_nanny();
@@ -218,7 +252,7 @@ impl World {
 
     fn add_nanny(&mut self) {
         let count = 1 + self.dice.below(2);
-        let workers = (0..count)
+        let workers: Vec<WorkerInfo> = (0..count)
             .map(|nth| WorkerInfo {
                 name: format!("w{}-{nth}", self.nannies_ever),
                 slots: 1 + self.dice.below(3) as u32,
@@ -228,46 +262,194 @@ impl World {
             .collect();
         let pool = format!("p{}", self.nannies_ever);
         self.nannies_ever += 1;
-        let info = NannyInfo { node: "n".into(), pool: pool.clone(), workers, contact: contact() };
-        let (nanny, _) = self.scheduler.connect_nanny(self.now, info);
+        self.join(pool, workers);
+        self.react();
+    }
+
+    fn join(&mut self, pool: String, workers: Vec<WorkerInfo>) -> NannyId {
+        let (node, copy) = ("n".into(), workers.clone());
+        let info = NannyInfo { node, pool: pool.clone(), workers, contact: contact() };
+        let (nanny, ids) = self.scheduler.connect_nanny(self.now, info);
         self.nannies.push(nanny);
         self.pools.insert(nanny, pool);
+        self.workers_of.insert(nanny, (copy, ids));
         self.note(format!("{nanny} joins"));
+        nanny
+    }
+
+    /// A process is given up with its node: it goes on for itself, and may finish something.
+    fn give_up(&mut self, nanny: NannyId, id: ProcessId, worker: u32) {
+        let Some(mut fake) = self.processes.remove(&id) else { return };
+        let assigned = std::mem::take(&mut fake.assigned);
+        self.processes.insert(id, fake);
+        let mut ended = Vec::new();
+        for (assign, remaining) in assigned.iter().filter(|(assign, _)| assign.threads > 0) {
+            for index in remaining.iter().flatten() {
+                let function = assign.function.0;
+                let fails = is_killer(function, index) || (function == POISON && index % 5 == 1);
+                let computed = self.compute(id, assign, index, &mut Vec::new());
+                if !fails
+                    && self.link_dice.chance(40)
+                    && let Ok(value) = computed
+                {
+                    ended.push((assign.clone(), index, value));
+                }
+            }
+        }
+        let Some(mut fake) = self.processes.remove(&id) else { return };
+        for (assign, index, value) in ended {
+            let task = TaskId { array: assign.array, index };
+            let run = crate::process::run_number(&assign, index);
+            if assign.parts == 1 && is_inline(value) {
+                fake.unheard.push((task, run, value));
+            } else {
+                let output = |part| (ValueId { task, part }, part_value(value, part));
+                fake.values.extend((0..assign.parts).map(output));
+                fake.made.insert(task, run);
+            }
+        }
+        fake.steals.clear();
+        fake.acquiring.clear();
+        fake.slots = 0;
+        match self.away.iter_mut().find(|away| away.nanny == nanny) {
+            Some(away) => away.processes.push((id, worker, fake)),
+            None => {
+                let workers = self.workers_of[&nanny].0.clone();
+                self.away.push(Away { nanny, workers, processes: vec![(id, worker, fake)] });
+            }
+        }
+    }
+
+    /// A node that was given up is back.
+    fn node_returns(&mut self) {
+        if self.away.is_empty() {
+            return;
+        }
+        let nth = self.link_dice.below(self.away.len() as u64) as usize;
+        let Away { nanny, workers, mut processes } = self.away.swap_remove(nth);
+        let returning: Vec<Returning> = processes
+            .iter()
+            .map(|(was, worker, _)| Returning {
+                was: *was,
+                worker: *worker,
+                program: ProgramHash([7; 32]),
+            })
+            .collect();
+        let now = self.join(self.pools[&nanny].clone(), workers);
+        self.note(format!("it was {nanny} and still has {returning:?}"));
+        self.scheduler.handle_return(self.now, now, &returning);
+        while let Some(action) = self.scheduler.poll_action() {
+            self.note(format!("    {action:?}"));
+            match action {
+                Action::ToNanny(_, ToNanny::Keep { was, process }) => {
+                    let at = processes.iter().position(|(id, ..)| *id == was).unwrap();
+                    self.nanny_of.insert(process, now);
+                    let worker = self.scheduler.cluster.processes[&process].worker;
+                    self.worker_of.insert(process, worker);
+                    self.kept.push((process, processes.swap_remove(at).2));
+                }
+                Action::ToNanny(_, ToNanny::Kill { process, .. })
+                    if processes.iter().any(|(id, ..)| *id == process) =>
+                {
+                    processes.retain(|(id, ..)| *id != process);
+                }
+                action => self.act(action),
+            }
+        }
+        self.scheduler.check();
+    }
+
+    /// A process that was to be kept registers and tells what it has, in several pieces.
+    fn process_returns(&mut self) {
+        if self.kept.is_empty() {
+            return;
+        }
+        let nth = self.link_dice.below(self.kept.len() as u64) as usize;
+        let (id, mut fake) = self.kept.swap_remove(nth);
+        let mut offers = Vec::new();
+        for (task, run, value) in std::mem::take(&mut fake.unheard) {
+            let mut blob = BlobBuilder::new();
+            blob.push(&value.to_le_bytes());
+            offers.push((task, Offering::Inline { run, blob: blob.build() }));
+        }
+        let tasks: BTreeSet<TaskId> = fake.values.keys().map(|value| value.task).collect();
+        for task in tasks {
+            let outputs = ValueId { task, part: 0 }..=ValueId { task, part: u16::MAX };
+            let parts = fake.values.range(outputs).count();
+            offers.push(match fake.made.get(&task) {
+                Some(run) => (task, Offering::Stored { run: *run, sizes: vec![4; parts] }),
+                None => (task, Offering::Copies),
+            });
+        }
+        let registered = self.scheduler.connect_process(self.now, id, contact());
+        self.note(format!("{id} registers with {} offers: {registered:?}", offers.len()));
+        if registered.is_err() {
+            return;
+        }
+        self.processes.insert(id, fake);
         self.react();
+        let offered = offers.into_iter().map(|(task, what)| Offered {
+            array: task.array,
+            range: Range::one(task.index),
+            what,
+        });
+        let mut offered: Vec<Offered> = offered.collect();
+        while offered.len() > 3 {
+            let values = offered.split_off(offered.len() - 3);
+            self.hear(id, FromProcess::Offer { values, is_last: false });
+        }
+        self.hear(id, FromProcess::Offer { values: offered, is_last: true });
     }
 
     /// Carries out what the scheduler wants, then checks its state.
     fn react(&mut self) {
         while let Some(action) = self.scheduler.poll_action() {
             self.note(format!("    {action:?}"));
-            match action {
-                Action::ToNanny(nanny, ToNanny::Launch(launch)) => {
-                    self.nanny_of.insert(launch.process, nanny);
-                    self.launching.push((nanny, launch.process));
-                }
-                Action::ToNanny(nanny, ToNanny::Kill { process, .. }) => {
-                    self.launching.retain(|(_, launching)| *launching != process);
-                    self.end_process(nanny, process);
-                }
-                Action::ToProcess(id, message) => self.order(id, message),
-                Action::ToClient(_, message) => self.tell(message),
-                Action::Close(Peer::Client(_), _) => {
-                    panic!("a link was closed for a breach of protocol")
-                }
-                Action::Close(Peer::Process(id), _) => self.end_process(self.nanny_of[&id], id),
-                Action::Close(Peer::Nanny(id), _) => {
-                    self.launching.retain(|(launching, _)| *launching != id);
-                    self.nannies.retain(|other| *other != id);
-                }
-                Action::ToNanny(nanny, ToNanny::Exit { .. }) => {
-                    self.launching.retain(|(launching, _)| *launching != nanny);
-                    self.nannies.retain(|other| *other != nanny);
-                    self.gone.push(nanny);
-                }
-                Action::ToNanny(..) | Action::ForgetProgram(_) => {}
-            }
+            self.act(action);
         }
         self.scheduler.check();
+    }
+
+    fn act(&mut self, action: Action) {
+        match action {
+            Action::ToNanny(nanny, ToNanny::Launch(launch)) => {
+                self.nanny_of.insert(launch.process, nanny);
+                self.worker_of.insert(launch.process, launch.worker);
+                self.launching.push((nanny, launch.process));
+            }
+            Action::ToNanny(nanny, ToNanny::Kill { process, .. }) => {
+                self.launching.retain(|(_, launching)| *launching != process);
+                self.kept.retain(|(kept, _)| *kept != process);
+                self.end_process(nanny, process);
+            }
+            Action::ToProcess(id, message) => self.order(id, message),
+            Action::ToClient(_, message) => self.tell(message),
+            Action::Close(Peer::Client(_), _) => {
+                panic!("a link was closed for a breach of protocol")
+            }
+            Action::Close(Peer::Process(id), _) => {
+                let nanny = self.nanny_of[&id];
+                let worker = self.worker_of.get(&id).and_then(|worker| {
+                    self.workers_of[&nanny].1.iter().position(|other| other == worker)
+                });
+                let is_given_up = !self.scheduler.cluster.nannies.contains_key(&nanny);
+                match worker.filter(|_| is_given_up && self.silent.contains(&Peer::Nanny(nanny))) {
+                    Some(worker) => self.give_up(nanny, id, worker as u32),
+                    None => self.end_process(nanny, id),
+                }
+            }
+            Action::Close(Peer::Nanny(id), _) => {
+                self.launching.retain(|(launching, _)| *launching != id);
+                self.kept.retain(|(process, _)| self.nanny_of[process] != id);
+                self.nannies.retain(|other| *other != id);
+            }
+            Action::ToNanny(nanny, ToNanny::Exit { .. }) => {
+                self.launching.retain(|(launching, _)| *launching != nanny);
+                self.nannies.retain(|other| *other != nanny);
+                self.gone.push(nanny);
+            }
+            Action::ToNanny(..) | Action::ForgetProgram(_) => {}
+        }
     }
 
     /// A process ends as the scheduler wants it to.
@@ -335,7 +517,7 @@ impl World {
                     assert!(is_any_idle, "{case}, and nobody is idle");
                     assert!(self.scheduler.poll_timeout().is_some(), "{case}, and for ever");
                 }
-                Why::Delay { left } => assert!(left <= Duration::from_millis(2), "{case}"),
+                Why::Delay { left } => assert!(left <= Duration::from_millis(500), "{case}"),
                 Why::Arguments => {}
                 _ => panic!("{case}: no task of this model has that reason"),
             }
@@ -353,9 +535,9 @@ impl World {
             }
             ToProcess::Drop { ranges } => {
                 for (array, range) in ranges {
-                    process
-                        .values
-                        .retain(|id, _| id.task.array != array || !range.contains(id.task.index));
+                    let stays = |task: &TaskId| task.array != array || !range.contains(task.index);
+                    process.values.retain(|id, _| stays(&id.task));
+                    process.made.retain(|task, _| stays(task));
                 }
             }
             ToProcess::SetSlots { slots } => process.slots = slots,
@@ -418,6 +600,7 @@ impl World {
                 let value = self.scattered[&task];
                 if let Some(fake) = self.processes.get_mut(&process) {
                     fake.values.insert(ValueId { task, part: 0 }, value);
+                    fake.made.insert(task, 1);
                     fake.assigned.push((
                         put_as_assign(task, assignment),
                         RangeSet::from(Range::one(task.index)),
@@ -562,10 +745,15 @@ impl World {
         let (mut shape_of, mut edge_ends, mut edges) = (Vec::new(), Vec::new(), Vec::new());
         let mut payload = BlobBuilder::new();
         let len = 1 + self.dice.below(10) as u32;
+        let is_chain = self.dice.chance(30);
         for index in 0..len {
             let bytes = vec![2; self.dice.below(3) as usize];
-            let count = self.dice.below(4);
+            let count = if is_chain { 0 } else { self.dice.below(4) };
             let mut inputs = Vec::new();
+            if is_chain && index > 0 {
+                let task = TaskId { array: id, index: index - 1 };
+                inputs.push(ValueId { task, part: 0 });
+            }
             for _ in 0..count {
                 if index > 0 && self.dice.chance(50) {
                     let index = self.dice.below(u64::from(index)) as u32;
@@ -671,7 +859,7 @@ impl World {
             let nth = dice.below(from.len() as u64) as usize;
             from.get(nth).copied()
         };
-        match self.link_dice.below(10) {
+        match self.link_dice.below(12) {
             0..5 => {
                 let Some(peer) = any(&mut self.link_dice, &heard) else { return };
                 self.note(format!("the link of {peer:?} breaks"));
@@ -683,13 +871,38 @@ impl World {
                 let Some(peer) = any(&mut self.link_dice, &silent) else { return };
                 self.come_back(peer);
             }
-            _ => {
+            9 => {
                 self.now.0 += 6_000_000_000;
                 self.note("time passes".into());
                 self.scheduler.handle_timeout(self.now);
             }
+            _ => self.node_falls_silent(),
         }
         self.react();
+        if self.link_dice.chance(30) {
+            self.node_returns();
+        }
+        if self.link_dice.chance(70) {
+            self.process_returns();
+        }
+    }
+
+    /// A node is cut off, and as often as not for long enough to be given up.
+    fn node_falls_silent(&mut self) {
+        let nth = self.link_dice.below(self.nannies.len() as u64) as usize;
+        let Some(nanny) = self.nannies.get(nth).copied() else { return };
+        let of_it = |id: &ProcessId| self.nanny_of.get(id) == Some(&nanny);
+        let processes = self.processes.keys().filter(|id| of_it(id)).map(|id| Peer::Process(*id));
+        let peers: Vec<Peer> = processes.chain([Peer::Nanny(nanny)]).collect();
+        self.note(format!("{nanny} and all it has is cut off"));
+        for peer in peers.into_iter().filter(|peer| self.silent.insert(*peer)) {
+            let silent = Duration::from_secs(self.link_dice.below(5));
+            self.scheduler.handle_link_broken(self.now, peer, silent);
+        }
+        if self.link_dice.chance(60) {
+            self.now.0 += 6_000_000_000;
+            self.scheduler.handle_timeout(self.now);
+        }
     }
 
     fn come_back(&mut self, peer: Peer) {
@@ -948,6 +1161,17 @@ impl World {
                 continue;
             }
             match self.compute(id, &assign, index, &mut copies) {
+                // It comes of a task that this process has not run yet.
+                Err((missed, holder))
+                    if holder == id && owes(&self.processes[&id], missed, task) =>
+                {
+                    let ran = Range::new(piece.start, index);
+                    if !ran.is_empty() {
+                        self.retire(id, nth, ran);
+                        self.report(id, finished);
+                    }
+                    return;
+                }
                 Err((missed, holder)) => {
                     let left = Range::new(index, piece.end);
                     self.retire(id, nth, piece);
@@ -955,7 +1179,9 @@ impl World {
                         self.report(id, finished);
                     }
                     let given_back = vec![(assign.assignment, left)];
-                    self.hear(id, FromProcess::Missed { task: missed, holder, given_back });
+                    let denied = self.link_dice.chance(50);
+                    let missed = FromProcess::Missed { task: missed, holder, denied, given_back };
+                    self.hear(id, missed);
                     return;
                 }
                 Ok(_) if is_killer(assign.function.0, index) => {
@@ -972,6 +1198,9 @@ impl World {
                 }
                 Ok(value) if assign.inline_max > 0 && assign.parts == 1 && is_inline(value) => {
                     *self.runs.entry(task).or_insert(0) += 1;
+                    if let Some(process) = self.processes.get_mut(&id) {
+                        process.small.insert(task, value);
+                    }
                     let mut blob = BlobBuilder::new();
                     blob.push(&value.to_le_bytes());
                     finished.push(self.end(&assign, index, End::Inline(blob.build())));
@@ -981,6 +1210,7 @@ impl World {
                     if let Some(process) = self.processes.get_mut(&id) {
                         let output = |part| (ValueId { task, part }, part_value(value, part));
                         process.values.extend(parts.clone().map(output));
+                        process.made.insert(task, crate::process::run_number(&assign, index));
                     }
                     *self.runs.entry(task).or_insert(0) += 1;
                     // All values of a gentle world together may be copied.
@@ -1077,7 +1307,11 @@ impl World {
                 .iter()
                 .find_map(|holder| self.processes.get(holder)?.values.get(&of).copied())
                 .ok_or((source.task, holders[0])),
-            Place::Here => self.processes[&id].values.get(&of).copied().ok_or((source.task, id)),
+            Place::Here => {
+                let process = &self.processes[&id];
+                let found = process.values.get(&of).or_else(|| process.small.get(&source.task));
+                found.copied().ok_or((source.task, id))
+            }
         }
     }
 
@@ -1091,7 +1325,8 @@ impl World {
                     *self.told.entry(task).or_insert(0) += 1;
                 }
                 None => {
-                    self.say(FromClient::Missed { task, holder });
+                    let denied = self.link_dice.chance(50);
+                    self.say(FromClient::Missed { task, holder, denied });
                     let range = Range::one(task.index);
                     self.say(FromClient::Want { array: task.array, range, values: true });
                 }
@@ -1194,6 +1429,12 @@ impl World {
         self.calm = true;
         // Launches may have failed for good: a new nanny always helps.
         self.add_nanny();
+        while !self.away.is_empty() && self.link_dice.chance(80) {
+            self.node_returns();
+        }
+        while !self.kept.is_empty() {
+            self.process_returns();
+        }
         for (_, id) in std::mem::take(&mut self.launching) {
             self.processes.insert(id, FakeProcess::default());
             self.scheduler.connect_process(self.now, id, contact()).unwrap();

@@ -17,7 +17,7 @@ use rdask_core::message::{
 use rdask_core::range::Range;
 
 use super::super::net_thread::NetThread;
-use super::super::parts::{BoxFuture, ClientParts, Put, ValueSource};
+use super::super::parts::{BoxFuture, ClientParts, NotFetched, Put, ValueSource};
 use super::Client;
 use crate::connection::{Inbox, Outbox, outbox};
 use crate::function::tests::{Task, run};
@@ -90,9 +90,16 @@ struct FakeValues {
 }
 
 impl ValueSource for FakeValues {
-    fn get(&self, task: TaskId, _: ProcessId, _: Contact) -> BoxFuture<'_, Result<Bulk, String>> {
+    fn get(
+        &self,
+        task: TaskId,
+        _: ProcessId,
+        _: Contact,
+    ) -> BoxFuture<'_, Result<Bulk, NotFetched>> {
         let got = self.values.lock().unwrap().get(&task).cloned();
-        Box::pin(async move { got.unwrap().map(Bulk::from).map_err(|failure| failure.message) })
+        Box::pin(
+            async move { got.unwrap().map(Bulk::from).map_err(|failure| failure.message.into()) },
+        )
     }
 
     fn put(&self, put: Put) -> BoxFuture<'_, Result<(), String>> {

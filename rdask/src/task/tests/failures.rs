@@ -208,7 +208,7 @@ fn arguments_that_do_not_fit_are_failures() {
 fn a_source_that_panics_is_not_taken_for_a_task() {
     struct Broken;
     impl crate::function::TaskSource for Broken {
-        fn next(&mut self) -> Option<crate::function::TaskInputs<'_>> {
+        fn next(&mut self, _: &Outcomes) -> Option<crate::function::TaskInputs<'_>> {
             panic!("our own fault")
         }
     }

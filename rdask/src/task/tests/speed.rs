@@ -15,7 +15,7 @@ struct Range<'a> {
 }
 
 impl TaskSource for Range<'_> {
-    fn next(&mut self) -> Option<TaskInputs<'_>> {
+    fn next(&mut self, _: &Outcomes) -> Option<TaskInputs<'_>> {
         let end = *self.tasks.ends.get(self.index)? as usize;
         let inline = &self.tasks.inline[self.start..end];
         self.start = end;

@@ -1,0 +1,1 @@
+"""rdask and its peers in turns: `bench/compare --help`. Standard library only."""

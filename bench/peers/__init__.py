@@ -1,0 +1,1 @@
+"""The workloads of rdask-bench on other engines: `bench/peers/run --help`."""

@@ -1,0 +1,31 @@
+"""What the tasks do. Engines import this on both sides, so that functions travel as a name."""
+
+from __future__ import annotations
+
+import time
+
+
+def identity(x: int) -> int:
+    return x
+
+
+def increment(x: int) -> int:
+    return x + 1
+
+
+def add(a: int, b: int) -> int:
+    return a + b
+
+
+def add_all(values: list[int]) -> int:
+    return sum(values)
+
+
+def nap(i: int, seconds: float) -> int:
+    time.sleep(seconds)
+    return i
+
+
+def square(x: float) -> float:
+    time.sleep(1.0)
+    return x * x

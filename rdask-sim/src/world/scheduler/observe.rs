@@ -1,0 +1,135 @@
+//! What is noted of what the scheduler hears and says: for the ledger, and for coverage.
+
+use rdask_core::id::{ArrayId, ClientId, Peer, ProcessId, TaskId, ValueId};
+use rdask_core::message::{End, FromClient, FromProcess, ToProcess};
+use rdask_core::range::Range;
+use rdask_core::scheduler::Look;
+
+use crate::world::World;
+
+impl World {
+    /// What the ledger has to know of what a process says.
+    pub(super) fn observe_process(&mut self, from: ProcessId, message: &FromProcess) {
+        let is_known = self.scheduler.core.knows(from);
+        let mark = |world: &mut Self, array, index, event| {
+            let look = world.scheduler.core.look(TaskId { array, index });
+            world.coverage.mark(look, event);
+        };
+        match message {
+            FromProcess::Report { finished, .. } => {
+                for one in finished {
+                    let event = match (&one.end, is_known) {
+                        (_, false) => "late report",
+                        (End::Inline(_), _) => "ended inline",
+                        (End::Stored(_), _) => "ended stored",
+                        (End::Failed(_), _) => "failed",
+                        (End::Cancelled | End::Lost, _) => "not run",
+                    };
+                    mark(self, one.array, one.range.start, event);
+                    if is_known {
+                        for index in one.range {
+                            self.ledger.taken(TaskId { array: one.array, index }, from);
+                        }
+                    }
+                }
+            }
+            FromProcess::Holds { values } => {
+                for ValueId { task, .. } in values {
+                    mark(self, task.array, task.index, "copied");
+                }
+            }
+            FromProcess::Missed { task, .. } => {
+                mark(self, task.array, task.index, "missed by a process");
+                self.ledger.missed(*task);
+                self.missed.insert(*task);
+            }
+            FromProcess::NotAcquired { .. }
+            | FromProcess::Fetched { .. }
+            | FromProcess::Stopped { .. }
+            | FromProcess::SlotsFree { .. }
+            | FromProcess::Parked { .. }
+            | FromProcess::GaveUp { .. }
+            | FromProcess::Offer { .. } => {}
+        }
+    }
+
+    pub(super) fn observe_client(&mut self, from: ClientId, message: &FromClient, is_known: bool) {
+        if !is_known {
+            return;
+        }
+        let mut mark = |array: ArrayId, range: Range, event| {
+            if !range.is_empty() {
+                let look = self.scheduler.core.look(TaskId { array, index: range.start });
+                self.coverage.mark(look, event);
+            }
+        };
+        match message {
+            FromClient::Want { array, range, .. } => mark(*array, *range, "wanted"),
+            FromClient::Release { ranges } => {
+                for (array, range) in ranges {
+                    mark(*array, *range, "released");
+                }
+            }
+            FromClient::Cancel { array, range } => mark(*array, *range, "cancelled"),
+            FromClient::Detach { name, ranges } => {
+                for (array, range) in ranges {
+                    mark(*array, *range, "detached");
+                }
+                self.name_kept(name, ranges);
+            }
+            FromClient::Attach { name, .. } => self.name_taken(name),
+            FromClient::Missed { task, .. } => {
+                mark(task.array, Range::one(task.index), "missed by a client");
+                self.ledger.missed(*task);
+                self.missed.insert(*task);
+            }
+            FromClient::SubmitBatch { number, batch, .. } => {
+                let own = ArrayId { client: from, number: *number };
+                for edge in batch.edges.iter().filter(|edge| edge.task.array != own) {
+                    mark(edge.task.array, Range::one(edge.task.index), "depended on");
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// What a lost process had, as the scheduler sees it.
+    pub(super) fn mark_losses(&mut self, peer: Peer) {
+        let Peer::Process(id) = peer else { return };
+        let Some(process) = self.by_id.get(&id) else { return };
+        let held: Vec<TaskId> =
+            self.processes[*process].store.keys().map(|value| value.task).collect();
+        for task in held {
+            let look = self.scheduler.core.look(task);
+            self.coverage.mark(look, "a holder is lost");
+        }
+        for task in self.processes[*process].running_tasks() {
+            let look = self.scheduler.core.look(task);
+            self.coverage.mark(look, "its process is lost");
+        }
+    }
+
+    pub(super) fn observe_order(&mut self, to: ProcessId, message: &ToProcess) {
+        let mut dropped = |array: ArrayId, range: Range| {
+            for index in range {
+                let task = TaskId { array, index };
+                self.ledger.dropped(task);
+                if self.puts.contains_key(&task) {
+                    self.dropped_puts.insert(task);
+                }
+            }
+        };
+        match message {
+            ToProcess::Assign(assign) => self.check_heard(to, "run", assign.array),
+            ToProcess::Acquire { array, .. } => self.check_heard(to, "hold", *array),
+            ToProcess::Cancel { array, range } => dropped(*array, *range),
+            ToProcess::Drop { ranges } => {
+                ranges.iter().for_each(|(array, range)| dropped(*array, *range));
+            }
+            ToProcess::Steal { .. } => {
+                self.coverage.mark(Look::Assigned, "asked back");
+            }
+            _ => {}
+        }
+    }
+}
