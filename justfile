@@ -6,9 +6,9 @@ check:
 test:
     cargo test --workspace
 
-# More random graphs against the naive model.
+# More random graphs against the naive model, and more peers that say anything.
 soak cases="20000":
-    PROPTEST_CASES={{cases}} cargo test --release -p rdask-core
+    PROPTEST_CASES={{cases}} cargo test --profile sim -p rdask-core
 
 # More clusters in virtual time.
 simulate seeds="10000" first="0":

@@ -306,6 +306,12 @@ impl RangeSet {
         self.ranges.within(range).map(|(part, ())| part)
     }
 
+    /// Whether it holds any index of `range`.
+    #[must_use]
+    pub fn intersects(&self, range: Range) -> bool {
+        self.within(range).next().is_some()
+    }
+
     /// How many indexes of `range` it holds.
     #[must_use]
     pub fn count_within(&self, range: Range) -> u64 {

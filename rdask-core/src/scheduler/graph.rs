@@ -602,10 +602,10 @@ impl Scheduler {
         for (part, holding) in group.holding.runs_vec(range) {
             if !matches!(holding, Holding::Held(..)) {
                 group.payload.release(part);
-                group.unsettled -= part.len();
+                group.settled.insert(part);
             }
         }
-        if group.unsettled == 0 {
+        if group.is_settled() {
             self.drop_deferred(gid);
             self.unpin_inputs(gid);
         }

@@ -240,8 +240,8 @@ pub(crate) struct Group {
     pub(crate) available: RangeSet,
     /// How many tasks are not over.
     pub(crate) unfinished: u32,
-    /// How many tasks have a value that recomputing may need again, or are not over.
-    pub(crate) unsettled: u32,
+    /// Tasks that are over and will never run again: they have let go of their arguments.
+    pub(crate) settled: RangeSet,
 
     pub(crate) payload: Pieces,
     /// How many tasks have their payload, in order.
@@ -303,7 +303,7 @@ impl Group {
             regions: BTreeMap::new(),
             available: RangeSet::new(),
             unfinished: len,
-            unsettled: len,
+            settled: RangeSet::new(),
             payload: Pieces::default(),
             payload_len: 0,
             results: Pieces::default(),
@@ -426,7 +426,12 @@ impl Group {
     /// Whether a task that may run again takes values of this group: of another group, or, in a
     /// batch, of its own.
     pub(crate) fn may_be_needed_again(&self) -> bool {
-        self.pins > 0 || (self.unsettled > 0 && matches!(self.inputs, Inputs::Edges(_)))
+        self.pins > 0 || (matches!(self.inputs, Inputs::Edges(_)) && !self.is_settled())
+    }
+
+    /// Whether none of its tasks will ever run again.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.settled.covers(self.all())
     }
 
     /// Whether it can be forgotten as a whole.

@@ -76,6 +76,9 @@ impl Scheduler {
                         if holding != Holding::Nowhere {
                             available.insert(part);
                         }
+                        if matches!(holding, Holding::Held(..)) {
+                            assert!(!group.settled.intersects(part), "{gid:?} {part:?} is settled");
+                        }
                     }
                 }
                 State::Failed => {
@@ -84,6 +87,9 @@ impl Scheduler {
                 State::Dropped => {}
             }
             unfinished += if state.is_over() { 0 } else { part.len() };
+            if !state.is_over() {
+                assert!(!group.settled.intersects(part), "{gid:?} {part:?} is settled too soon");
+            }
         }
         let wanted = group.refs.runs(group.all()).filter(|(_, refs)| *refs > 0);
         let referenced: u32 = wanted.map(|(part, _)| part.len()).sum();

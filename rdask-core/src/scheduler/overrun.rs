@@ -75,7 +75,7 @@ impl Scheduler {
             let goes_on = self
                 .assignments
                 .get(&id)
-                .filter(|assignment| assignment.remaining.within(range).next().is_some());
+                .filter(|assignment| assignment.remaining.intersects(range));
             if let Some(process) = goes_on.map(|assignment| assignment.process) {
                 self.close_process(process, grace);
             }

@@ -168,24 +168,32 @@ impl Scheduler {
                     _ => continue,
                 };
                 for part in gone {
-                    self.undo(gid, part);
+                    let Some(group) = self.groups.get(gid) else { return };
+                    let settled: Vec<Range> = group.settled.within(part).collect();
+                    let mut again = RangeSet::from(part);
+                    settled.iter().for_each(|part| again.remove(*part));
+                    again.iter().for_each(|part| self.undo(gid, part, true));
+                    settled.into_iter().for_each(|part| self.undo(gid, part, false));
                 }
             }
         }
     }
 
-    /// Tasks that were over have to run again.
-    fn undo(&mut self, gid: Gid, range: Range) {
+    /// Tasks that were over have to run again. Those that were settled can't: somebody takes a value
+    /// that all had let go of.
+    fn undo(&mut self, gid: Gid, range: Range, has_recipe: bool) {
         let Some(group) = self.groups.get_mut(gid) else {
             return;
         };
-        let has_recipe = match &group.inputs {
-            Inputs::Scattered(_) => false,
-            _ => {
-                !group.has_payload()
-                    || range.iter().all(|index| group.payload.slice(Range::one(index)).is_some())
-            }
-        };
+        let has_recipe = has_recipe
+            && match &group.inputs {
+                Inputs::Scattered(_) => false,
+                _ => {
+                    let mut each = range.iter().map(Range::one);
+                    !group.has_payload() || each.all(|one| group.payload.slice(one).is_some())
+                }
+            };
+        group.settled.remove(range);
         group.unfinished += range.len();
         group.made_by.remove(range);
         if !group.misses.is_empty() {

@@ -132,7 +132,7 @@ impl Scheduler {
         let Some(process) = self.cluster.processes.get(&id) else { return true };
         let is_short = |(gid, held): (&Gid, &RangeSet)| {
             let short = self.copies.short.get(gid);
-            short.is_some_and(|short| held.iter().any(|part| short.within(part).next().is_some()))
+            short.is_some_and(|short| held.iter().any(|part| short.intersects(part)))
         };
         let waits = process.held.iter().any(is_short) && self.is_place_coming(id);
         !waits && !self.copies.has_source(id)

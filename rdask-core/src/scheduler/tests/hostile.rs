@@ -28,8 +28,13 @@ proptest! {
 
 #[test]
 fn what_was_too_much_once_is_not_any_more() {
-    // References of names, of inputs beyond an array's end, and no input of an array at all.
-    for seed in [12_262_806_229_086_264_059, 5_554_217_756_486_944_483, 3_385_395_276_371_969_110] {
+    let seeds = [
+        12_262_806_229_086_264_059, // references of names
+        5_554_217_756_486_944_483,  // inputs beyond an array's end
+        3_385_395_276_371_969_110,  // no input of an array at all
+        6_886_665_984_684_199_727,  // inputs that all had let go of
+    ];
+    for seed in seeds {
         Mob::new(seed).run();
     }
 }
