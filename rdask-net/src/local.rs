@@ -41,6 +41,10 @@ const GREETING_TIME_MAX: Duration = Duration::from_secs(2);
 /// take their data connection.
 const GREETINGS_MAX: usize = 256;
 
+/// Streams that an endpoint serves at a time; each takes a file descriptor, of which a process often
+/// has 1,024.
+const SEATS_MAX: usize = 256;
+
 /// What the kernel may hold for a reader. With the usual 208 KiB the two sides wait for each other
 /// twenty times as often.
 const BUFFER_BYTES: usize = 4 << 20;
@@ -73,7 +77,11 @@ fn same(one: &Proof, other: &Proof) -> bool {
 
 /// Those who have a data connection to this endpoint, and so may use its socket.
 #[derive(Clone)]
-pub(crate) struct Guests(Arc<watch::Sender<BTreeMap<PeerName, Vec<Guest>>>>);
+pub(crate) struct Guests {
+    invited: Arc<watch::Sender<BTreeMap<PeerName, Vec<Guest>>>>,
+    /// Streams at a time of all of them.
+    seats: Arc<Semaphore>,
+}
 
 #[derive(Clone)]
 struct Guest {
@@ -84,22 +92,27 @@ struct Guest {
 
 impl Default for Guests {
     fn default() -> Self {
-        Self(Arc::new(watch::Sender::default()))
+        Self::with_seats(SEATS_MAX)
     }
 }
 
 impl Guests {
+    fn with_seats(seats: usize) -> Self {
+        let seats = Arc::new(Semaphore::new(seats));
+        Self { invited: Arc::new(watch::Sender::default()), seats }
+    }
+
     /// Lets the dialer of a data connection in for as long as the invitation is kept.
     pub(crate) fn invite(&self, peer: &PeerName, proofs: Proofs) -> Invitation {
         let guest = Guest { proofs, seats: Arc::new(Semaphore::new(2 * DATA_STREAMS as usize)) };
-        self.0.send_modify(|guests| guests.entry(peer.clone()).or_default().push(guest));
+        self.invited.send_modify(|guests| guests.entry(peer.clone()).or_default().push(guest));
         Invitation { guests: self.clone(), peer: peer.clone(), proofs }
     }
 
     /// The guest with this name and proof. Waits until it is there: a dialer may be here before
     /// its data connection has been taken in.
     async fn find(&self, peer: &PeerName, proof: &Proof) -> Option<Guest> {
-        let mut changes = self.0.subscribe();
+        let mut changes = self.invited.subscribe();
         let is_it = |guest: &&Guest| same(&guest.proofs.dialer, proof);
         let found = |guests: &BTreeMap<PeerName, Vec<Guest>>| {
             guests.get(peer).and_then(|guests| guests.iter().find(is_it)).cloned()
@@ -123,7 +136,7 @@ pub(crate) struct Invitation {
 
 impl Drop for Invitation {
     fn drop(&mut self) {
-        self.guests.0.send_modify(|guests| {
+        self.guests.invited.send_modify(|guests| {
             if let Some(with_name) = guests.get_mut(&self.peer) {
                 with_name.retain(|guest| guest.proofs != self.proofs);
                 if with_name.is_empty() {
@@ -192,21 +205,16 @@ async fn accept_as(own: &PeerName, guests: &Guests, incoming: &mpsc::Sender<Inco
     loop {
         while greetings.try_join_next().is_some() {}
         match listener.accept().await {
-            Ok((stream, _)) if greetings.len() < GREETINGS_MAX => {
-                let (guests, incoming) = (guests.clone(), incoming.clone());
-                greetings.spawn(async move {
-                    let greeted = tokio::time::timeout(GREETING_TIME_MAX, greet(stream, &guests));
-                    match greeted.await {
-                        Ok(Ok((stream, peer))) => {
-                            // Fails only while the endpoint closes.
-                            let _ = incoming.send(Incoming::Data { stream, peer }).await;
-                        }
-                        Ok(Err(error)) => tracing::debug!(%error, "a local peer was turned away"),
-                        Err(_) => tracing::debug!("a local peer was turned away: no proof in time"),
-                    }
-                });
+            Ok((stream, _)) => {
+                // Other users take no place of those who may come in.
+                if let Err(error) = tune(&stream) {
+                    tracing::debug!(%error, "a local peer was turned away");
+                } else if greetings.len() < GREETINGS_MAX {
+                    greetings.spawn(welcome(stream, guests.clone(), incoming.clone()));
+                } else {
+                    tracing::debug!("too many greetings at a time");
+                }
             }
-            Ok(_) => tracing::debug!("too many greetings at a time"),
             Err(error) => {
                 tracing::warn!(%error, "could not accept a local connection");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -215,9 +223,19 @@ async fn accept_as(own: &PeerName, guests: &Guests, incoming: &mpsc::Sender<Inco
     }
 }
 
+async fn welcome(stream: UnixStream, guests: Guests, incoming: mpsc::Sender<Incoming>) {
+    match tokio::time::timeout(GREETING_TIME_MAX, greet(stream, &guests)).await {
+        Ok(Ok((stream, peer))) => {
+            // Fails only while the endpoint closes.
+            let _ = incoming.send(Incoming::Data { stream, peer }).await;
+        }
+        Ok(Err(error)) => tracing::debug!(%error, "a local peer was turned away"),
+        Err(_) => tracing::debug!("a local peer was turned away: no proof in time"),
+    }
+}
+
 /// Finds out who connected.
 async fn greet(mut stream: UnixStream, guests: &Guests) -> io::Result<(DataStream, PeerName)> {
-    tune(&stream)?;
     let mut name = vec![0; usize::from(stream.read_u8().await?)];
     stream.read_exact(&mut name).await?;
     let mut proof = [0; PROOF_BYTES];
@@ -227,8 +245,9 @@ async fn greet(mut stream: UnixStream, guests: &Guests) -> io::Result<(DataStrea
     let gone = || io::Error::other("its data connection is gone");
     let guest = guests.find(&peer, &proof).await.ok_or_else(gone)?;
     let seat = guest.seats.try_acquire_owned().map_err(io::Error::other)?;
+    let seats = [seat, guests.seats.clone().try_acquire_owned().map_err(io::Error::other)?];
     stream.write_all(&guest.proofs.acceptor).await?;
-    Ok((DataStream::local(stream, Place::Seat(seat), peer.clone()), peer))
+    Ok((DataStream::local(stream, Place::Seats(seats), peer.clone()), peer))
 }
 
 /// What a local stream holds while it is open.
@@ -239,8 +258,8 @@ pub(crate) enum Place {
         #[expect(dead_code, reason = "held")] crate::pool::Lease,
         #[expect(dead_code, reason = "held")] OwnedSemaphorePermit,
     ),
-    /// Of the acceptor: one of those that a guest may have.
-    Seat(#[expect(dead_code, reason = "held")] OwnedSemaphorePermit),
+    /// Of the acceptor: one of those that a guest may have, and one of all guests'.
+    Seats(#[expect(dead_code, reason = "held")] [OwnedSemaphorePermit; 2]),
 }
 
 /// Refuses other users, and raises the buffer.
@@ -288,7 +307,39 @@ mod tests {
             }
         }
         drop(other);
-        assert!(guests.0.borrow().is_empty());
+        assert!(guests.invited.borrow().is_empty());
+    }
+
+    /// A stream of a guest, if there is a seat for it.
+    async fn sit(guests: &Guests, id: u64, seed: u8) -> io::Result<DataStream> {
+        let (mut near, far) = UnixStream::pair().unwrap();
+        let name = peer(id).to_string();
+        near.write_all(&[name.len() as u8]).await.unwrap();
+        near.write_all(name.as_bytes()).await.unwrap();
+        near.write_all(&proofs(seed).dialer).await.unwrap();
+        let (stream, known) = greet(far, guests).await?;
+        assert_eq!(known, peer(id));
+        let mut proof = [0; PROOF_BYTES];
+        near.read_exact(&mut proof).await.unwrap();
+        assert_eq!(proof, proofs(seed).acceptor);
+        Ok(stream)
+    }
+
+    #[tokio::test]
+    async fn seats_of_one_guest_and_of_all_are_counted() {
+        const ONES: usize = 2 * DATA_STREAMS as usize;
+        let guests = Guests::with_seats(ONES + 1);
+        let _first = guests.invite(&peer(1), proofs(10));
+        let _second = guests.invite(&peer(2), proofs(20));
+        let mut streams = Vec::new();
+        for _ in 0..ONES {
+            streams.push(sit(&guests, 1, 10).await.unwrap());
+        }
+        sit(&guests, 1, 10).await.expect_err("it has all seats of a guest");
+        let second = sit(&guests, 2, 20).await.unwrap();
+        sit(&guests, 2, 20).await.expect_err("all seats are taken");
+        drop(second);
+        sit(&guests, 2, 20).await.unwrap();
     }
 
     #[tokio::test]
