@@ -293,7 +293,7 @@ impl ValueSource for Guarded {
         task: rdask_core::id::TaskId,
         holder: ProcessId,
         contact: Contact,
-    ) -> BoxFuture<'_, Result<bytes::Bytes, NotFetched>> {
+    ) -> BoxFuture<'_, Result<rdask_core::bulk::Bulk, NotFetched>> {
         self.values.get(task, holder, contact)
     }
 

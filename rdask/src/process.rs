@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use rdask_core::bulk::Bulk;
 use rdask_core::id::{AssignmentId, ProcessId, TaskId};
 use rdask_core::message::{Contact, FromProcess, ToProcess};
 use rdask_core::process::{Action, ChunkEnd, ChunkId, Process, StartChunk, ValueId};
@@ -121,8 +122,8 @@ impl Values {
     }
 
     /// Keeps an encoded value as the result of `task`, as the scheduler asked a client to.
-    pub fn put(&self, task: TaskId, assignment: AssignmentId, bytes: Bytes) {
-        let size = bytes.len() as u64;
+    pub fn put(&self, task: TaskId, assignment: AssignmentId, bytes: Bulk) {
+        let size = bytes.bytes().len() as u64;
         self.store.insert_encoded(ValueId { task, part: 0 }, bytes);
         // Fails only when the process has ended; then nobody will look for the value here.
         let _ = self.events.send(Event::Put(task, assignment, size));
@@ -136,12 +137,7 @@ impl DataHandler for Values {
         got.unwrap_or_else(|error| Err(error.to_string()))
     }
 
-    async fn put(
-        &self,
-        task: TaskId,
-        assignment: AssignmentId,
-        bytes: Bytes,
-    ) -> Result<(), String> {
+    async fn put(&self, task: TaskId, assignment: AssignmentId, bytes: Bulk) -> Result<(), String> {
         Self::put(self, task, assignment, bytes);
         Ok(())
     }
@@ -418,7 +414,7 @@ impl ProcessRuntime {
                     let got = data::get(&endpoint, &contact, holder, value.task, value.part).await;
                     let event = match got {
                         Ok(bytes) => {
-                            let len = bytes.len() as u64;
+                            let len = bytes.bytes().len() as u64;
                             values.store.insert_encoded(value, bytes);
                             Event::Fetched(value, len, began.elapsed())
                         }

@@ -62,6 +62,8 @@ pub struct SchedulerOptions {
     pub port: u16,
     /// The transports in use.
     pub transport: Transport,
+    /// Whether values within a host take Unix sockets, instead of the network.
+    pub local_sockets: bool,
     /// Where to write the process number.
     pub pid_file: Option<PathBuf>,
     /// End after nobody has wanted anything for so long.
@@ -90,6 +92,7 @@ impl SchedulerOptions {
             interface: None,
             port: 0,
             transport: Transport::Auto,
+            local_sockets: true,
             pid_file: None,
             idle_timeout: None,
             result_memory: RESULT_MEMORY,

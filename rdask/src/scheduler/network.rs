@@ -87,7 +87,9 @@ impl Network {
         let run_id = random_run_id().map_err(StartError::Threads)?;
         let authority = Arc::new(Authority::new(&run_id)?);
         let identity = authority.issue(&PeerName::scheduler(&run_id)?)?;
-        let mut config = EndpointConfig::new(identity).with_transport(options.transport);
+        let mut config = EndpointConfig::new(identity)
+            .with_transport(options.transport)
+            .with_local_sockets(options.local_sockets);
         config.ports = options.port..=options.port;
         if let Some(host) = options.host {
             config.bind = host;
@@ -110,6 +112,7 @@ impl Network {
             host: slurm::node_name(),
             started: started.as_secs(),
             slurm_job_id: slurm::job_id(),
+            local_sockets: options.local_sockets,
         };
         let programs = Programs::open(&file.run_id)?;
         claim::claim(path, &file).await?;

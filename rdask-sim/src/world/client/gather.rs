@@ -95,7 +95,7 @@ impl World {
                     values.push(equal(*task, *expect, decode(blob.get(0)))?);
                 }
                 Some(Piece::Value(_, bytes)) => {
-                    values.push(equal(*task, *expect, decode(bytes))?);
+                    values.push(equal(*task, *expect, decode(bytes.bytes()))?);
                 }
                 Some(Piece::Absent(_)) | None => match gather.until {
                     Until::Ends | Until::Small if expect.fails == failed => {}
