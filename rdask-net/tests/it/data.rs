@@ -147,10 +147,9 @@ async fn pings_pass_bulk(transport: Transport) {
     serving.await.unwrap();
     echo.abort();
     pings.sort();
-    let median = pings[pings.len() / 2];
+    let p99 = pings[pings.len() * 99 / 100];
     assert!(pings.len() > 20, "only {} pings passed", pings.len());
-    // Behind bulk each would wait. A few wait for a processor that others use, too.
-    assert!(median.as_millis() < 20, "the median of {} pings was {median:?}", pings.len());
+    assert!(p99.as_millis() < 20, "p99 of {} pings was {p99:?}", pings.len());
 }
 
 #[test]
