@@ -9,6 +9,7 @@
 //! up, which then offers what it has under its next number.
 
 mod acquire;
+mod ahead;
 mod cancel;
 mod check;
 mod chunk;
@@ -32,6 +33,7 @@ use crate::message::{Assign, Contact, End, Finished, FromProcess, Place, Source,
 use crate::range::{Range, RangeMap, RangeSet};
 use crate::time::Time;
 
+use ahead::Ahead;
 pub use chunk::run_number;
 use chunk::{Chunk, Slots};
 use fetch::Inputs;
@@ -128,6 +130,7 @@ pub struct ChunkEnd {
 pub struct Process {
     id: ProcessId,
     now: Time,
+    ahead: Ahead,
     works: BTreeMap<AssignmentId, Work>,
     /// The assignments of which something can start, the first one first.
     queue: BTreeSet<QueueKey>,
@@ -167,6 +170,7 @@ impl Process {
         Self {
             id,
             now: Time::default(),
+            ahead: Ahead::default(),
             works: BTreeMap::new(),
             queue: BTreeSet::new(),
             ready_count: 0,
@@ -192,7 +196,18 @@ impl Process {
     pub fn handle_message(&mut self, now: Time, message: ToProcess) {
         self.now = now;
         match message {
-            ToProcess::Assign(assign) => self.assign(assign),
+            ToProcess::Assign(mut assign) => {
+                if self.ahead.complete(&mut assign) {
+                    self.assign(assign);
+                } else {
+                    self.exit("the scheduler sent sources for no list".to_owned());
+                }
+            }
+            ToProcess::Sources { assignment, param, sources } => {
+                if !self.ahead.push(assignment, param, sources) {
+                    self.exit("the scheduler sent too many sources of a task".to_owned());
+                }
+            }
             ToProcess::Peer { process, contact } => {
                 self.contacts.insert(process, contact);
             }

@@ -45,6 +45,7 @@ mod clients;
 mod cluster;
 mod ends;
 mod explain;
+mod feeds;
 mod finish;
 mod followers;
 mod grants;

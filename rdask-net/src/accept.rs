@@ -13,8 +13,9 @@ use rustls::pki_types::CertificateDer;
 use thiserror::Error;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 
 use crate::data_stream::DataStream;
@@ -28,12 +29,25 @@ use crate::local::{Guests, Proofs};
 use crate::peer_name::{PeerName, PeerRole};
 use crate::tls_wire::{Lingering, TlsWire};
 use crate::transport::{
-    DATA_STREAMS, PENDING_MAX, PENDING_UNPROVEN_MAX, Purpose, accepted_transport, server_config,
+    DATA_STREAMS, PENDING_MAX, PENDING_UNPROVEN_MAX, Purpose, SILENCE_MAX, accepted_transport,
+    server_config,
 };
 use crate::unreachable::Unreachable;
 
 /// From a peer's first packet to its first whole frame.
 const FIRST_FRAME_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// QUIC handshakes that are worked on at once; further peers wait for a place, in order. A thousand
+/// peers that come at once and are all answered a little each send everything several times over,
+/// until packets are lost and handshakes come too late.
+const HANDSHAKES_MAX: usize = 32;
+
+/// How long a handshake keeps its place. One that takes longer goes on without: its peer is far
+/// away, or doesn't answer, and shall not hold up others.
+const PLACE_TIME_MAX: Duration = Duration::from_millis(200);
+
+/// Who has waited for so long for a place has given up.
+const WAIT_TIME_MAX: Duration = SILENCE_MAX;
 
 /// How long to leave a listener alone after the system refused a connection, as it does when file
 /// descriptors run out.
@@ -147,6 +161,7 @@ fn may_connect(peer: PeerName, own: &PeerName, purpose: Purpose) -> Result<PeerN
 
 /// Accepts QUIC connections until the endpoint closes.
 pub(crate) async fn accept_quic(endpoint: quinn::Endpoint, acceptor: Acceptor) {
+    let places = Arc::new(Semaphore::new(HANDSHAKES_MAX));
     // Dropped with this task, and its tasks with it.
     let mut tasks = JoinSet::new();
     while let Some(incoming) = endpoint.accept().await {
@@ -159,25 +174,50 @@ pub(crate) async fn accept_quic(endpoint: quinn::Endpoint, acceptor: Acceptor) {
                 tracing::debug!(%error, "could not ask a peer to prove its address");
             }
         } else {
-            let pending = acceptor.pend();
-            tasks.spawn(serve_quic(incoming, acceptor.clone(), pending));
+            let (pending, places) = (acceptor.pend(), places.clone());
+            let acceptor = acceptor.clone();
+            tasks.spawn(async move {
+                if let Some(connection) = shake_hands(incoming, &acceptor, &places).await {
+                    serve_quic(connection, acceptor, pending).await;
+                }
+            });
         }
     }
 }
 
-async fn serve_quic(incoming: quinn::Incoming, acceptor: Acceptor, pending: Pending) {
+/// Waits for a place and does the handshake; nothing if that fails.
+async fn shake_hands(
+    incoming: quinn::Incoming,
+    acceptor: &Acceptor,
+    places: &Semaphore,
+) -> Option<quinn::Connection> {
     let remote = incoming.remote_address();
+    let come = Instant::now();
+    let place = places.acquire().await.ok()?;
+    if come.elapsed() >= WAIT_TIME_MAX {
+        incoming.ignore();
+        return None;
+    }
     let mtu = acceptor.mtus.towards(incoming.local_ip(), remote.ip());
     let mut config = server_config(&acceptor.identity.get());
     config.transport_config(accepted_transport(mtu));
-    let Ok(connecting) = incoming.accept_with(Arc::new(config)) else {
-        return;
+    let mut connecting = incoming.accept_with(Arc::new(config)).ok()?;
+    let quick = tokio::time::timeout(PLACE_TIME_MAX, &mut connecting).await;
+    drop(place);
+    let connected = match quick {
+        Ok(connected) => Ok(connected),
+        Err(_) => tokio::time::timeout(FIRST_FRAME_TIME_MAX, connecting).await,
     };
-    let connection = match tokio::time::timeout(FIRST_FRAME_TIME_MAX, connecting).await {
-        Ok(Ok(connection)) => connection,
-        Ok(Err(error)) => return tracing::debug!(%remote, %error, "a handshake failed"),
-        Err(_) => return tracing::debug!(%remote, "a handshake took longer than 5 s"),
-    };
+    match connected {
+        Ok(Ok(connection)) => return Some(connection),
+        Ok(Err(error)) => tracing::debug!(%remote, %error, "a handshake failed"),
+        Err(_) => tracing::debug!(%remote, "a handshake took longer than 5 s"),
+    }
+    None
+}
+
+async fn serve_quic(connection: quinn::Connection, acceptor: Acceptor, pending: Pending) {
+    let remote = connection.remote_address();
     let purpose = quic_purpose(&connection);
     let served = match acceptor.admit_quic(&connection, purpose) {
         Ok(peer) => match purpose {

@@ -54,6 +54,29 @@ pub(crate) fn chains_of_large_values_in_one_process_are_not_encoded() {
     assert!(few < u64::from(LINKS), "client and process together completed {few} encodings");
 }
 
+/// How many there are, if each is where it belongs.
+fn count_in_order(values: Vec<u64>) -> Option<usize> {
+    let in_order = (0..).zip(&values).all(|(index, value)| index == *value);
+    in_order.then_some(values.len())
+}
+
+pub(crate) fn lists_of_sixty_thousand_come_whole_and_longer_ones_are_refused() {
+    const COUNT: u64 = 60_000;
+    let cluster = Cluster::new(2, 2);
+    let client = cluster.client();
+    let mapped = client.map(|x: u64| x, 0..COUNT);
+    let of_mapped = client.submit(count_in_order, (&mapped,));
+    let single: Vec<Remote<u64>> = (0..COUNT).map(|x| client.submit(|x: u64| x, (x,))).collect();
+    let of_single = client.submit(count_in_order, (&single,));
+    assert_eq!(of_mapped.result().unwrap(), Some(COUNT as usize));
+    assert_eq!(of_single.result().unwrap(), Some(COUNT as usize));
+    // More edges than a message holds; the connection is fine.
+    let many: Vec<Remote<u64>> = single.iter().cycle().take(400_000).cloned().collect();
+    let error = client.submit(count_in_order, (&many,)).result().unwrap_err();
+    assert!(error.to_string().contains("tree"), "{error}");
+    assert_eq!(single[7].result().unwrap(), 7);
+}
+
 pub(crate) fn a_huge_argument_arrives_while_others_are_served() {
     const MEDIAN_MAX: Duration = Duration::from_millis(50);
     const ROUND_TRIPS: usize = 10;

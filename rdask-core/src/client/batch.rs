@@ -70,6 +70,11 @@ impl OpenBatch {
         self.payload.count()
     }
 
+    /// Whether a task with so many edges fits a frame together with the tasks before it.
+    pub(super) fn has_room_for(&self, edges: usize) -> bool {
+        self.len() == 0 || edges * EDGE_BYTES <= CHUNK_BYTES_MAX
+    }
+
     /// Whether it must leave before another task comes.
     pub(super) fn is_full(&self) -> bool {
         let bytes = self.payload.byte_len() + self.edges.len() * EDGE_BYTES;

@@ -32,7 +32,9 @@ impl Client {
         edges: &[Edge],
         parent: Option<Parent>,
     ) -> TaskId {
-        if self.open.as_ref().is_some_and(|open| !open.takes(parent, &shape.options)) {
+        let takes =
+            |open: &OpenBatch| open.takes(parent, &shape.options) && open.has_room_for(edges.len());
+        if self.open.as_ref().is_some_and(|open| !takes(open)) {
             self.flush_batch();
         }
         let open = match &mut self.open {

@@ -73,6 +73,16 @@ pub enum ToProcess {
         /// Who has all of them.
         holder: ProcessId,
     },
+    /// Sources of a list that is too long for one message, in order. They go before what the
+    /// assignment itself says of the list.
+    Sources {
+        /// Of the next [`Assign`](Self::Assign), which comes right behind.
+        assignment: AssignmentId,
+        /// Which of its parameters is the list.
+        param: u8,
+        /// Some of its sources.
+        sources: Vec<Source>,
+    },
 }
 
 /// A range of tasks of one shape, handed to a process.

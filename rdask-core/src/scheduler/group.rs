@@ -111,6 +111,8 @@ impl BatchInputs {
 pub(crate) struct EdgeLists {
     heads: BTreeMap<u32, u32>,
     nodes: Vec<EdgeNode>,
+    /// How many nodes name groups that are forgotten.
+    gone: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -139,6 +141,28 @@ impl EdgeLists {
             at = node.next;
             Some(node.dependent)
         })
+    }
+
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// So many dependents are forgotten with their group. Says whether most of all are by now, so
+    /// that it is time to [`retain`](Self::retain) the others.
+    pub(crate) fn lose(&mut self, count: usize) -> bool {
+        self.gone += count;
+        2 * self.gone > self.nodes.len()
+    }
+
+    /// Drops the dependents of groups that are forgotten.
+    pub(crate) fn retain(&mut self, is_known: impl Fn(Gid) -> bool) {
+        let old = std::mem::take(self);
+        for index in old.heads.keys() {
+            let known: Vec<(Gid, u32)> = old.of(*index).filter(|(gid, _)| is_known(*gid)).collect();
+            // In the same order: the last one that is added comes first.
+            known.into_iter().rev().for_each(|dependent| self.add(*index, dependent));
+        }
     }
 
     /// All dependents of the tasks in `range`.

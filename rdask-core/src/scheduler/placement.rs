@@ -7,8 +7,6 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
-
 use crate::blob::Blob;
 use crate::failure::{Failure, FailureKind};
 use crate::id::{AssignmentId, Peer, ProcessId, ProgramHash};
@@ -19,6 +17,7 @@ use crate::message::{
 use crate::range::{Range, RangeSet};
 
 use super::cluster::{Process, Stage, Worker};
+use super::feeds::{FEED_BYTES_MAX, TASK_FEED_BYTES_MAX, send_ahead, source_bytes};
 use super::graph::{part_of, taken};
 use super::group::{Gid, Group, Holding, Inputs, State};
 use super::locality::{LOOKS_MAX, Tied};
@@ -36,17 +35,6 @@ const GROWTH: u64 = 8;
 
 /// A round trip is less than a hundredth of a task that takes longer.
 const LONG_TASK_NS: u64 = 100_000_000;
-
-/// The most bytes of inputs that an assignment carries beside its payload, which is at most six
-/// arguments of 64 KiB or a chunk: together they stay below a frame's 1 MiB.
-const FEED_BYTES_MAX: usize = 600 * 1024;
-
-/// What one input costs in a frame besides its value: three numbers of at most five bytes, the
-/// part, the place, a length.
-const SOURCE_BYTES: usize = 20;
-
-/// What naming one holder costs.
-const HOLDER_BYTES: usize = 5;
 
 /// How many groups are looked at for one whose tasks end before their worker does.
 const LOOKED_AT_MAX: usize = 64;
@@ -333,7 +321,7 @@ impl Scheduler {
         let shape = group.shape(tasks.start)?;
         let options = shape.shape.options.clone();
         let (class, stat, function) = (shape.class, shape.stat, shape.shape.function);
-        let (tasks, params) = match self.feeds(gid, tasks) {
+        let (tasks, mut params, feed_bytes) = match self.feeds(gid, tasks) {
             Ok(fed) => fed,
             Err(refused) => {
                 self.refuse_oversized(gid, refused);
@@ -378,6 +366,11 @@ impl Scheduler {
             }
         }
         self.introduce(id, holders);
+        if feed_bytes > FEED_BYTES_MAX {
+            for message in send_ahead(assignment, &mut params) {
+                self.send_process(id, message);
+            }
+        }
         let message = Assign {
             assignment,
             array,
@@ -445,28 +438,31 @@ impl Scheduler {
         Some((tasks, payload.slice(Range::new(0, count))))
     }
 
-    /// Where each parameter comes from, for as many of `tasks` as one frame can say.
+    /// Where each parameter comes from, for as many of `tasks` as one frame can say, but for at
+    /// least one; and how many bytes that takes.
     ///
     /// # Errors
-    /// With those of `tasks` whose inputs don't fit a frame: all of them if it is what they share,
-    /// else the first.
-    fn feeds(&self, gid: Gid, tasks: Range) -> Result<(Range, Vec<Feed>), Range> {
+    /// With those of `tasks` whose inputs are too many: all of them if it is what they share, else
+    /// the first.
+    fn feeds(&self, gid: Gid, tasks: Range) -> Result<(Range, Vec<Feed>, usize), Range> {
         let mut bytes = 0;
         let mut feeds = self
             .shared_feeds(gid, tasks.start, &mut bytes)
-            .filter(|_| bytes <= FEED_BYTES_MAX)
+            .filter(|_| bytes <= TASK_FEED_BYTES_MAX)
             .ok_or(tasks)?;
         let is_per_task = |feed: &Feed| matches!(feed, Feed::Each(_) | Feed::Lists(_));
         if !feeds.iter().any(is_per_task) {
-            return Ok((tasks, feeds));
+            return Ok((tasks, feeds, bytes));
         }
         let first = Range::one(tasks.start);
-        let mut done = tasks.start;
+        let (mut done, mut taken_bytes) = (tasks.start, bytes);
         for index in tasks {
             let own = self.own_sources(gid, index, &mut bytes).ok_or(first)?;
-            if bytes > FEED_BYTES_MAX {
+            let is_first = index == tasks.start;
+            if bytes > if is_first { TASK_FEED_BYTES_MAX } else { FEED_BYTES_MAX } {
                 break;
             }
+            taken_bytes = bytes;
             for (feed, sources) in feeds.iter_mut().filter(|feed| is_per_task(feed)).zip(own) {
                 match feed {
                     Feed::Each(all) => all.extend(sources),
@@ -476,7 +472,10 @@ impl Scheduler {
             }
             done = index + 1;
         }
-        if done > tasks.start { Ok((Range::new(tasks.start, done), feeds)) } else { Err(first) }
+        if done == tasks.start {
+            return Err(first);
+        }
+        Ok((Range::new(tasks.start, done), feeds, taken_bytes))
     }
 
     /// The feeds of a task's parameters: filled where all tasks of its shape share them, else
@@ -542,25 +541,21 @@ impl Scheduler {
     /// Where the value of `input` is, and what it adds to the frame.
     fn source(&self, group: &Group, input: u32, part: u16, bytes: &mut usize) -> Option<Source> {
         let place = match group.holding.get(input) {
-            Holding::Inline => {
-                let value: Bytes = group.results.slice(Range::one(input))?.get_bytes(0);
-                *bytes += value.len();
-                Place::Inline(value)
-            }
+            Holding::Inline => Place::Inline(group.results.slice(Range::one(input))?.get_bytes(0)),
             Holding::Held(first, _) => {
                 let mut holders = vec![first];
                 holders.extend(group.copies.get(&(input, part)).into_iter().flatten());
-                *bytes += HOLDER_BYTES * holders.len();
                 Place::Held(holders)
             }
             // Of a task that this process is to run before.
             Holding::Nowhere => Place::Here,
         };
-        *bytes += SOURCE_BYTES;
-        Some(Source { task: group.task(input), part, place })
+        let source = Source { task: group.task(input), part, place };
+        *bytes += source_bytes(&source);
+        Some(source)
     }
 
-    /// The inputs of these ready tasks are more than a message can carry. If it is more than one of
+    /// The inputs of these ready tasks are more than a task can have. If it is more than one of
     /// them, it is for what they share: those that are ready beside them fare no better.
     fn refuse_oversized(&mut self, gid: Gid, tasks: Range) {
         let Some(group) = self.groups.get(gid) else {

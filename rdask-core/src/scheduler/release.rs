@@ -264,6 +264,26 @@ impl Scheduler {
                 }
             }
         }
+        if let super::group::Inputs::Edges(batch) = &group.inputs {
+            for edges in batch.edges.chunk_by(|one, next| one.group == next.group) {
+                self.lose_edges(edges[0].group, edges.len());
+            }
+        }
+    }
+
+    /// So many dependents of this group are forgotten. A value that is kept for long, and that
+    /// many tasks take one after the other, must not remember all of them.
+    fn lose_edges(&mut self, upstream: Gid, count: usize) {
+        let Some(group) = self.groups.get_mut(upstream) else {
+            return;
+        };
+        if group.edge_dependents.lose(count) {
+            let mut edges = std::mem::take(&mut group.edge_dependents);
+            edges.retain(|gid| self.groups.get(gid).is_some());
+            if let Some(group) = self.groups.get_mut(upstream) {
+                group.edge_dependents = edges;
+            }
+        }
     }
 
     fn patterns_of(&self, group: &super::Group) -> Vec<Gid> {

@@ -2,6 +2,7 @@
 
 mod accounts;
 mod blame;
+mod feeds;
 mod followers;
 mod hostile;
 mod leases;

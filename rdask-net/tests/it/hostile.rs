@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rdask_net::{Endpoint, LinkError, PeerRole, Transport};
 
-use crate::cluster::{Cluster, Ends, endpoint, on_both_transports, run, soon};
+use crate::cluster::{Cluster, Ends, accept_control, endpoint, on_both_transports, run, soon};
 
 on_both_transports!(
     another_run_never_comes_out_of_accept,
@@ -159,6 +159,64 @@ fn garbage_datagrams_and_cut_off_handshakes_change_nothing() {
         let grown = resident_bytes().saturating_sub(before);
         assert!(grown < 64 << 20, "memory grew by {grown} bytes");
     });
+}
+
+#[test]
+fn peers_that_say_nothing_more_hold_up_nobody() {
+    run(async {
+        let cluster = Cluster::new(Transport::Quic);
+        let scheduler = cluster.scheduler().await;
+        // More than are worked on at once. Without an answer to what it said, a handshake lasts 5 s;
+        // an honest peer gives up after 4 s.
+        let mut held = Vec::new();
+        for first in first_packets(&cluster, 100).await {
+            let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+            socket.send_to(&first, scheduler.addresses()[0]).unwrap();
+            held.push(socket);
+        }
+        still_works(&cluster, &scheduler).await;
+    });
+}
+
+#[test]
+fn three_hundred_peers_at_once_all_get_in() {
+    run(async {
+        let cluster = Cluster::new(Transport::Quic);
+        let scheduler = cluster.scheduler().await;
+        let mut dials = tokio::task::JoinSet::new();
+        for id in 0..300 {
+            let (client, to) = (cluster.endpoint(PeerRole::Client, id).await, scheduler.target());
+            dials.spawn(async move {
+                let mut near = Ends::of(client.dial_control(&to).await.unwrap());
+                near.send(b"hello").await;
+                (client, near)
+            });
+        }
+        let mut names = std::collections::BTreeSet::new();
+        while names.len() < 300 {
+            names.insert(accept_control(&scheduler).await.peer().to_string());
+        }
+        assert_eq!(dials.join_all().await.len(), 300);
+    });
+}
+
+/// The packets by which so many handshakes begin.
+async fn first_packets(cluster: &Cluster, count: usize) -> Vec<Vec<u8>> {
+    let catcher = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let to = catcher.local_addr().unwrap();
+    let crypto = quinn::crypto::rustls::QuicClientConfig::try_from(nameless_client(cluster));
+    let config = quinn::ClientConfig::new(Arc::new(crypto.unwrap()));
+    let endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
+    let connect = |_| endpoint.connect_with(config.clone(), to, "scheduler.r1.rdask").unwrap();
+    let _connecting: Vec<_> = (0..count).map(connect).collect();
+    let mut packets = std::collections::BTreeMap::new();
+    let mut buffer = [0; 1500];
+    while packets.len() < count {
+        let received = soon("a first packet", catcher.recv(&mut buffer)).await.unwrap();
+        // By the connection's name: a packet may come twice.
+        packets.insert(buffer[6..14].to_vec(), buffer[..received].to_vec());
+    }
+    packets.into_values().collect()
 }
 
 #[test]

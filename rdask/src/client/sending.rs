@@ -139,9 +139,23 @@ impl Call<'_> {
         if let Some(failure) = edges.iter().find_map(|edge| machine.failure_here(edge.task)) {
             return Err(Refusal::Input(failure));
         }
+        if !fit_a_message(&edges) {
+            let count = edges.len();
+            let error = format!("a list of {count} is too long for one task; combine with `tree`");
+            return Err(Refusal::Own(error));
+        }
         let shape = self.shape(vec![Param::Edges]);
         Ok(machine.submit(now, shape, &[], &edges, self.parent))
     }
+}
+
+/// The most bytes that one task's edges may take in a message; there is little beside them.
+const EDGES_BYTES_MAX: usize = 900 << 10;
+
+/// An edge takes 18 bytes at most, most of them six.
+fn fit_a_message(edges: &[Edge]) -> bool {
+    edges.len() <= EDGES_BYTES_MAX / 18
+        || postcard::to_stdvec(edges).is_ok_and(|bytes| bytes.len() <= EDGES_BYTES_MAX)
 }
 
 /// Why a task cannot be submitted: it fails here.

@@ -63,6 +63,7 @@ impl Weigh for ToProcess {
         match self {
             Self::Assign(assign) => assign.weight(),
             Self::Drop { ranges } => size_of::<Self>() + size_of_val(&ranges[..]),
+            Self::Sources { sources, .. } => size_of::<Self>() + all_of(sources),
             _ => size_of::<Self>(),
         }
     }

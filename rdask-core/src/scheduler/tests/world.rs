@@ -552,7 +552,9 @@ impl World {
             ToProcess::Cancel { .. }
             | ToProcess::Peer { .. }
             | ToProcess::Seen { .. }
-            | ToProcess::Exit { .. } => {}
+            | ToProcess::Exit { .. }
+            // No list of this model is that long.
+            | ToProcess::Sources { .. } => {}
         }
     }
 
