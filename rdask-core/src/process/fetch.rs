@@ -24,7 +24,7 @@ pub(super) struct Input {
     pub(super) state: State,
     /// Those of the users who wait for it. Some may have been forgotten since.
     pub(super) waiters: Vec<Waiter>,
-    /// Whether to drop it once its last user is gone.
+    /// Whether to drop it once its last user is gone. Never what a run made after that was said.
     pub(super) dropped: bool,
 }
 
@@ -254,7 +254,10 @@ impl Process {
                 Some(bytes) => State::Small(bytes),
                 None => continue,
             };
-            if self.inputs.all[&value].state.is_missing() {
+            let Some(input) = self.inputs.all.get_mut(&value) else { continue };
+            // What was to be dropped was the value of an earlier run.
+            input.dropped &= !self.kept.is_stored(value.task);
+            if input.state.is_missing() {
                 self.came(value, state);
             }
         }

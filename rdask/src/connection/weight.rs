@@ -63,6 +63,7 @@ impl Weigh for ToProcess {
         match self {
             Self::Assign(assign) => assign.weight(),
             Self::Drop { ranges } => size_of::<Self>() + size_of_val(&ranges[..]),
+            Self::DropCopies { values } => size_of::<Self>() + size_of_val(&values[..]),
             _ => size_of::<Self>(),
         }
     }
