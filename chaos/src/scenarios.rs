@@ -135,7 +135,7 @@ pub(crate) const ALL: &[Scenario] = scenarios! {
     "host-kill" = hosts::kill, Network, LATER,
         load "shuffle of 32 x 32 blocks of 256 KiB between nodes",
         injection "SIGKILL for all of half the nodes' workers, in the middle",
-        pass "what they had runs again within 4 s";
+        pass "what they had runs again within 4 s; nobody waits for the dead";
     "host-crash" = hosts::crash, Network, LATER,
         load "4,000 naps of 20 ms, results kept by processes",
         injection "a node and its cable are gone at once; it is started again later",

@@ -210,6 +210,7 @@ impl Process {
                 self.acquire(array, range, parts, holder);
             }
             ToProcess::DropCopies { values } => self.drop_copies(&values),
+            ToProcess::Gone { process } => self.peer_gone(process),
         }
         self.settle();
     }

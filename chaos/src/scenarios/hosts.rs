@@ -19,6 +19,10 @@ const TOLD_WITHIN: Duration = Duration::from_secs(4);
 /// Of a host that is gone nobody tells, and five seconds of silence must do; then work goes on.
 const SILENT_WITHIN: Duration = Duration::from_secs(8);
 
+/// Who was fetching from a host that is gone does not wait until the link has found out: it would take
+/// half a minute, and all of this takes two seconds.
+const OVER_WITHIN: Duration = Duration::from_secs(12);
+
 /// What was lost at a time runs again soon after.
 fn again_within(
     stage: &mut Stage,
@@ -40,8 +44,10 @@ pub(super) fn kill(stage: &mut Stage) -> anyhow::Result<()> {
     stage.until_begun(&mut client, N + N / 4)?;
     stage.kill(&mut cluster, &FOUR[2..])?;
     let killed = now();
-    let (_, ledger) = stage.conclude(cluster, &mut client, Results::Large)?;
-    again_within(stage, &ledger, killed, TOLD_WITHIN)
+    let (outcome, ledger) = stage.conclude(cluster, &mut client, Results::Large)?;
+    again_within(stage, &ledger, killed, TOLD_WITHIN)?;
+    ensure!(outcome.seconds <= OVER_WITHIN.as_secs_f64(), "somebody waited for the dead");
+    Ok(())
 }
 
 pub(super) fn crash(stage: &mut Stage) -> anyhow::Result<()> {

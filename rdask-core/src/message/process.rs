@@ -80,6 +80,11 @@ pub enum ToProcess {
         /// Which outputs of which tasks.
         values: Vec<ValueId>,
     },
+    /// A process that you know of is gone: don't wait for anything from it.
+    Gone {
+        /// Which.
+        process: ProcessId,
+    },
 }
 
 /// A range of tasks of one shape, handed to a process.

@@ -313,6 +313,28 @@ fn a_missing_input_is_fetched_once_and_announced() {
 }
 
 #[test]
+fn nobody_waits_for_a_holder_that_is_gone() {
+    let mut script = Script::new(1);
+    for process in [OTHER, THIRD] {
+        script.tell(ToProcess::Peer { process, contact: contact() });
+    }
+    let feed = Feed::One(source(5, 0, Place::Held(vec![OTHER, THIRD])));
+    assert_eq!(script.assign(assign(1, 1, Range::new(0, 4), vec![feed])), ["fetch c1.5.0 from p8"]);
+    let log = script.tell(ToProcess::Gone { process: OTHER });
+    assert_eq!(log, ["missed c1.5.0 p8", "fetch c1.5.0 from p9"]);
+    // Who isn't gone after all comes too late.
+    script.process.handle_fetch_failed(script.now, value(5, 0), OTHER, false);
+    assert_eq!(script.log(), [""; 0]);
+    assert_eq!(script.tell(ToProcess::Gone { process: THIRD }), ["missed c1.5.0 p9 a1 0..4"]);
+    script.process.handle_fetched(script.now, value(5, 0), 900, Duration::ZERO);
+    assert_eq!(script.log(), ["drop c1.5.0"]);
+    // And is not asked again.
+    let feed = Feed::One(source(5, 1, Place::Held(vec![OTHER])));
+    let log = script.assign(assign(2, 2, Range::one(0), vec![feed]));
+    assert_eq!(log, ["missed c1.5.1 p8 a2 0..1"]);
+}
+
+#[test]
 fn another_holder_is_tried_and_then_the_tasks_are_given_back() {
     let mut script = Script::new(1);
     for process in [OTHER, THIRD] {

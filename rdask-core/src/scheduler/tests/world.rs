@@ -556,6 +556,7 @@ impl World {
             // Answered when the model gets to it: the task is run all the same.
             ToProcess::Cancel { .. }
             | ToProcess::Peer { .. }
+            | ToProcess::Gone { .. }
             | ToProcess::Seen { .. }
             | ToProcess::Exit { .. } => {}
         }
