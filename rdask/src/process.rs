@@ -32,9 +32,9 @@ use tokio::task::JoinSet;
 
 use crate::board::Board;
 use crate::data::{self, DataHandler};
-use crate::function::{Input, Value};
+use crate::function::Input;
 use control::Control;
-use execute::Job;
+use execute::{Job, Results};
 use slots::SlotThreads;
 use store::Store;
 
@@ -92,7 +92,7 @@ pub struct Return {
 /// what bounds them bounds the channel.
 #[derive(Debug)]
 pub(crate) enum Event {
-    ChunkEnded(ChunkId, ChunkEnd, Vec<(ValueId, Value)>),
+    ChunkEnded(ChunkId, ChunkEnd, Results),
     Parked(ChunkId),
     UnparkWanted(ChunkId),
     /// What came, and how long that took.

@@ -22,6 +22,12 @@ use crate::function::{
     self, Chunk, EncodedInput, Input, Outcomes, ParamSource, Special, TaskInputs, TaskSource, Value,
 };
 
+/// How runs ended, in order.
+type Ends = Vec<(Range, End)>;
+
+/// Results that stay with the process.
+pub(super) type Results = Vec<(ValueId, Value)>;
+
 /// What a slot needs to run a chunk.
 pub(super) struct Job {
     pub(super) start: StartChunk,
@@ -34,7 +40,7 @@ pub(super) struct Job {
 impl Job {
     /// Runs the chunk's tasks until there are none left or the rest is taken back.
     /// Returns results that stay, too.
-    pub(super) fn run(self) -> (ChunkEnd, Vec<(ValueId, Value)>) {
+    pub(super) fn run(self) -> (ChunkEnd, Results) {
         let begun = Instant::now();
         let entry = function::entry(self.start.assign.function.0);
         let (ended, stored) = match entry {
@@ -45,7 +51,7 @@ impl Job {
         (ChunkEnd { ended, busy }, stored)
     }
 
-    fn call(&self, entry: &function::Entry) -> (Vec<(Range, End)>, Vec<(ValueId, Value)>) {
+    fn call(&self, entry: &function::Entry) -> (Ends, Results) {
         let _entered = context::enter(
             Arc::clone(&self.start.assign),
             Arc::clone(&self.control),
@@ -98,12 +104,7 @@ impl Job {
     }
 
     /// What the scheduler is told, and the results that stay.
-    fn ends(
-        &self,
-        out: Outcomes,
-        name: &str,
-        noted: &OnBoard<'_>,
-    ) -> (Vec<(Range, End)>, Vec<(ValueId, Value)>) {
+    fn ends(&self, out: Outcomes, name: &str, noted: &OnBoard<'_>) -> (Ends, Results) {
         let start = self.start.range.start;
         let (results, ends, special) = out.into_parts();
         let count = ends.len() as u32;
