@@ -107,6 +107,7 @@ impl Scheduler {
             }
             process.demand = process.demand.saturating_sub(slots);
             process.queued_ns = process.queued_ns.saturating_sub(estimate);
+            process.moved_on = self.now;
             if is_empty {
                 process.assignments.remove(&id);
             }
