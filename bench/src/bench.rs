@@ -82,7 +82,11 @@ impl Bench {
             client
         } else {
             let policy = self.policy();
-            self.cluster.insert(Cluster::with_policy(workers, threads, policy)).client()
+            let cluster = match self.setup.variant {
+                Some("quic") => Cluster::over_quic(workers, threads),
+                _ => Cluster::with_policy(workers, threads, policy),
+            };
+            self.cluster.insert(cluster).client()
         };
         warm_up(&client, workers * threads)?;
         Ok((client, self.start_clock()))

@@ -1,6 +1,7 @@
 //! The workloads. Each checks its results; the clock runs from before the first submission to
 //! after the last result is in the client's memory.
 
+mod beside;
 mod blocks;
 mod graphs;
 mod join;
@@ -140,8 +141,17 @@ pub(crate) const WORKLOADS: &[Workload] = &[
         workers: 2,
         threads: 1,
         n: 1 << 25,
-        variants: &[],
+        variants: &["local", "quic"],
         run: transfer::run,
+    },
+    Workload {
+        name: "beside",
+        about: "round trips of a noop beside 3 transfers of n f64 to the worker that runs it",
+        workers: 2,
+        threads: 2,
+        n: 1 << 27,
+        variants: &["local", "quic"],
+        run: beside::run,
     },
     Workload {
         name: "startup",

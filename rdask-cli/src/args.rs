@@ -100,6 +100,9 @@ pub(crate) struct Scheduler {
     /// How peers talk
     #[arg(long, value_enum, default_value_t)]
     pub(crate) transport: Transport,
+    /// Send values over the network within a host, too, instead of Unix sockets
+    #[arg(long)]
+    pub(crate) no_local_sockets: bool,
     /// Where to write the process number
     #[arg(long, value_name = "FILE")]
     pub(crate) pid_file: Option<PathBuf>,

@@ -267,6 +267,7 @@ mod tests {
             host: "login1".into(),
             started: 0,
             slurm_job_id: None,
+            local_sockets: true,
         }
     }
 

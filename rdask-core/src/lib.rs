@@ -4,6 +4,7 @@
 //! time is an argument; the same inputs give the same outputs, byte for byte.
 
 pub mod blob;
+pub mod bulk;
 pub mod client;
 pub mod failure;
 pub mod hello;

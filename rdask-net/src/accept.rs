@@ -24,6 +24,7 @@ use crate::frame::push_close;
 use crate::identity::{ALPN_DATA, peer_name};
 use crate::interface::MtuTable;
 use crate::link::Link;
+use crate::local::{Guests, Proofs};
 use crate::peer_name::{PeerName, PeerRole};
 use crate::tls_wire::{Lingering, TlsWire};
 use crate::transport::{
@@ -36,7 +37,7 @@ const FIRST_FRAME_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// How long to leave a listener alone after the system refused a connection, as it does when file
 /// descriptors run out.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// The code of a connection that is refused after its handshake; the reason says why.
 const CODE_REFUSED: VarInt = VarInt::from_u32(2);
@@ -80,6 +81,7 @@ pub(crate) struct Acceptor {
     pub(crate) mtus: Arc<MtuTable>,
     pub(crate) lingering: Lingering,
     pub(crate) unreachable: Arc<Unreachable>,
+    pub(crate) guests: Guests,
     pub(crate) pending: Arc<AtomicUsize>,
 }
 
@@ -220,7 +222,8 @@ async fn serve_control(
 /// Serves a data connection until its dialer closes it.
 async fn serve_data(connection: &quinn::Connection, acceptor: &Acceptor, peer: PeerName) {
     connection.set_max_concurrent_bi_streams(VarInt::from_u32(DATA_STREAMS));
-
+    let proofs = Proofs::of(connection);
+    let _invitation = proofs.map(|proofs| acceptor.guests.invite(&peer, proofs));
     let mut watch = acceptor.unreachable.watch(connection.remote_address());
     loop {
         let accepted = tokio::select! {

@@ -1,7 +1,8 @@
 //! A data stream: raw bytes both ways between two peers, one stream per get or put.
 //!
 //! An end is never mistaken for completeness: a stream that is dropped before it was finished is
-//! reset, and its reader gets an error.
+//! reset, and its reader gets an error. But for local ones: there an end is an end, and whoever
+//! reads must know how many bytes are due.
 
 use std::fmt;
 use std::io;
@@ -11,13 +12,26 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use quinn::{ReadError, VarInt, WriteError};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::UnixStream;
 
+use crate::local::Place;
 use crate::peer_name::PeerName;
 use crate::pool::Lease;
 use crate::tls_wire::TlsWire;
 
 /// The code of a stream that was dropped before it was finished.
 const CODE_DROPPED: u32 = 0;
+
+/// What carries a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Carrier {
+    /// A QUIC connection.
+    Quic,
+    /// TLS over TCP.
+    Tls,
+    /// A Unix socket within the host.
+    Local,
+}
 
 /// One bidirectional stream of raw bytes; read and write it as any other.
 pub struct DataStream {
@@ -29,6 +43,7 @@ pub struct DataStream {
 enum Wire {
     Quic { send: quinn::SendStream, receive: quinn::RecvStream, _lease: Option<Lease> },
     Tls(Box<TlsWire>),
+    Local { stream: UnixStream, _place: Place },
 }
 
 impl DataStream {
@@ -43,6 +58,19 @@ impl DataStream {
 
     pub(crate) fn tls(stream: Box<TlsWire>, peer: PeerName) -> Self {
         Self { peer, wire: Wire::Tls(stream), finished: false }
+    }
+
+    pub(crate) fn local(stream: UnixStream, place: Place, peer: PeerName) -> Self {
+        Self { peer, wire: Wire::Local { stream, _place: place }, finished: false }
+    }
+
+    /// What carries the stream.
+    pub fn carrier(&self) -> Carrier {
+        match self.wire {
+            Wire::Quic { .. } => Carrier::Quic,
+            Wire::Tls(_) => Carrier::Tls,
+            Wire::Local { .. } => Carrier::Local,
+        }
     }
 
     /// Whom the peer's certificate names.
@@ -63,6 +91,7 @@ impl DataStream {
         match &mut self.wire {
             Wire::Quic { send, .. } => Ok(send.write_chunk(bytes).await?),
             Wire::Tls(stream) => stream.write_all(&bytes).await,
+            Wire::Local { stream, .. } => stream.write_all(&bytes).await,
         }
     }
 
@@ -80,7 +109,7 @@ impl DataStream {
 
     /// Gives the stream up in both directions: refused, lost or no longer wanted. Over QUIC the
     /// peer finds the code with [`reset_code`](Self::reset_code); over TLS it only sees a broken
-    /// connection.
+    /// connection, and locally an end.
     pub fn reset(mut self, code: u32) {
         self.give_up(code);
     }
@@ -105,6 +134,8 @@ impl DataStream {
                 let _ = receive.stop(VarInt::from_u32(code));
             }
             Wire::Tls(stream) => stream.abort(),
+            // Dropping it ends both directions.
+            Wire::Local { .. } => {}
         }
     }
 }
@@ -118,6 +149,7 @@ impl AsyncRead for DataStream {
         match &mut self.wire {
             Wire::Quic { receive, .. } => AsyncRead::poll_read(Pin::new(receive), cx, buffer),
             Wire::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Wire::Local { stream, .. } => Pin::new(stream).poll_read(cx, buffer),
         }
     }
 }
@@ -131,6 +163,7 @@ impl AsyncWrite for DataStream {
         match &mut self.wire {
             Wire::Quic { send, .. } => AsyncWrite::poll_write(Pin::new(send), cx, bytes),
             Wire::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Wire::Local { stream, .. } => Pin::new(stream).poll_write(cx, bytes),
         }
     }
 
@@ -138,6 +171,7 @@ impl AsyncWrite for DataStream {
         match &mut self.wire {
             Wire::Quic { send, .. } => AsyncWrite::poll_flush(Pin::new(send), cx),
             Wire::Tls(stream) => Pin::new(stream).poll_flush(cx),
+            Wire::Local { stream, .. } => Pin::new(stream).poll_flush(cx),
         }
     }
 
@@ -145,6 +179,7 @@ impl AsyncWrite for DataStream {
         let ended = match &mut self.wire {
             Wire::Quic { send, .. } => AsyncWrite::poll_shutdown(Pin::new(send), cx),
             Wire::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+            Wire::Local { stream, .. } => Pin::new(stream).poll_shutdown(cx),
         };
         if let Poll::Ready(Ok(())) = ended {
             self.finished = true;

@@ -9,12 +9,13 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use quinn::VarInt;
 use thiserror::Error;
-use tokio::sync::mpsc;
+use tokio::net::UnixStream;
+use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::accept::{Acceptor, Incoming, accept_quic, accept_tls};
@@ -24,7 +25,9 @@ use crate::dial::{DialError, Dialer, Dialled, Target};
 use crate::identity::Identity;
 use crate::interface::MtuTable;
 use crate::link::Link;
-use crate::pool::{Pool, Route};
+use crate::local::{self, Guests, Place, Proofs};
+use crate::peer_name::PeerName;
+use crate::pool::{Lease, Pool, Route};
 use crate::socket::probe;
 use crate::tls_wire::Lingering;
 use crate::transport::{Purpose, Transport, server_config};
@@ -56,6 +59,9 @@ pub struct EndpointConfig {
     pub transport: Transport,
     /// Whether others may connect.
     pub accept: bool,
+    /// Whether data streams within this host take a Unix socket beside the data connection, where
+    /// there is one.
+    pub local_sockets: bool,
     /// Whether the kernel or the network card cuts batches into datagrams. Off costs three times
     /// the CPU, and helps with drivers that get it wrong.
     pub segmentation_offload: bool,
@@ -70,6 +76,7 @@ impl EndpointConfig {
             ports: 0..=0,
             transport: Transport::Auto,
             accept: true,
+            local_sockets: true,
             segmentation_offload: true,
         }
     }
@@ -89,6 +96,12 @@ impl EndpointConfig {
     #[must_use]
     pub fn with_transport(self, transport: Transport) -> Self {
         Self { transport, ..self }
+    }
+
+    /// The same with local sockets, or without.
+    #[must_use]
+    pub fn with_local_sockets(self, local_sockets: bool) -> Self {
+        Self { local_sockets, ..self }
     }
 }
 
@@ -121,15 +134,15 @@ pub enum BindError {
 }
 
 /// The identity in use; swapped once, when a joiner gets its own.
-pub(crate) struct IdentityCell(RwLock<Identity>);
+pub(crate) struct IdentityCell(watch::Sender<Identity>);
 
 impl IdentityCell {
     pub(crate) fn get(&self) -> Identity {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.borrow().clone()
     }
 
     fn set(&self, identity: Identity) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = identity;
+        self.0.send_replace(identity);
     }
 }
 
@@ -143,6 +156,7 @@ struct Shared {
     identity: Arc<IdentityCell>,
     dialer: Dialer,
     accepts: bool,
+    local_sockets: bool,
     quic_addresses: Vec<SocketAddr>,
     tls_addresses: Vec<SocketAddr>,
     pool: Arc<Pool>,
@@ -174,7 +188,7 @@ impl Endpoint {
         let quic_bound = quic.as_ref().and_then(|endpoint| endpoint.local_addr().ok());
         let tls_bound = tls.as_ref().and_then(|listener| listener.local_addr().ok());
         let mtus = Arc::new(MtuTable::read());
-        let identity = Arc::new(IdentityCell(RwLock::new(config.identity.clone())));
+        let identity = Arc::new(IdentityCell(watch::Sender::new(config.identity.clone())));
         let lingering = Lingering::default();
         let (sender, incoming) = mpsc::channel(INCOMING_MAX);
         let acceptor = Acceptor {
@@ -183,10 +197,15 @@ impl Endpoint {
             mtus: mtus.clone(),
             lingering: lingering.clone(),
             unreachable: unreachable.clone(),
+            guests: Guests::default(),
             pending: Arc::default(),
         };
         let mut tasks = JoinSet::new();
 
+        if config.accept && config.local_sockets {
+            let (guests, incoming) = (acceptor.guests.clone(), acceptor.incoming.clone());
+            tasks.spawn(local::accept(identity.0.subscribe(), guests, incoming));
+        }
         if let Some(endpoint) = quic.clone().filter(|_| config.accept) {
             tasks.spawn(accept_quic(endpoint, acceptor.clone()));
             tasks.spawn(probe(datagrams));
@@ -208,6 +227,7 @@ impl Endpoint {
             identity,
             dialer,
             accepts: config.accept,
+            local_sockets: config.local_sockets,
             quic_addresses: quic_bound.map(advertised).unwrap_or_default(),
             tls_addresses: tls_bound.map(advertised).unwrap_or_default(),
             pool,
@@ -286,8 +306,8 @@ impl Endpoint {
         }
     }
 
-    /// Opens a stream for one get or put, on the pooled connection to that peer. Waits while
-    /// 16 streams to it are open already.
+    /// Opens a stream for one get or put, on the pooled connection to that peer, or on the socket
+    /// beside it if the peer is on this host. Waits while 16 streams to it are open already.
     ///
     /// # Errors
     ///
@@ -327,6 +347,10 @@ impl Endpoint {
                     return Ok(DataStream::tls(stream, to.name.clone()));
                 }
             };
+            if let Some((stream, permit)) = self.open_local(&to.name, &connection, &lease).await {
+                let place = Place::Lease(lease, permit);
+                return Ok(DataStream::local(stream, place, to.name.clone()));
+            }
             match connection.open_bi().await {
                 Ok((send, receive)) => {
                     return Ok(DataStream::quic(send, receive, Some(lease), to.name.clone()));
@@ -338,6 +362,28 @@ impl Endpoint {
                     }
                     first_try = false;
                 }
+            }
+        }
+    }
+
+    /// A stream on the socket beside a data connection. If that is not there, or not the peer's, it
+    /// isn't tried again beside this connection.
+    async fn open_local(
+        &self,
+        peer: &PeerName,
+        connection: &quinn::Connection,
+        lease: &Lease,
+    ) -> Option<(UnixStream, OwnedSemaphorePermit)> {
+        if !self.shared.local_sockets {
+            return None;
+        }
+        let permit = lease.slot().local.clone().acquire_owned().await.ok()?;
+        match local::dial(self.identity().name(), peer, &Proofs::of(connection)?).await {
+            Ok(stream) => Some((stream, permit)),
+            Err(error) => {
+                tracing::debug!(%peer, %error, "there is no local way");
+                lease.slot().local.close();
+                None
             }
         }
     }

@@ -10,7 +10,8 @@
 //!   interfaces.
 //! - **Control.** A [`Link`] is one long stream of frames with the scheduler.
 //! - **Data.** A [`DataStream`] is raw bytes for one get or put, on a connection of its own kind:
-//!   bulk never shares a connection with control.
+//!   bulk never shares a connection with control. Within a host it goes over a Unix socket beside
+//!   that connection.
 //!
 //! Two endpoints in one process, as tests and local clusters have them:
 //!
@@ -49,6 +50,7 @@ mod frame;
 mod identity;
 mod interface;
 mod link;
+mod local;
 mod peer_name;
 mod pool;
 mod scheduler_file;
@@ -59,7 +61,7 @@ mod unreachable;
 
 pub use accept::Incoming;
 pub use authority::{Authority, CertificateError, KeyRequest};
-pub use data_stream::DataStream;
+pub use data_stream::{Carrier, DataStream};
 pub use dial::{Attempt, AttemptError, Attempts, DialError, Target};
 pub use endpoint::{BindError, Endpoint, EndpointConfig};
 pub use frame::{FRAME_BYTES_MAX, FrameDecoder, FrameError, FrameTooLong, push_frame};

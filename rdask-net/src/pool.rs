@@ -9,10 +9,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use quinn::VarInt;
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, Semaphore};
 
 use crate::peer_name::PeerName;
-use crate::transport::DATA_IDLE;
+use crate::transport::{DATA_IDLE, DATA_STREAMS};
 
 /// Connections kept beside those in use: a worker that gathers from more peers at once dials
 /// again, at 0.5 ms of CPU each.
@@ -33,6 +33,9 @@ pub(crate) enum Route {
 pub(crate) struct Slot {
     /// Set once by whoever dials first; the others wait for it.
     pub(crate) route: OnceCell<Route>,
+    /// Streams at a time over the local socket beside the connection. Closed once that has turned
+    /// out not to be there.
+    pub(crate) local: Arc<Semaphore>,
     usage: Mutex<Usage>,
 }
 
@@ -60,7 +63,8 @@ impl Pool {
             return Lease::new(slot.clone(), now);
         }
         let usage = Mutex::new(Usage { streams: 0, last_used: now });
-        let slot = Arc::new(Slot { route: OnceCell::new(), usage });
+        let local = Arc::new(Semaphore::new(DATA_STREAMS as usize));
+        let slot = Arc::new(Slot { route: OnceCell::new(), local, usage });
         slots.insert(peer.clone(), slot.clone());
         let lease = Lease::new(slot, now);
         while slots.len() > CONNECTIONS_MAX {
@@ -135,6 +139,12 @@ impl Lease {
 
     pub(crate) fn slot(&self) -> &Slot {
         &self.slot
+    }
+}
+
+impl std::fmt::Debug for Lease {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Lease").finish_non_exhaustive()
     }
 }
 

@@ -54,6 +54,13 @@ pub struct SchedulerFile {
     pub started: u64,
     /// The Slurm job that the scheduler runs in, if any.
     pub slurm_job_id: Option<String>,
+    /// Whether values within a host take Unix sockets, instead of the network.
+    #[serde(default = "usually")]
+    pub local_sockets: bool,
+}
+
+fn usually() -> bool {
+    true
 }
 
 /// What to demand of a file's owner and permissions.

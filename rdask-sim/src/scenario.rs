@@ -123,6 +123,9 @@ pub enum Act {
         len: u32,
         /// Whether they are put with processes.
         large: bool,
+        /// With how many.
+        #[serde(default = "one")]
+        replicas: u8,
     },
     /// Wait and compare. Goes on beside what follows.
     Gather {
@@ -226,6 +229,10 @@ impl Scenario {
     pub fn parse(text: &str) -> Result<Self, serde_json::Error> {
         serde_json::from_str(text)
     }
+}
+
+fn one() -> u8 {
+    1
 }
 
 fn json<T: Serialize>(entry: &T) -> String {

@@ -28,6 +28,18 @@ pub(crate) fn compute(work: &Work, key: u64, argument: Option<u64>, inputs: &[u6
     inputs.iter().fold(start, |sum, input| mix(sum.wrapping_mul(31) ^ input))
 }
 
+/// How many bytes a stored value is said to have.
+#[must_use]
+pub(crate) fn size_of(value: u64) -> u64 {
+    1 << (mix(value) % 24)
+}
+
+/// One of the outputs of a task.
+#[must_use]
+pub(crate) fn part_of(value: u64, part: u16, parts: u16) -> u64 {
+    if parts > 1 { mix(value ^ mix(u64::from(part))) } else { value }
+}
+
 /// Whether a value stays with its process.
 #[must_use]
 pub(crate) fn is_stored(work: &Work, value: u64) -> bool {
@@ -39,8 +51,16 @@ pub(crate) fn is_stored(work: &Work, value: u64) -> bool {
 pub(crate) fn always_fails(work: &Work, index: u32) -> bool {
     match work.fails {
         Fails::Never | Fails::First(_) => false,
-        Fails::Every(nth) | Fails::Hangs(nth) => index.is_multiple_of(nth.max(1)),
+        Fails::Every(nth) | Fails::Hangs(nth) | Fails::Kills(nth) => {
+            index.is_multiple_of(nth.max(1))
+        }
     }
+}
+
+/// Whether every run of a task ends its process.
+#[must_use]
+pub(crate) fn is_poison(work: &Work, index: u32) -> bool {
+    matches!(work.fails, Fails::Kills(_)) && always_fails(work, index)
 }
 
 /// A value as bytes.

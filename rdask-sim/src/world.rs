@@ -6,6 +6,7 @@
 mod client;
 mod data;
 mod fault;
+mod holders;
 mod leases;
 mod node;
 mod phase;
@@ -30,6 +31,7 @@ use crate::scenario::{Scenario, Work};
 
 use client::{Client, Kept};
 use data::Transfer;
+use holders::Holders;
 use node::Node;
 use process::Process;
 use scheduler::SchedulerShell;
@@ -112,8 +114,8 @@ pub(crate) struct World {
     ledger: Ledger,
     /// Tasks that somebody cancelled.
     cancelled: BTreeMap<ArrayId, RangeSet>,
-    /// Where scattered values were put.
-    puts: BTreeMap<TaskId, Vec<ProcessId>>,
+    /// Scattered values that were put with processes.
+    puts: BTreeSet<TaskId>,
     /// Scattered values that nobody wanted any more: what was made of them can't be made again.
     dropped_puts: BTreeSet<TaskId>,
     /// The links of those whom the scheduler has welcomed.
@@ -122,8 +124,12 @@ pub(crate) struct World {
     kept: BTreeMap<u32, Kept>,
     /// Launches that failed, or ended before they had registered.
     launches_failed: u64,
-    /// Processes that something ended, and tasks in them are suspected of it.
-    deaths: u64,
+    /// Who has which scattered values.
+    holders: Holders,
+    /// Tasks that end their processes.
+    poison: BTreeSet<TaskId>,
+    /// Whose process died, how often: of that by a fault, and not by a task.
+    deaths: BTreeMap<TaskId, (u32, u32)>,
     /// Tasks whose value was not had from a holder.
     missed: BTreeSet<TaskId>,
     is_healed: bool,
@@ -193,12 +199,14 @@ impl World {
             apart: Vec::new(),
             ledger: Ledger::default(),
             cancelled: BTreeMap::new(),
-            puts: BTreeMap::new(),
+            puts: BTreeSet::new(),
             dropped_puts: BTreeSet::new(),
             links_by_peer: BTreeMap::new(),
             kept: BTreeMap::new(),
             launches_failed: 0,
-            deaths: 0,
+            holders: Holders::default(),
+            poison: BTreeSet::new(),
+            deaths: BTreeMap::new(),
             missed: BTreeSet::new(),
             is_healed: false,
             quiet_at: 0,

@@ -15,15 +15,18 @@
 use std::any::type_name;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use rdask_core::bulk::Bulk;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 mod estimate;
 mod guard;
 mod raw;
+mod received;
 
 pub use estimate::size_hint;
-pub(crate) use raw::{bytes_of as raw_bytes_of, duplicate};
+pub(crate) use raw::{bytes_of as raw_bytes_of, duplicate, is_raw, take_over};
+pub use received::Received;
 
 /// What can travel between processes: arguments and results of tasks.
 ///
@@ -265,6 +268,14 @@ pub fn decode<T: Data>(bytes: &[u8]) -> Result<T, DecodeError> {
         return Err(DecodeError::Trailing { type_name: type_name::<T>(), extra: rest.len() });
     }
     Ok(value)
+}
+
+/// Reads the value that fills `bulk`. A vector of numbers takes its memory over, if it can.
+///
+/// # Errors
+/// If the bytes are anything but exactly one value.
+pub fn decode_bulk<T: Data>(bulk: Bulk) -> Result<T, DecodeError> {
+    raw::take_over(bulk).or_else(|bulk| decode(bulk.bytes()))
 }
 
 /// Reads the packed value at the start of `bytes` and moves `bytes` behind it.

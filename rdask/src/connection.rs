@@ -177,7 +177,7 @@ pub fn scheduler_target(file: &SchedulerFile) -> Result<Target, PeerNameError> {
 /// # Errors
 /// If certificates and key in the file are broken.
 pub fn joining(file: &SchedulerFile) -> Result<EndpointConfig, CertificateError> {
-    Ok(EndpointConfig::new(file.join_identity()?))
+    Ok(EndpointConfig::new(file.join_identity()?).with_local_sockets(file.local_sockets))
 }
 
 /// Where an endpoint can be reached, for a [`Role`].

@@ -6,11 +6,14 @@
 
 use std::future::Future;
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use rdask_core::bulk::Bulk;
 use rdask_core::id::{AssignmentId, ProcessId, TaskId};
 use rdask_core::message::{Contact, DataReply, DataRequest};
+pub use rdask_net::Carrier;
 use rdask_net::{
     DataStream, DialError, Endpoint, FrameTooLong, PeerName, PeerNameError, PeerRole, Target,
     push_frame,
@@ -19,6 +22,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 use tokio::io::AsyncReadExt;
+use tokio::task::yield_now;
+
+use crate::codec::Received;
 
 /// A stream on which nothing moves for so long is given up. A holder may need some seconds to
 /// encode; one that is suspended longer than this is about to be fenced.
@@ -30,15 +36,12 @@ const HEAD_BYTES_MAX: usize = 4096;
 /// How much of a refusal's reason travels.
 const REASON_BYTES_MAX: usize = 2000;
 
-/// One write. Each piece has the whole patience, so that slow links are no dead ones.
+/// One write, or read. Each piece has the whole patience, so that slow links are no dead ones; and
+/// between two the net thread looks after others, since a local socket never makes it wait.
 const PIECE_BYTES: usize = 256 * 1024;
 
 /// The longest value. Longer ones would be refused by the memory of any worker today.
 pub const VALUE_BYTES_MAX: u64 = 1 << 38;
-
-/// What is set aside at once for a value that was announced; the rest as bytes arrive, so that an
-/// announcement alone costs nothing.
-const RESERVED_BYTES_MAX: u64 = 64 << 20;
 
 /// A value could not be got, put or served.
 #[derive(Debug, Error)]
@@ -108,7 +111,7 @@ pub async fn get(
     holder: ProcessId,
     task: TaskId,
     part: u16,
-) -> Result<Bytes, DataError> {
+) -> Result<Bulk, DataError> {
     let to = target(endpoint, contact, holder)?;
     let mut stream = in_time(endpoint.open_data(&to)).await??;
     write_head(&mut stream, &DataRequest::Get { task, part }).await?;
@@ -183,7 +186,7 @@ pub trait DataHandler: Sync {
         &self,
         task: TaskId,
         assignment: AssignmentId,
-        bytes: Bytes,
+        bytes: Bulk,
     ) -> impl Future<Output = Result<(), String>> + Send;
 }
 
@@ -254,32 +257,36 @@ async fn write_value(stream: &mut DataStream, mut bytes: Bytes) -> Result<(), Da
     while !bytes.is_empty() {
         let piece = bytes.split_to(bytes.len().min(PIECE_BYTES));
         in_time(stream.write_bytes(piece)).await??;
+        yield_now().await;
     }
     Ok(())
 }
 
-async fn read_value(stream: &mut DataStream, size: u64) -> Result<Bytes, DataError> {
+/// An announcement alone costs addresses, but no memory.
+async fn read_value(stream: &mut DataStream, size: u64) -> Result<Bulk, DataError> {
     if size > VALUE_BYTES_MAX {
         return Err(DataError::TooLong(size));
     }
-    let mut bytes: Vec<u8> = Vec::new();
-    let mut left = size;
+    let mut left = usize::try_from(size).map_err(|_| DataError::TooLong(size))?;
+    let room = Received::with_room_for(left);
+    let mut received = room.map_err(|_| DataError::NoMemory(size))?;
     while left > 0 {
-        if bytes.len() == bytes.capacity() {
-            let more = left.min(RESERVED_BYTES_MAX.max(bytes.len() as u64));
-            let more = usize::try_from(more).map_err(|_| DataError::TooLong(size))?;
-            let reserved = bytes.try_reserve_exact(more);
-            reserved.map_err(|_| DataError::NoMemory(size))?;
-        }
-        let room = (bytes.capacity() - bytes.len()) as u64;
-        let mut limited = (&mut *stream).take(left.min(room));
-        let read = in_time(limited.read_buf(&mut bytes)).await??;
-        if read == 0 {
-            return Err(DataError::Stream(io::ErrorKind::UnexpectedEof.into()));
-        }
-        left -= read as u64;
+        let piece = received.grow(left.min(PIECE_BYTES));
+        left -= piece.len();
+        in_time(stream.read_exact(piece)).await??;
+        yield_now().await;
     }
-    Ok(bytes.into())
+    RECEIVED[stream.carrier() as usize].fetch_add(size, Ordering::Relaxed);
+    Ok(Bulk::in_memory(received))
+}
+
+/// Bytes of values by carrier.
+static RECEIVED: [AtomicU64; 3] = [const { AtomicU64::new(0) }; 3];
+
+/// How many bytes of values this OS process has received by a carrier, so that whoever measures can
+/// tell which way they took.
+pub fn bytes_received(carrier: Carrier) -> u64 {
+    RECEIVED[carrier as usize].load(Ordering::Relaxed)
 }
 
 #[cfg(test)]

@@ -14,10 +14,12 @@ use rdask_core::id::{NannyId, ProcessId, ProgramHash, WorkerId};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::program::FileState;
+
 /// The argument by which a program knows that a nanny started it to work.
 pub const PROCESS_ARGUMENT: &str = "--rdask-process";
 
-/// The argument that asks a program which protocol it speaks and which bytes it has.
+/// The argument that asks a program which protocol it speaks.
 pub const PROBE_ARGUMENT: &str = "--rdask-probe";
 
 /// This rdask, for messages about versions.
@@ -54,6 +56,9 @@ pub struct Handover {
     pub memory_limit: u64,
     /// The hash that the program must have, as 64 hexadecimal digits.
     pub program: String,
+    /// The file that has it, as it was when the nanny read it.
+    #[serde(default)]
+    pub file: Option<FileState>,
     /// The client's umask.
     pub umask: u32,
     /// Where the process may write what nobody needs later.
@@ -182,8 +187,6 @@ fn read_line(from: &mut impl BufRead) -> Result<String, HandoverError> {
 pub struct ProbeAnswer {
     /// The protocol version that it speaks.
     pub protocol: u16,
-    /// The hash of its bytes.
-    pub hash: ProgramHash,
     /// Its version of rdask, for people.
     pub rdask: String,
 }
@@ -192,7 +195,7 @@ impl ProbeAnswer {
     /// The answer's one line.
     #[must_use]
     pub fn encode(&self) -> String {
-        format!("rdask-probe {} {:#} {}", self.protocol, self.hash, self.rdask)
+        format!("rdask-probe {} {}", self.protocol, self.rdask)
     }
 
     /// Reads the answer out of what a program wrote, `None` if there is none.
@@ -205,7 +208,6 @@ impl ProbeAnswer {
             }
             Some(Self {
                 protocol: words.next()?.parse().ok()?,
-                hash: parse_hash(words.next()?)?,
                 rdask: words.next().unwrap_or("unknown").to_owned(),
             })
         })
@@ -236,6 +238,7 @@ mod tests {
             slots: 4,
             memory_limit: 1024,
             program: format!("{:#}", ProgramHash([0xab; 32])),
+            file: None,
             umask: 0o022,
             scratch: "/tmp/x".into(),
             board: None,
@@ -252,7 +255,7 @@ mod tests {
             r#""worker_name":"node3-0","node":"node3","pool":"4711","slots":4,"#,
             r#""memory_limit":1024,"#,
             r#""program":"abababababababababababababababababababababababababababababababab","#,
-            r#""umask":18,"scratch":"/tmp/x","board":null,"interface":null,"host":null}"#,
+            r#""file":null,"umask":18,"scratch":"/tmp/x","board":null,"interface":null,"host":null}"#,
             "\n"
         );
         assert_eq!(handover().encode(), text);
@@ -303,14 +306,13 @@ mod tests {
 
     #[test]
     fn the_answer_to_a_probe_is_frozen_and_found_among_other_lines() {
-        let answer =
-            ProbeAnswer { protocol: 1, hash: ProgramHash([0xab; 32]), rdask: "0.1.0".into() };
-        let line = format!("rdask-probe 1 {} 0.1.0", "ab".repeat(32));
+        let answer = ProbeAnswer { protocol: 1, rdask: "0.1.0".into() };
+        let line = "rdask-probe 1 0.1.0";
         assert_eq!(answer.encode(), line);
         assert_eq!(ProbeAnswer::find(&format!("hello\n{line}\nbye\n")), Some(answer));
-        let short = ProbeAnswer::find(&format!("rdask-probe 2 {}", "ab".repeat(32))).unwrap();
+        let short = ProbeAnswer::find("rdask-probe 2").unwrap();
         assert_eq!((short.protocol, short.rdask.as_str()), (2, "unknown"));
-        for text in ["", "rdask-probe", "rdask-probe 1 xyz", "rdask-probe x abab"] {
+        for text in ["", "rdask-probe", "rdask-probe x 0.1.0"] {
             assert_eq!(ProbeAnswer::find(text), None, "{text}");
         }
     }

@@ -29,7 +29,7 @@ use crate::connection::{ConnectError, Connected, Persistence, contact_of, dial, 
 use crate::context;
 use crate::error::chain;
 use crate::handover::{
-    Handover, PROBE_ARGUMENT, PROCESS_ARGUMENT, ProbeAnswer, RDASK_VERSION, read_return,
+    Handover, PROBE_ARGUMENT, PROCESS_ARGUMENT, ProbeAnswer, RDASK_VERSION, parse_hash, read_return,
 };
 use crate::process::{self, DataPlane, Home, ProcessSetup, Return};
 use crate::program;
@@ -71,23 +71,11 @@ pub fn is_called() -> bool {
     CALLED.load(Ordering::Relaxed)
 }
 
-#[expect(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "the answer to a probe is its output"
-)]
+#[expect(clippy::print_stdout, reason = "the answer to a probe is its output")]
 fn answer_probe() -> ! {
-    match program::hash() {
-        Ok(hash) => {
-            let rdask = RDASK_VERSION.to_owned();
-            println!("{}", ProbeAnswer { protocol: PROTOCOL_VERSION, hash, rdask }.encode());
-            exit(0)
-        }
-        Err(error) => {
-            eprintln!("rdask: the program can't read itself: {error}");
-            exit(EXIT_NOT_STARTED)
-        }
-    }
+    let rdask = RDASK_VERSION.to_owned();
+    println!("{}", ProbeAnswer { protocol: PROTOCOL_VERSION, rdask }.encode());
+    exit(0)
 }
 
 fn work(setup: impl FnOnce()) -> ! {
@@ -127,8 +115,11 @@ fn begin() -> Result<(Handover, Numbers), NotStarted> {
         .map_err(|error| NotStarted::new("no signal at the nanny's end", &error))?;
     let (handover, lifeline) = take_handover()?;
     umask(Mode::from_bits_truncate(handover.umask));
-    let hash =
-        program::hash().map_err(|error| NotStarted::new("can't read the program", &error))?;
+    let unreadable = |error: std::io::Error| NotStarted::new("can't read the program", &error);
+    if let (Some(hash), Some(state)) = (parse_hash(&handover.program), handover.file) {
+        program::adopt(hash, state).map_err(unreadable)?;
+    }
+    let hash = program::hash().map_err(unreadable)?;
     if format!("{hash:#}") != handover.program {
         let message = "the program's file changed while it was started".to_owned();
         return Err(NotStarted { code: EXIT_NOT_STARTED, message });

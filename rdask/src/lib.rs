@@ -147,6 +147,7 @@ pub mod memory;
 #[doc(hidden)]
 pub mod nanny;
 mod options;
+mod pages;
 mod panics;
 #[doc(hidden)]
 pub mod process;

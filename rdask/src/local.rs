@@ -293,7 +293,7 @@ impl ValueSource for Guarded {
         task: rdask_core::id::TaskId,
         holder: ProcessId,
         contact: Contact,
-    ) -> BoxFuture<'_, Result<bytes::Bytes, NotFetched>> {
+    ) -> BoxFuture<'_, Result<rdask_core::bulk::Bulk, NotFetched>> {
         self.values.get(task, holder, contact)
     }
 
@@ -383,8 +383,7 @@ fn check_program() -> Result<()> {
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| not_started(&error))?;
-    let hash = program::hash().map_err(|error| not_started(&error))?;
-    let probed = runtime.block_on(probe::probe("/proc/self/exe".as_ref(), hash, &[]));
+    let probed = runtime.block_on(probe::probe("/proc/self/exe".as_ref(), &[]));
     probed.map_err(|error| {
         not_connected(format!(
             "this program can't be started as a worker ({}): `rdask::init()` must come first in \

@@ -21,6 +21,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use rdask_core::bulk::Bulk;
 use rdask_core::id::{AssignmentId, ProcessId, TaskId};
 use rdask_core::message::{Contact, FromProcess, ToProcess};
 use rdask_core::process::{Action, ChunkEnd, ChunkId, Process, StartChunk, ValueId};
@@ -96,10 +97,10 @@ pub(crate) enum Event {
     Parked(ChunkId),
     UnparkWanted(ChunkId),
     /// What came, and how long that took.
-    Fetched(ValueId, Bytes, Duration),
+    Fetched(ValueId, Bulk, Duration),
     /// Whether the holder denied having the value.
     FetchFailed(ValueId, ProcessId, bool),
-    Put(TaskId, AssignmentId, Bytes),
+    Put(TaskId, AssignmentId, Bulk),
 }
 
 /// The values of a process, to be got and put by others: over the net, or by a client in the same
@@ -123,7 +124,7 @@ impl Values {
     }
 
     /// Keeps an encoded value as the result of `task`, as the scheduler asked a client to.
-    pub fn put(&self, task: TaskId, assignment: AssignmentId, bytes: Bytes) {
+    pub fn put(&self, task: TaskId, assignment: AssignmentId, bytes: Bulk) {
         // Fails only when the process has ended; then nobody will look for the value here.
         let _ = self.events.send(Event::Put(task, assignment, bytes));
     }
@@ -136,12 +137,7 @@ impl DataHandler for Values {
         got.unwrap_or_else(|error| Err(error.to_string()))
     }
 
-    async fn put(
-        &self,
-        task: TaskId,
-        assignment: AssignmentId,
-        bytes: Bytes,
-    ) -> Result<(), String> {
+    async fn put(&self, task: TaskId, assignment: AssignmentId, bytes: Bulk) -> Result<(), String> {
         Self::put(self, task, assignment, bytes);
         Ok(())
     }
@@ -336,7 +332,7 @@ impl ProcessRuntime {
             Event::Parked(chunk) => self.core.handle_parked(now, chunk),
             Event::UnparkWanted(chunk) => self.core.handle_unpark_wanted(now, chunk),
             Event::Fetched(value, bytes, took) => {
-                let size = bytes.len() as u64;
+                let size = bytes.bytes().len() as u64;
                 self.store().insert_encoded(value, bytes);
                 self.core.handle_fetched(now, value, size, took);
             }
@@ -344,7 +340,7 @@ impl ProcessRuntime {
                 self.core.handle_fetch_failed(now, value, holder, denied);
             }
             Event::Put(task, assignment, bytes) => {
-                let size = bytes.len() as u64;
+                let size = bytes.bytes().len() as u64;
                 self.store().insert_encoded(ValueId { task, part: 0 }, bytes);
                 self.core.handle_put(now, task, assignment, size);
             }

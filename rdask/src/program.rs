@@ -6,13 +6,15 @@
 pub mod cache;
 pub mod exchange;
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::OnceLock;
 
 use rdask_core::id::ProgramHash;
 use rdask_core::message::{ProgramInfo, Surroundings};
+use serde::{Deserialize, Serialize};
 
 /// The running image, whatever its path names by now.
 const SELF: &str = "/proc/self/exe";
@@ -141,8 +143,45 @@ pub(crate) fn thread_counts(is_set: impl Fn(&str) -> bool) -> Vec<(String, Strin
     unset.map(|name| ((*name).to_owned(), "1".to_owned())).collect()
 }
 
+/// A file as it was at some moment. The kernel sees to it that one whose bytes have changed since
+/// doesn't equal it, which is told without reading them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileState {
+    device: u64,
+    inode: u64,
+    size: u64,
+    changed_s: i64,
+    changed_ns: i64,
+}
+
+impl FileState {
+    /// Of the file that has these metadata.
+    #[must_use]
+    pub fn of(metadata: &Metadata) -> Self {
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size: metadata.size(),
+            changed_s: metadata.ctime(),
+            changed_ns: metadata.ctime_nsec(),
+        }
+    }
+}
+
+/// Takes over the hash that this executable had in a state, if it is still in that one.
+///
+/// # Errors
+/// If the executable can't be looked at.
+pub fn adopt(hash: ProgramHash, state: FileState) -> io::Result<()> {
+    if FileState::of(&std::fs::metadata(SELF)?) == state {
+        MEASURED.get_or_init(|| (hash, state.size));
+    }
+    Ok(())
+}
+
+static MEASURED: OnceLock<(ProgramHash, u64)> = OnceLock::new();
+
 fn measured() -> io::Result<(ProgramHash, u64)> {
-    static MEASURED: OnceLock<(ProgramHash, u64)> = OnceLock::new();
     if let Some(measured) = MEASURED.get() {
         return Ok(*measured);
     }

@@ -1,16 +1,18 @@
 //! The scheduler as a process, or as part of one: threads and connections around the core.
 //!
-//! One thread does the network (connections, certificates, decoding), one owns the core. Inside
-//! one program, clients and processes are connected by the same typed queues without a network.
+//! One thread does the network (connections, certificates, decoding) and short turns of the core,
+//! one the longer turns. Inside one program, clients and processes are connected by the same typed
+//! queues without a network.
 
 mod claim;
-mod core_thread;
 mod network;
 mod peers;
 mod programs;
 mod sessions;
+mod shell;
 #[cfg(test)]
 mod tests;
+mod turns;
 
 use std::io;
 use std::net::IpAddr;
@@ -31,12 +33,13 @@ use tokio::runtime::{Handle, Runtime};
 use tokio::sync::{mpsc, oneshot};
 
 pub use claim::ClaimError;
-use core_thread::{CoreEnd, INPUTS_MAX, Input, Newcomer, Setup};
 use network::Opened;
-use peers::{connect, tell};
+use peers::connect;
 pub use rdask_core::id::WorkerId;
 pub use rdask_core::scheduler::Policy;
 pub use rdask_net::SchedulerFile;
+use shell::{CoreEnd, Input, Newcomer, Setup};
+use turns::{Core, CoreThread};
 
 use crate::connection::{Connected, Inbox, Outbox, Queue, Weigh, outbox};
 
@@ -59,6 +62,8 @@ pub struct SchedulerOptions {
     pub port: u16,
     /// The transports in use.
     pub transport: Transport,
+    /// Whether values within a host take Unix sockets, instead of the network.
+    pub local_sockets: bool,
     /// Where to write the process number.
     pub pid_file: Option<PathBuf>,
     /// End after nobody has wanted anything for so long.
@@ -87,6 +92,7 @@ impl SchedulerOptions {
             interface: None,
             port: 0,
             transport: Transport::Auto,
+            local_sockets: true,
             pid_file: None,
             idle_timeout: None,
             result_memory: RESULT_MEMORY,
@@ -147,7 +153,7 @@ pub enum ServerEnd {
 /// A scheduler that runs on threads of its own. Dropping it ends it.
 #[derive(Debug)]
 pub struct Server {
-    core: mpsc::Sender<Input>,
+    core: Core,
     net: Option<JoinHandle<ServerEnd>>,
     handle: Handle,
     file: Option<SchedulerFile>,
@@ -162,12 +168,12 @@ impl Server {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(StartError::Threads)?;
         let handle = runtime.handle().clone();
-        let (core, inputs) = mpsc::channel(INPUTS_MAX);
+        let (core, core_thread) = turns::core();
         let net_core = core.clone();
         let (ready, is_ready) = std_mpsc::sync_channel(1);
         let net = std::thread::Builder::new()
             .name("rdask-net".to_owned())
-            .spawn(move || run_net(&runtime, options, (net_core, inputs), &ready));
+            .spawn(move || run_net(&runtime, options, (net_core, core_thread), &ready));
         let net = net.map_err(StartError::Threads)?;
         match is_ready.recv() {
             Ok(Ok(file)) => Ok(Self { core, net: Some(net), handle, file }),
@@ -217,7 +223,7 @@ impl Server {
     pub(crate) fn end(&mut self, reason: &str) -> ServerEnd {
         let (core, reason) = (self.core.clone(), reason.to_owned());
         // Not on this thread, which may be one that must not block.
-        drop(self.handle.spawn(async move { tell(&core, Input::Stop(reason)).await }));
+        drop(self.handle.spawn(async move { core.tell(Input::Stop(reason)).await }));
         self.join()
     }
 
@@ -233,7 +239,7 @@ impl Server {
 /// The way into a scheduler of the same program.
 #[derive(Clone, Debug)]
 pub(crate) struct Door {
-    core: mpsc::Sender<Input>,
+    core: Core,
     handle: Handle,
 }
 
@@ -298,7 +304,7 @@ impl Door {
             let taken = answer.send(you).is_ok();
             if let Some(peer) = peer.filter(|_| taken) {
                 bring(&core, peer, to_core, input_of).await;
-                tell(&core, Input::LinkLost(peer)).await;
+                core.tell(Input::LinkLost(peer)).await;
             }
         });
         let you = answered.recv().unwrap_or_else(|_| Err("the scheduler has ended".to_owned()))?;
@@ -317,14 +323,15 @@ impl Drop for Server {
 
 /// Brings what a peer in the same program says to the core, until it leaves.
 async fn bring<M: Weigh>(
-    core: &mpsc::Sender<Input>,
+    core: &Core,
     peer: Peer,
     mut queue: Queue<M>,
     input_of: fn(Peer, Vec<M>) -> Input,
 ) {
     const AT_ONCE: usize = 1024;
     while let Some(drained) = queue.drain(AT_ONCE).await {
-        tell(core, input_of(peer, drained.messages)).await;
+        let weight = drained.messages.iter().map(Weigh::weight).sum();
+        core.tell_words(weight, || input_of(peer, drained.messages)).await;
         if drained.close.is_some() {
             return;
         }
@@ -337,7 +344,7 @@ type Ready = std_mpsc::SyncSender<Result<Option<SchedulerFile>, StartError>>;
 fn run_net(
     runtime: &Runtime,
     options: SchedulerOptions,
-    (core, inputs): (mpsc::Sender<Input>, mpsc::Receiver<Input>),
+    (core, core_thread): (Core, CoreThread),
     ready: &Ready,
 ) -> ServerEnd {
     let not_started = || ServerEnd::Stopped("it did not start".to_owned());
@@ -359,7 +366,7 @@ fn run_net(
     let (ended, core_ended) = oneshot::channel();
     let thread = std::thread::Builder::new().name("rdask-core".to_owned()).spawn(move || {
         // A panic drops the sender, which says it as well.
-        drop(ended.send(core_thread::run(setup, inputs)));
+        drop(ended.send(core_thread.run(setup)));
     });
     let thread = match thread {
         Ok(thread) => thread,

@@ -32,7 +32,14 @@ impl Cluster {
 
     /// The same with a scheduler that places tasks by this policy.
     pub fn with_policy(workers: u32, slots: u32, policy: Policy) -> Self {
-        let mut cluster = Self::start(policy);
+        let mut cluster = Self::start(policy, true);
+        cluster.add_workers(workers, slots);
+        cluster
+    }
+
+    /// The same whose values go over QUIC, as if each process had a host of its own.
+    pub fn over_quic(workers: u32, slots: u32) -> Self {
+        let mut cluster = Self::start(Policy::default(), false);
         cluster.add_workers(workers, slots);
         cluster
     }
@@ -47,10 +54,10 @@ impl Cluster {
 
     /// A scheduler alone.
     pub fn empty() -> Self {
-        Self::start(Policy::default())
+        Self::start(Policy::default(), true)
     }
 
-    fn start(policy: Policy) -> Self {
+    fn start(policy: Policy, local_sockets: bool) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("scheduler.json");
         let program = std::env::current_exe().unwrap();
@@ -58,7 +65,7 @@ impl Cluster {
             Policy::Random { seed } => seed.to_string(),
             Policy::Locality => String::new(),
         };
-        let role = format!("scheduler,{},{seed}", file.display());
+        let role = format!("scheduler,{},{seed},{local_sockets}", file.display());
         let scheduler = Running::start(&program, &role, folder.path(), "scheduler");
         wait_until("the scheduler file", || file.exists());
         Self { nannies: Vec::new(), scheduler, folder }

@@ -79,10 +79,11 @@ pub fn children(pid: u32) -> Vec<u32> {
 }
 
 /// A line of a process's status, in bytes: `VmRSS` is what it occupies, `VmHWM` the most so far.
+/// Nothing of a process that ends: it gives its memory back before it is gone.
 pub fn memory(pid: u32, line: &str) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let value = status.lines().find_map(|text| text.strip_prefix(line)?.strip_prefix(':'));
-    value.unwrap().trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+    value.map_or(0, |value| value.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024)
 }
 
 /// The ports of IPv4 that a process has open, of `udp` or (listening) `tcp`.

@@ -31,12 +31,13 @@ pub fn play(scene: impl FnOnce(&str, &str, &[&str])) {
         .init();
     let words: Vec<&str> = role.split(',').collect();
     match words[..] {
-        ["scheduler", file, seed] => {
+        ["scheduler", file, seed, local_sockets] => {
             let mut options = SchedulerOptions::new(file);
             // At random, if there is a seed.
             let random = seed.parse().map(|seed| Policy::Random { seed });
             options.policy = random.unwrap_or_default();
             options.host = Some(std::net::Ipv4Addr::LOCALHOST.into());
+            options.local_sockets = local_sockets == "true";
             options.handle_signals = true;
             Server::start(options).expect("the scheduler starts").wait();
         }

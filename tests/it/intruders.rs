@@ -167,6 +167,7 @@ async fn other_scheduler(path: PathBuf) {
         host: "here".to_owned(),
         started: 0,
         slurm_job_id: None,
+        local_sockets: true,
     };
     file.write(path).unwrap();
     let mut links = Vec::new();

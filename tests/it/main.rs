@@ -28,6 +28,7 @@ mod programs;
 mod reasons;
 mod release;
 mod scheduler_file;
+mod sockets;
 mod values;
 mod wiretap;
 
@@ -99,6 +100,9 @@ fn trials() -> Vec<Trial> {
         values::a_huge_argument_arrives_while_others_are_served,
         values::vectors_of_numbers_come_back_as_they_were,
         values::large_results_go_from_process_to_process_and_to_the_client,
+        sockets::values_stay_on_their_host,
+        sockets::without_sockets_values_go_over_the_network,
+        sockets::a_killed_process_leaves_no_socket_and_its_values_are_made_again,
         fairness::a_second_client_of_a_program_gets_its_half,
         fairness::a_client_of_a_second_program_gets_its_half,
         fairness::a_client_that_was_idle_gets_its_half_and_no_more,

@@ -2,6 +2,9 @@
 
 use std::time::Instant;
 
+use rdask::Options;
+use rdask::data::{Carrier, bytes_received};
+
 use crate::bench::Bench;
 use crate::outcome::Outcome;
 
@@ -15,6 +18,18 @@ fn filled((len, value): (u32, f64)) -> Vec<f64> {
 #[expect(clippy::ptr_arg, reason = "a parameter names the type of the value")]
 fn sum(array: &Vec<f64>) -> f64 {
     array.iter().sum()
+}
+
+/// How many bytes of values have come to the process that runs it, by carrier.
+pub(super) fn received(_: ()) -> [u64; 3] {
+    [Carrier::Local, Carrier::Quic, Carrier::Tls].map(bytes_received)
+}
+
+/// What nearly all bytes came by.
+pub(super) fn carrier(received: [u64; 3]) -> &'static str {
+    let most = received.iter().sum::<u64>() / 100 * 99;
+    let names = ["local", "quic", "tls"].into_iter().zip(received);
+    names.filter(|(_, bytes)| *bytes > most).map(|(name, _)| name).next().unwrap_or("several")
 }
 
 pub(super) fn run(bench: &mut Bench) -> anyhow::Result<Outcome> {
@@ -53,10 +68,15 @@ pub(super) fn run(bench: &mut Bench) -> anyhow::Result<Outcome> {
         scatter.push(clock.elapsed().as_secs_f64());
     }
     let elapsed = start.elapsed();
+    let by = |on: &Options| Ok::<_, rdask::Error>(carrier(on.submit(received, ((),)).result()?));
+    let (to_holder, to_other) = (by(&here)?, by(&there)?);
     let [local, remote, gather, scatter] = [local, remote, gather, scatter].map(median);
     Ok(Outcome::new(ok, elapsed)
         .with("local_sum_s", local)
         .with("remote_sum_s", remote)
+        .with("transfer_by", to_other)
+        .with("gather_by", carrier(received(())))
+        .with("scatter_by", to_holder)
         .with("transfer_GBps", gigabytes / remote)
         .with("transfer_net_GBps", gigabytes / (remote - local))
         .with("gather_GBps", gigabytes / gather)

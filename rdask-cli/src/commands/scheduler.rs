@@ -12,6 +12,7 @@ pub(super) fn run(args: Scheduler) -> Result<u8, Failed> {
         interface: args.interface,
         port: args.port,
         transport: args.transport.into(),
+        local_sockets: !args.no_local_sockets,
         pid_file: args.pid_file,
         idle_timeout: args.idle_timeout,
         result_memory: args.result_memory,

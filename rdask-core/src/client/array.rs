@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use bytes::Bytes;
+use crate::bulk::Bulk;
 
 use super::wait::{Interest, Piece, WaiterId};
 use crate::blob::Blob;
@@ -63,7 +63,7 @@ pub(super) struct Array {
     /// Small values by the index of the first; they don't overlap.
     blobs: BTreeMap<u32, Blob>,
     /// Large values, for as long as somebody takes them.
-    pub(super) fetched: BTreeMap<u32, Bytes>,
+    pub(super) fetched: BTreeMap<u32, Bulk>,
 }
 
 impl Array {
@@ -136,7 +136,7 @@ impl Array {
     }
 
     /// Keeps a large value if somebody takes it.
-    pub(super) fn keep_fetched(&mut self, index: u32, value: Bytes) {
+    pub(super) fn keep_fetched(&mut self, index: u32, value: Bulk) {
         if self.takers.get(index).is_some() {
             self.fetched.insert(index, value);
         }

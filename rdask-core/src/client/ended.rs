@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
+use crate::bulk::Bulk;
 
 use super::array::{Known, gaps};
 use super::wait::Interest;
@@ -81,14 +81,14 @@ impl Client {
     }
 
     /// A value has come from its holder.
-    pub fn handle_fetched(&mut self, _now: Time, task: TaskId, value: Bytes) {
+    pub fn handle_fetched(&mut self, _now: Time, task: TaskId, value: impl Into<Bulk>) {
         if self.fetches.running.remove(&task).is_none() {
             return;
         }
         if let Some(record) = self.arrays.get_mut(&task.array)
             && matches!(record.known.get(task.index), Some(Known::Held(_)))
         {
-            record.keep_fetched(task.index, value);
+            record.keep_fetched(task.index, value.into());
             self.settle(task.array, Range::one(task.index), Interest::Value, false);
         }
         self.pump_fetches();

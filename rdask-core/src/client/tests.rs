@@ -213,7 +213,7 @@ fn a_held_value_is_fetched_and_goes_with_its_waiter() {
     assert_eq!(actions(&mut client), std::slice::from_ref(&fetch));
     client.handle_fetched(Time(1), task(0, 1), Bytes::from_static(b"long"));
     assert_eq!(actions(&mut client), [Action::Complete(waiter)]);
-    let piece = Piece::Value(1, Bytes::from_static(b"long"));
+    let piece = Piece::Value(1, Bytes::from_static(b"long").into());
     assert_eq!(client.pieces(array, range), [piece]);
     client.stop_waiting(waiter);
     assert_eq!(client.pieces(array, range), [Piece::Absent(range)]);
@@ -255,7 +255,7 @@ fn fetches_are_few_at_a_time_and_each_value_comes_once() {
         let room = if index == 0 { FETCHES_MAX } else { 1 };
         let rest = (len - index) as usize;
         assert_eq!(begun.len(), if rest < FETCHES_MAX { 0 } else { room });
-        client.handle_fetched(Time(1), task(0, index), bytes_of(index).into());
+        client.handle_fetched(Time(1), task(0, index), Bytes::from(bytes_of(index)));
     }
     assert_eq!(actions(&mut client), [Action::Complete(waiter)]);
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use bytes::Bytes;
+use crate::bulk::Bulk;
 
 use super::{Action, Client};
 use crate::blob::Blob;
@@ -35,7 +35,7 @@ pub enum Piece {
     /// Small values of consecutive tasks.
     Values(Range, Blob),
     /// The value of one task.
-    Value(u32, Bytes),
+    Value(u32, Bulk),
     /// Tasks that failed.
     Failed(Range, Arc<Failure>),
     /// Tasks that have not ended, or whose values are elsewhere.

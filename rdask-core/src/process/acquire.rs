@@ -59,12 +59,12 @@ impl Process {
 
     fn answer_acquired(&mut self, task: TaskId) {
         if self.kept.is_stored(task) {
-            self.outbox.push_hold(ValueId { task, part: 0 });
+            self.outbox.push_hold(ValueId { task, part: 0 }, true);
             return;
         }
         let outputs = self.kept.replicas_of(task);
         if !outputs.is_empty() {
-            outputs.into_iter().for_each(|output| self.outbox.push_hold(output));
+            outputs.into_iter().for_each(|output| self.outbox.push_hold(output, true));
         } else {
             // It is small, so the scheduler has it or is about to.
             self.actions.push_back(Action::Send(FromProcess::NotAcquired { task }));
@@ -82,7 +82,11 @@ impl Process {
             self.inputs.acquiring.remove(&output);
             self.release_input(output);
         }
+        // Outputs that have come are copies like any other: who knows of them has them dropped.
         let task = value.task;
+        for output in self.kept.replicas_of(task) {
+            self.outbox.push_hold(output, false);
+        }
         self.actions.push_back(Action::Send(FromProcess::NotAcquired { task }));
         true
     }

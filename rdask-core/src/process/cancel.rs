@@ -72,6 +72,9 @@ impl Process {
     /// comes of a run later is none of them: the scheduler says what is to become of that when it
     /// hears of it.
     pub(super) fn drop_values(&mut self, array: ArrayId, range: Range) {
+        for task in self.outbox.retract_holds(array, range) {
+            self.actions.push_back(Action::Send(FromProcess::NotAcquired { task }));
+        }
         let mut start = range.start;
         for value in self.inputs.within(array, range) {
             let present = self.kept.has(value);

@@ -227,7 +227,7 @@ impl Process {
             self.kept.replicated(value);
             // What is acquired is announced once all of it is here.
             if !self.inputs.acquiring.contains(&value) {
-                self.outbox.push_hold(value);
+                self.outbox.push_hold(value, false);
             }
             self.came(value, State::Present);
         } else if !self.kept.has(value) {

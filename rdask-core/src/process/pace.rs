@@ -1,6 +1,6 @@
 //! How many tasks a chunk gets: as many as last about a millisecond, by measured durations.
 //!
-//! An unknown function starts with one task per chunk and doubles while its runs prove short, as
+//! An unknown function starts with one task per chunk, and gets more while its runs prove short, as
 //! in slow start. So a first long task never holds up others that could run beside it.
 
 use std::collections::BTreeMap;
@@ -12,6 +12,9 @@ use crate::message::CHUNK_TASKS_MAX;
 /// What a chunk should last. Ten times less and handing chunks over would cost more than a percent
 /// of the time; ten times more and results would reach the scheduler in jerks.
 const CHUNK_DURATION: Duration = Duration::from_millis(1);
+
+/// How many times longer than the last one a chunk may be.
+const GROWTH: u32 = 8;
 
 /// The newest chunk's share of the mean is one in so many.
 const MEAN_WEIGHT: u64 = 4;
@@ -47,7 +50,7 @@ impl Paces {
         pace.mean_ns = old_ns.saturating_add(each_ns / MEAN_WEIGHT).max(1);
         let fitting = CHUNK_DURATION.as_nanos() as u64 / pace.mean_ns;
         let fitting = fitting.clamp(1, u64::from(CHUNK_TASKS_MAX)) as u32;
-        pace.len_max = fitting.min(pace.len_max.saturating_mul(2));
+        pace.len_max = fitting.min(pace.len_max.saturating_mul(GROWTH));
     }
 
     /// A chunk of `function` lasts much longer than its mean foretold.
@@ -63,15 +66,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn chunks_double_until_they_last_a_millisecond() {
+    fn chunks_grow_until_they_last_a_millisecond() {
         let (mut paces, key) = (Paces::default(), FunctionKey(1));
         let mut lens = Vec::new();
-        for _ in 0..9 {
+        for _ in 0..5 {
             let len = paces.chunk_len(key);
             lens.push(len);
             paces.measured(key, len, Duration::from_micros(10) * len);
         }
-        assert_eq!(lens, [1, 2, 4, 8, 16, 32, 64, 100, 100]);
+        assert_eq!(lens, [1, 8, 64, 100, 100]);
     }
 
     #[test]
@@ -80,6 +83,6 @@ mod tests {
         paces.measured(key, 1, Duration::from_secs(1));
         assert_eq!(paces.chunk_len(key), 1);
         paces.measured(FunctionKey(2), 1, Duration::ZERO);
-        assert_eq!(paces.chunk_len(FunctionKey(2)), 2);
+        assert_eq!(paces.chunk_len(FunctionKey(2)), GROWTH);
     }
 }

@@ -3,12 +3,12 @@
 //! The bound: each entry answers an assigned range, so the scheduler's own window bounds the lot;
 //! beyond [`CHUNK_BYTES_MAX`] or [`CHUNK_TASKS_MAX`] it is sent at once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::blob::{Blob, BlobBuilder};
 use crate::failure::Failure;
-use crate::id::{AssignmentId, ValueId};
+use crate::id::{ArrayId, AssignmentId, TaskId, ValueId};
 use crate::message::{CHUNK_BYTES_MAX, CHUNK_TASKS_MAX, End, FETCH_TIME, Finished, FromProcess};
 use crate::range::Range;
 use crate::time::Time;
@@ -34,7 +34,8 @@ struct Entry {
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
     entries: Vec<Entry>,
-    holds: Vec<ValueId>,
+    /// Values that are here now, and whether that answers an acquisition.
+    holds: Vec<(ValueId, bool)>,
     /// What fetching them has cost: bytes, and nanoseconds.
     fetched: (u64, u64),
     bytes: usize,
@@ -51,10 +52,18 @@ impl Outbox {
         self.entries.push(Entry { finished, movable });
     }
 
-    /// Takes a value that was fetched.
-    pub(super) fn push_hold(&mut self, value: ValueId) {
+    /// Takes a value that was fetched, or that was to be acquired.
+    pub(super) fn push_hold(&mut self, value: ValueId, is_answer: bool) {
         self.bytes += size_of::<ValueId>();
-        self.holds.push(value);
+        self.holds.push((value, is_answer));
+    }
+
+    /// These values are about to go: nobody shall hear any more that they are here. Returns the
+    /// tasks of those that somebody waits to hear of.
+    pub(super) fn retract_holds(&mut self, array: ArrayId, range: Range) -> BTreeSet<TaskId> {
+        let goes = |task: TaskId| task.array == array && range.contains(task.index);
+        let gone = self.holds.extract_if(.., |(value, _)| goes(value.task));
+        gone.filter(|(_, is_answer)| *is_answer).map(|(value, _)| value.task).collect()
     }
 
     /// Takes what a fetch has cost.
@@ -99,7 +108,8 @@ impl Outbox {
         if !self.holds.is_empty() {
             let values = std::mem::take(&mut self.holds);
             for values in values.chunks(CHUNK_BYTES_MAX / size_of::<ValueId>()) {
-                send(FromProcess::Holds { values: values.to_vec() });
+                let values = values.iter().map(|(value, _)| *value).collect();
+                send(FromProcess::Holds { values });
             }
         }
         if let (bytes @ 1.., busy_ns) = std::mem::take(&mut self.fetched) {

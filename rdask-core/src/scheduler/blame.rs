@@ -2,9 +2,14 @@
 //!
 //! The death of a process counts against the tasks whose bodies ran at that moment, or whose
 //! results were being encoded. Its nanny reads them off the slot board; of those, tasks that the
-//! process had been assigned or whose values it had are suspects. A suspect runs again like any other, until two deaths count against it: its last try is alone, in
-//! a process of its own, so that who merely ran beside a killer is cleared. A death there is the
-//! third, and the task ends as [`FailureKind::Killed`]. Lost nodes and planned ends blame nobody.
+//! process had been assigned or whose values it had are suspects. A suspect runs again like any
+//! other, until two deaths count against it: its last try is alone, in a process of its own, so
+//! that who merely ran beside a killer is cleared. A death there is the third, and the task ends as
+//! [`FailureKind::Killed`]. Lost nodes and planned ends blame nobody.
+//!
+//! A process of a suspect's own stays until the suspect has come to its end, with the inputs that it
+//! has fetched. While the suspect waits for others, its slots are lent: they may be needed to make
+//! these inputs again.
 //!
 //! The end of a link and the nanny's word come in either order. So a process is always lost first
 //! and judged when its nanny speaks: what it had is remembered until then, or until the nanny is
@@ -60,11 +65,11 @@ struct Lost {
 
 /// Why a suspect doesn't run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Hold {
+enum Hold {
     /// This process of its may have died of it: its nanny will say.
     Verdict(ProcessId),
-    /// Its last try is in a process of its own, once there is one.
-    Alone(Option<ProcessId>),
+    /// Its last try is in a process of its own, once there is one with slots.
+    Alone,
 }
 
 /// Who is under suspicion.
@@ -73,6 +78,8 @@ pub(crate) struct Blame {
     lost: BTreeMap<ProcessId, Lost>,
     /// Suspects that wait, and for nothing but this as soon as their inputs are there.
     held: BTreeMap<Suspect, Hold>,
+    /// Processes of suspects' own, being started or at work. Of several the newest.
+    own: BTreeMap<Suspect, ProcessId>,
 }
 
 impl Blame {
@@ -84,12 +91,17 @@ impl Blame {
     /// Whether nobody is under suspicion any more, or soon may be.
     #[cfg(test)]
     pub(crate) fn is_empty(&self) -> bool {
-        self.lost.is_empty() && self.held.is_empty()
+        self.lost.is_empty() && self.held.is_empty() && self.own.is_empty()
     }
 
-    /// All that wait, and why.
-    pub(crate) fn held(&self) -> impl Iterator<Item = (Suspect, Hold)> + '_ {
-        self.held.iter().map(|(suspect, hold)| (*suspect, *hold))
+    /// All that wait.
+    pub(crate) fn held(&self) -> impl Iterator<Item = Suspect> + '_ {
+        self.held.keys().copied()
+    }
+
+    /// The processes of suspects' own.
+    pub(crate) fn own(&self) -> impl Iterator<Item = (Suspect, ProcessId)> + '_ {
+        self.own.iter().map(|(suspect, process)| (*suspect, *process))
     }
 }
 
@@ -207,7 +219,7 @@ impl Scheduler {
         }
         match deaths.len() {
             DEATHS_MAX.. => self.convict(gid, index),
-            count if count + 1 == DEATHS_MAX => self.hold((gid, index), Hold::Alone(None)),
+            count if count + 1 == DEATHS_MAX => self.hold((gid, index), Hold::Alone),
             _ => {}
         }
     }
@@ -257,7 +269,7 @@ impl Scheduler {
         let suspects = group.deaths.range(range.start..range.end);
         let last = suspects.filter(|(_, deaths)| deaths.len() + 1 >= DEATHS_MAX);
         for index in last.map(|(index, _)| *index).collect::<Vec<u32>>() {
-            self.hold((gid, index), Hold::Alone(None));
+            self.hold((gid, index), Hold::Alone);
         }
     }
 
@@ -275,10 +287,9 @@ impl Scheduler {
     /// A process of a suspect's own is gone: it gets another one, if it still waits for it.
     pub(crate) fn forget_own_process(&mut self, process: &Process, id: ProcessId) {
         if let Some(suspect) = process.alone_for
-            && let Some(hold) = self.blame.held.get_mut(&suspect)
-            && *hold == Hold::Alone(Some(id))
+            && self.blame.own.get(&suspect) == Some(&id)
         {
-            *hold = Hold::Alone(None);
+            self.blame.own.remove(&suspect);
         }
     }
 
@@ -290,7 +301,7 @@ impl Scheduler {
             let (gid, index) = suspect;
             let deaths = self.groups.get(gid).and_then(|group| group.deaths.get(&index));
             if deaths.is_some_and(|deaths| deaths.len() + 1 >= DEATHS_MAX) {
-                self.blame.held.insert(suspect, Hold::Alone(None));
+                self.blame.held.insert(suspect, Hold::Alone);
             } else {
                 self.blame.held.remove(&suspect);
                 self.work.push_back(Work::Satisfied(gid, Range::one(index)));
@@ -300,15 +311,18 @@ impl Scheduler {
 
     /// Starts processes for last tries, and ends those that have served.
     pub(crate) fn launch_suspects(&mut self) {
-        for suspect in self.due_suspects(|hold| hold == Hold::Alone(None)) {
+        for suspect in self.due_suspects() {
             let (gid, index) = suspect;
+            if self.own_process(suspect).is_some() {
+                continue;
+            }
             let Some(group) = self.groups.get(gid) else { continue };
             let Some(share) = self.shares.get(&group.share) else { continue };
             let hash = share.program;
             if let Some(worker) = self.place_for(suspect)
                 && let Some(process) = self.launch(hash, worker, Some((gid, index)))
             {
-                self.blame.held.insert(suspect, Hold::Alone(Some(process)));
+                self.blame.own.insert(suspect, process);
             }
         }
         let alone = self.programs.alone();
@@ -318,13 +332,19 @@ impl Scheduler {
         }
     }
 
+    /// The process that a suspect's last try is for, unless it leaves.
+    fn own_process(&self, suspect: Suspect) -> Option<ProcessId> {
+        let id = *self.blame.own.get(&suspect)?;
+        let process = self.cluster.processes.get(&id)?;
+        let worker = self.cluster.workers.get(&process.worker)?;
+        (process.leaving.is_none() && !worker.leaving).then_some(id)
+    }
+
     /// Gives last tries to their processes, as soon as these have slots.
     pub(crate) fn start_suspects(&mut self) {
-        for suspect in self.due_suspects(|hold| matches!(hold, Hold::Alone(Some(_)))) {
+        for suspect in self.due_suspects() {
             let (gid, index) = suspect;
-            let Some(Hold::Alone(Some(id))) = self.blame.held.get(&suspect).copied() else {
-                continue;
-            };
+            let Some(id) = self.own_process(suspect) else { continue };
             let (Some(group), Some(process)) =
                 (self.groups.get(gid), self.cluster.processes.get(&id))
             else {
@@ -339,20 +359,23 @@ impl Scheduler {
             if has_room {
                 self.blame.held.remove(&suspect);
                 if self.assign(id, gid, Range::one(index)).is_none() {
-                    self.blame.held.insert(suspect, Hold::Alone(Some(id)));
+                    self.blame.held.insert(suspect, Hold::Alone);
                 }
             }
         }
     }
 
-    /// Suspects that wait for nothing else.
-    fn due_suspects(&self, which: impl Fn(Hold) -> bool) -> Vec<Suspect> {
-        let waiting = self.blame.held.iter().filter(|(_, hold)| which(**hold));
-        waiting.map(|(suspect, _)| *suspect).filter(|suspect| self.is_due(*suspect)).collect()
+    /// Suspects that wait for a process of their own and for nothing else.
+    fn due_suspects(&self) -> Vec<Suspect> {
+        let held = self.blame.held.keys().copied();
+        held.filter(|suspect| self.is_due(*suspect)).collect()
     }
 
-    fn is_due(&self, (gid, index): Suspect) -> bool {
-        self.groups.get(gid).is_some_and(|group| group.state.get(index) == State::Waiting(1))
+    fn is_due(&self, suspect: Suspect) -> bool {
+        let (gid, index) = suspect;
+        let group = self.groups.get(gid);
+        self.blame.held.get(&suspect) == Some(&Hold::Alone)
+            && group.is_some_and(|group| group.state.get(index) == State::Waiting(1))
     }
 
     /// The worker with most room for a process of the suspect's own.
@@ -379,8 +402,8 @@ impl Scheduler {
     pub(crate) fn slots_alone(&self, id: ProcessId) -> u32 {
         let Some(process) = self.cluster.processes.get(&id) else { return 0 };
         let Some(suspect) = process.alone_for else { return 0 };
-        let is_held = self.blame.held.get(&suspect) == Some(&Hold::Alone(Some(id)));
-        if !(is_held && self.is_due(suspect)) && process.assignments.is_empty() {
+        let is_due = self.own_process(suspect) == Some(id) && self.is_due(suspect);
+        if !is_due && process.assignments.is_empty() {
             return 0;
         }
         let (gid, index) = suspect;
@@ -391,7 +414,13 @@ impl Scheduler {
     /// Whether a process has done what it was started for, and has nothing that anybody wants.
     fn is_spent(&self, id: ProcessId) -> bool {
         self.cluster.processes.get(&id).is_some_and(|process| {
-            self.slots_alone(id) == 0 && process.held.is_empty() && process.local_ready.is_empty()
+            let is_awaited = process.alone_for.is_some_and(|suspect| {
+                self.blame.holds(suspect) && self.own_process(suspect) == Some(id)
+            });
+            !is_awaited
+                && process.assignments.is_empty()
+                && process.held.is_empty()
+                && process.local_ready.is_empty()
         })
     }
 }

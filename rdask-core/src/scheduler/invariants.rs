@@ -6,7 +6,6 @@ use crate::id::ProcessId;
 use crate::range::{Range, RangeSet};
 
 use super::Scheduler;
-use super::blame::Hold;
 use super::graph::{is_shared, taken};
 use super::group::{Gid, Group, Holding, Inputs, State};
 
@@ -205,13 +204,13 @@ impl Scheduler {
 
     /// Who is held back waits, and a process of a suspect's own has nothing else to run.
     fn check_suspects(&self) {
-        for ((gid, index), hold) in self.blame.held() {
+        for (gid, index) in self.blame.held() {
             let state = self.groups.get(gid).map(|group| group.state.get(index));
             assert!(matches!(state, Some(State::Waiting(_))), "{gid:?} {index} is held: {state:?}");
-            if let Hold::Alone(Some(process)) = hold {
-                let process = self.cluster.processes.get(&process);
-                assert_eq!(process.and_then(|one| one.alone_for), Some((gid, index)));
-            }
+        }
+        for (suspect, process) in self.blame.own() {
+            let process = self.cluster.processes.get(&process);
+            assert_eq!(process.and_then(|one| one.alone_for), Some(suspect));
         }
         for assignment in self.assignments.values() {
             let process = self.cluster.processes.get(&assignment.process);

@@ -30,6 +30,10 @@ use super::{Assignment, Policy, Scheduler};
 /// for the time that a busy machine takes to schedule a thread.
 const WINDOW: Duration = Duration::from_millis(8);
 
+/// How many tasks are handed out ahead for one of theirs that was short. With fewer, a long row of
+/// short ones waits for more round trips until its window is open.
+const GROWTH: u64 = 8;
+
 /// A round trip is less than a hundredth of a task that takes longer.
 const LONG_TASK_NS: u64 = 100_000_000;
 
@@ -310,8 +314,9 @@ impl Scheduler {
         // By number, not by time: where durations vary, what is queued was estimated by another
         // mean than today's, and a slot that has nothing ahead waits for a round trip.
         let one_ahead = if mean <= LONG_TASK_NS { runs_one_ahead(process) } else { 0 };
-        // As in slow start: no more ahead than have proved short so far.
-        by_time.max(one_ahead).min(runs).min(u64::from(ASSIGN_TASKS_MAX))
+        // As in slow start: no more ahead than so many times those that have proved short.
+        let proven = runs.saturating_mul(GROWTH);
+        by_time.max(one_ahead).min(proven).min(u64::from(ASSIGN_TASKS_MAX))
     }
 
     /// Ready tasks of the group, and the slots of the program's processes.

@@ -367,8 +367,8 @@ impl Scheduler {
             let Some(group) = self.groups.get(gid) else {
                 continue;
             };
-            let held = self.blame.held().filter(|((of, _), _)| *of == gid);
-            let held = held.map(|((_, index), _)| (Range::one(index), true)).collect::<Vec<_>>();
+            let held = self.blame.held().filter(|(of, _)| *of == gid);
+            let held = held.map(|(_, index)| (Range::one(index), true)).collect::<Vec<_>>();
             let states = group.state.runs(group.all());
             let ready = states.map(|(part, state)| (part, matches!(state, State::Ready(_))));
             for (part, is_stuck) in ready.chain(held).collect::<Vec<_>>() {

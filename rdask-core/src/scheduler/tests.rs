@@ -11,6 +11,7 @@ mod moves;
 mod offers;
 mod overrun;
 mod scenarios;
+mod suspects;
 mod world;
 
 use proptest::prelude::*;

@@ -67,6 +67,7 @@ impl Cluster {
 
 pub(crate) async fn endpoint(identity: Identity, transport: Transport) -> Endpoint {
     let config = EndpointConfig::new(identity).on_loopback().with_transport(transport);
+    let config = config.with_local_sockets(false);
     Endpoint::bind(config).await.unwrap()
 }
 

@@ -149,6 +149,7 @@ fn write_file(
         host: "here".to_owned(),
         started: 0,
         slurm_job_id: None,
+        local_sockets: true,
     };
     file.write(&path).unwrap();
     path

@@ -7,4 +7,5 @@ mod data;
 mod hostile;
 mod killed;
 mod links;
+mod local;
 mod scheduler_file;

@@ -22,6 +22,7 @@ fn file(run_id: &str) -> SchedulerFile {
         host: "login1".to_owned(),
         started: 1_700_000_000,
         slurm_job_id: None,
+        local_sockets: true,
     }
 }
 

@@ -43,7 +43,7 @@ impl<'a> Program<'a> {
     pub(super) fn write(mut self) -> Vec<Step> {
         for _ in 0..self.dice.between(1, JOBS_MAX) {
             let before = self.arrays.len();
-            match self.dice.below(12) {
+            match self.dice.below(13) {
                 0 | 1 => self.map_and_gather(),
                 2 | 3 => self.tree(),
                 4 => self.chain(),
@@ -51,6 +51,7 @@ impl<'a> Program<'a> {
                 7 => self.scatter(),
                 8 => self.nested(),
                 9 | 10 => self.patterns(),
+                11 => self.shuffle(),
                 _ => self.all_to_all(),
             }
             self.afterwards(before);
@@ -83,7 +84,8 @@ impl<'a> Program<'a> {
     }
 
     fn specialise(&mut self, work: &mut Work) {
-        match self.dice.below(7) {
+        match self.dice.below(9) {
+            8 => work.replicas = 2,
             0 => work.priority = self.dice.below(5) as i32 - 2,
             1 => work.threads = 2,
             2 => work.cards = 1,
@@ -98,6 +100,7 @@ impl<'a> Program<'a> {
                 work.fails = Fails::Every(self.dice.between(2, 9) as u32);
                 work.retries = self.dice.below(2) as u32;
             }
+            6 => work.fails = Fails::Kills(self.dice.between(4, 40) as u32),
             _ => {
                 work.fails = Fails::Hangs(self.dice.between(3, 20) as u32);
                 // Frozen processes must not make others late.
@@ -197,10 +200,11 @@ impl<'a> Program<'a> {
         let len = self.dice.between(1, 12) as u32;
         let large = self.dice.chance(60);
         let array = self.array(len, true);
-        self.step(Act::Scatter { array, len, large });
+        let replicas = *self.dice.pick(&[1, 1, 2, 2]);
+        self.step(Act::Scatter { array, len, large, replicas });
         let work = self.work();
         let taker = self.array(len, true);
-        let inputs = vec![Input::Inline, Input::Each { array, start: 0 }];
+        let inputs = vec![Input::Inline, Input::Each { array, start: 0, part: 0 }];
         self.step(Act::Map { array: taker, len, inputs, work });
         self.gather(taker, len, None);
         if self.dice.chance(50) {
@@ -214,7 +218,7 @@ impl<'a> Program<'a> {
         let mut work = self.work();
         work.nested = self.dice.between(1, 6) as u32;
         work.timeout_ms = None;
-        if matches!(work.fails, Fails::Hangs(_)) {
+        if matches!(work.fails, Fails::Hangs(_) | Fails::Kills(_)) {
             work.fails = Fails::Never;
         }
         // Nested tasks need slots beside those that wait.
@@ -238,7 +242,7 @@ impl<'a> Program<'a> {
             inputs.push(match self.dice.below(4) {
                 0 => {
                     len = len.min(reach - start);
-                    Input::Each { array, start }
+                    Input::Each { array, start, part: self.dice.below(4) as u16 }
                 }
                 1 => {
                     let width = self.dice.between(1, 5) as u32;
@@ -246,7 +250,7 @@ impl<'a> Program<'a> {
                     Input::Block { array, start, width }
                 }
                 2 => Input::All { array, start },
-                _ => Input::One { array, index: start },
+                _ => Input::One { array, index: start, part: self.dice.below(4) as u16 },
             });
         }
         if inputs.is_empty() || self.dice.chance(60) {
@@ -256,6 +260,25 @@ impl<'a> Program<'a> {
         let array = self.array(len, true);
         self.step(Act::Map { array, len, inputs, work });
         self.gather(array, len, None);
+    }
+
+    /// Tasks with several outputs, each of which goes to another task.
+    fn shuffle(&mut self) {
+        let len = self.dice.between(2, 16) as u32;
+        let parts = self.dice.between(2, 8) as u16;
+        let (mut first, second) = (self.work(), self.work());
+        first.parts = parts;
+        let below = self.array(len, true);
+        self.step(Act::Map { array: below, len, inputs: vec![Input::Inline], work: first });
+        if self.dice.chance(50) {
+            self.gather(below, len, None);
+        }
+        let above = self.array(u32::from(parts), true);
+        let start = if self.dice.chance(70) { 0 } else { self.dice.below(u64::from(len)) as u32 };
+        let inputs = vec![Input::Inline, Input::Shuffle { array: below, start }];
+        let len = u32::from(parts);
+        self.step(Act::Map { array: above, len, inputs, work: second });
+        self.gather(above, len, None);
     }
 
     /// As a shuffle without parts: everything takes everything.

@@ -13,6 +13,9 @@ pub enum Input {
         array: u32,
         /// The first one.
         start: u32,
+        /// Which of its outputs.
+        #[serde(default)]
+        part: u16,
     },
     /// Task `i` takes the `i`-th block.
     Block {
@@ -29,6 +32,16 @@ pub enum Input {
         array: u32,
         /// Which.
         index: u32,
+        /// Which of its outputs.
+        #[serde(default)]
+        part: u16,
+    },
+    /// Task `i` takes output `i` of all of these.
+    Shuffle {
+        /// Of this array.
+        array: u32,
+        /// From this one on.
+        start: u32,
     },
     /// All take all of these.
     All {
@@ -67,6 +80,10 @@ pub struct Work {
     pub timeout_ms: Option<u64>,
     /// How many tasks it submits itself.
     pub nested: u32,
+    /// How many outputs it has.
+    pub parts: u16,
+    /// How many processes are to have them.
+    pub replicas: u8,
 }
 
 impl Default for Work {
@@ -84,6 +101,8 @@ impl Default for Work {
             retry_delay_ms: 0,
             timeout_ms: None,
             nested: 0,
+            parts: 1,
+            replicas: 1,
         }
     }
 }
@@ -99,4 +118,6 @@ pub enum Fails {
     Every(u32),
     /// All runs of every so manieth task last longer than they may.
     Hangs(u32),
+    /// All runs of every so manieth task end their process.
+    Kills(u32),
 }

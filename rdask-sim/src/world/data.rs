@@ -45,7 +45,8 @@ impl World {
         holder: ProcessId,
         put: (AssignmentId, u64, u64),
     ) {
-        self.puts.entry(value.task).or_default().push(holder);
+        self.holders.put(value.task, holder);
+        self.puts.insert(value.task);
         self.start_transfer(asker, value, holder, Kind::Put(put.0, put.1, put.2));
     }
 

@@ -21,7 +21,7 @@ impl World {
         match what {
             What::KillProcess { node, worker, program } => {
                 if let Some(process) = self.process_at(node, worker, program) {
-                    self.deaths += 1;
+                    self.processes[process].is_struck = true;
                     self.kill_process(process, PORT_CLOSED);
                 }
             }

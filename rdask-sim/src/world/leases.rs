@@ -80,6 +80,9 @@ impl World {
 
     /// The scheduler ends a connection.
     pub(super) fn scheduler_closes(&mut self, peer: Peer, reason: &str, silent: &[Peer]) {
+        if let Peer::Process(id) = peer {
+            self.holders.is_gone(id);
+        }
         let Some(link) = self.link_of(peer) else { return };
         if !self.links[link].scheduler_has {
             return;

@@ -183,6 +183,14 @@ impl World {
         let state = &self.processes[process];
         let exit = state.exit.clone();
         let board = state.running_runs();
+        if exit != Exit::Planned {
+            let by_fault = u32::from(state.is_struck);
+            for (task, _) in &board {
+                let (count, struck) = self.deaths.entry(*task).or_default();
+                *count += 1;
+                *struck += by_fault;
+            }
+        }
         let exited = FromNanny::Exited { process: id, exit, board, stderr: Vec::new() };
         self.nanny_says(node, exited);
         self.ask_again(node, process);

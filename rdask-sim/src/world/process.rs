@@ -32,6 +32,8 @@ pub(super) struct Process {
     pub(super) store: BTreeMap<ValueId, u64>,
     chunks: BTreeMap<ChunkId, Chunk>,
     timer_at: Option<u64>,
+    /// Whether a fault ended it.
+    pub(super) is_struck: bool,
     /// How its nanny says that it ended.
     pub(super) exit: Exit,
     /// Its client for nested tasks.
@@ -75,6 +77,7 @@ impl World {
             store: BTreeMap::new(),
             chunks: BTreeMap::new(),
             timer_at: None,
+            is_struck: false,
             exit: Exit::Signal(9),
             nested: None,
         });

@@ -143,7 +143,8 @@ async fn try_join(door: &Door, role: Role) -> Result<Joined, NoEntry> {
         Door::File(file) => (**file).clone(),
     };
     let identity = file.join_identity().map_err(|error| again(&error))?;
-    let endpoint = Endpoint::bind(EndpointConfig::dial_only(identity)).await;
+    let config = EndpointConfig::dial_only(identity).with_local_sockets(file.local_sockets);
+    let endpoint = Endpoint::bind(config).await;
     let endpoint = endpoint.map_err(|error| again(&error))?;
     match dial(&endpoint, &file, role, Persistence::at_most(PERSISTENCE)).await {
         Ok(connected) => Ok((endpoint, file, connected)),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use rdask_core::bulk::Bulk;
 use rdask_core::client::Action;
 use rdask_core::id::{AssignmentId, TaskId};
 use rdask_core::message::{FromClient, ToClient};
@@ -25,7 +25,7 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 /// The end of something that was started outside the machine.
 #[derive(Debug)]
 enum Ended {
-    Fetch(TaskId, Result<Bytes, NotFetched>),
+    Fetch(TaskId, Result<Bulk, NotFetched>),
     Put(TaskId, AssignmentId, Result<(), String>),
     Program(Result<(), String>),
 }

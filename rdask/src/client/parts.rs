@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use rdask_core::bulk::Bulk;
 use rdask_core::id::{AssignmentId, ClientId, ProcessId, TaskId};
 use rdask_core::message::{Contact, FromClient, ToClient};
 
@@ -66,7 +67,7 @@ pub(crate) trait ValueSource: Send + Sync {
         task: TaskId,
         holder: ProcessId,
         contact: Contact,
-    ) -> BoxFuture<'_, Result<Bytes, NotFetched>>;
+    ) -> BoxFuture<'_, Result<Bulk, NotFetched>>;
 
     /// Puts a scattered value with a process.
     fn put(&self, put: Put) -> BoxFuture<'_, Result<(), String>>;

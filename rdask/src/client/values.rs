@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
+use rdask_core::bulk::Bulk;
 use rdask_core::id::{ProcessId, TaskId};
 use rdask_core::message::Contact;
 use rdask_net::{Endpoint, SchedulerFile};
@@ -50,7 +50,7 @@ impl ValueSource for NetworkValues {
         task: TaskId,
         holder: ProcessId,
         contact: Contact,
-    ) -> BoxFuture<'_, Result<Bytes, NotFetched>> {
+    ) -> BoxFuture<'_, Result<Bulk, NotFetched>> {
         Box::pin(async move {
             let got = data::get(&self.endpoint, &contact, holder, task, 0).await;
             let error = match got {
@@ -112,20 +112,20 @@ impl ValueSource for LocalValues {
         task: TaskId,
         holder: ProcessId,
         _contact: Contact,
-    ) -> BoxFuture<'_, Result<Bytes, NotFetched>> {
+    ) -> BoxFuture<'_, Result<Bulk, NotFetched>> {
         Box::pin(async move {
             let values = self.of(holder)?;
             // Encoding runs user code: not on the network thread.
             let got = tokio::task::spawn_blocking(move || values.get(task, 0)).await;
             let got = got.map_err(|error| error.to_string())??;
-            got.ok_or_else(|| format!("the value of {task} is not here").into())
+            got.map(Bulk::from).ok_or_else(|| format!("the value of {task} is not here").into())
         })
     }
 
     fn put(&self, put: Put) -> BoxFuture<'_, Result<(), String>> {
         Box::pin(async move {
             let values = self.of(put.process)?;
-            values.put(put.task, put.assignment, put.value);
+            values.put(put.task, put.assignment, put.value.into());
             Ok(())
         })
     }

@@ -312,7 +312,7 @@ impl Watching {
                 }
                 Piece::Value(index, bytes) => {
                     let task = TaskId { array, index };
-                    let value = codec::decode(&bytes);
+                    let value = codec::decode_bulk(bytes);
                     results.push(Some(value.map_err(|cause| Error::Decode { task, cause })));
                 }
                 Piece::Failed(range, failure) => {
@@ -328,17 +328,17 @@ impl Watching {
 
 /// Decodes on the caller's thread, since it runs user code.
 fn decode<T: Data>(array: ArrayId, piece: Piece, values: &mut Vec<T>) -> Result<()> {
-    let mut push = |index: u32, bytes: &[u8]| {
+    let mut push = |index: u32, value: std::result::Result<T, codec::DecodeError>| {
         let task = TaskId { array, index };
-        let value = codec::decode(bytes).map_err(|cause| Error::Decode { task, cause })?;
-        values.push(value);
+        values.push(value.map_err(|cause| Error::Decode { task, cause })?);
         Ok(())
     };
     match piece {
-        Piece::Values(range, blob) => {
-            range.iter().zip(blob.iter()).try_for_each(|(index, bytes)| push(index, bytes))
-        }
-        Piece::Value(index, bytes) => push(index, &bytes),
+        Piece::Values(range, blob) => range
+            .iter()
+            .zip(blob.iter())
+            .try_for_each(|(index, bytes)| push(index, codec::decode(bytes))),
+        Piece::Value(index, bytes) => push(index, codec::decode_bulk(bytes)),
         Piece::Failed(_, failure) => Err(Error::Task(failure.into())),
         Piece::Absent(range) => Err(Error::Released { task: TaskId { array, index: range.start } }),
     }

@@ -6,8 +6,9 @@
 use std::any::{Any, TypeId, type_name};
 
 use bytemuck::Pod;
+use rdask_core::bulk::Bulk;
 
-use super::DecodeError;
+use super::{DecodeError, Received};
 
 /// Expands `$each!(type)` for every number whose vectors travel raw.
 macro_rules! for_each_number {
@@ -79,6 +80,33 @@ pub(super) fn value_of<T: 'static>(bytes: &[u8]) -> Option<Result<T, DecodeError
     for_each_number!(fill);
     let length = bytes.len();
     Some(value.ok_or(DecodeError::PartialElement { type_name: type_name::<T>(), length }))
+}
+
+/// The value in the memory in which it arrived, if `T` is a vector that travels raw, the memory is
+/// aligned for it, and nobody else has a share.
+///
+/// # Errors
+/// Gives the bytes back otherwise.
+pub(crate) fn take_over<T: 'static>(bulk: Bulk) -> Result<T, Bulk> {
+    if !is_raw::<T>() {
+        return Err(bulk);
+    }
+    let mut left = Some(bulk.into_memory::<Received>()?);
+    let mut value: Option<T> = None;
+    let slot: &mut dyn Any = &mut value;
+    macro_rules! fill {
+        ($number:ty) => {
+            if let Some(slot) = slot.downcast_mut::<Option<Vec<$number>>>() {
+                match left.take().map(Received::into_numbers) {
+                    Some(Ok(numbers)) => *slot = Some(numbers),
+                    Some(Err(received)) => left = Some(received),
+                    None => {}
+                }
+            }
+        };
+    }
+    for_each_number!(fill);
+    value.ok_or_else(|| left.map(Bulk::in_memory).unwrap_or_default())
 }
 
 /// Copies, so the bytes may have any alignment.

@@ -30,8 +30,8 @@ impl DataHandler for Values {
         Ok(found.map(|(_, bytes)| bytes.clone()))
     }
 
-    async fn put(&self, task: TaskId, _: AssignmentId, bytes: Bytes) -> Result<(), String> {
-        self.0.lock().unwrap().push((task, bytes));
+    async fn put(&self, task: TaskId, _: AssignmentId, bytes: Bulk) -> Result<(), String> {
+        self.0.lock().unwrap().push((task, bytes.bytes().clone()));
         Ok(())
     }
 }
@@ -66,7 +66,7 @@ async fn what_was_put_can_be_got() {
         let value = Put { task: task(index), assignment: AssignmentId(1), bytes: bytes.clone() };
         put(&endpoint, &contact, HOLDER, value).await.unwrap();
         let got = get(&endpoint, &contact, HOLDER, task(index), 0).await;
-        assert!(got.unwrap() == bytes, "value {index} of {length} bytes");
+        assert!(got.unwrap().bytes() == &bytes, "value {index} of {length} bytes");
     }
     endpoint.close().await;
 }

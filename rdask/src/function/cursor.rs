@@ -187,7 +187,7 @@ fn take_owned<T: Data>(input: Input) -> Result<T, InputError> {
                 .and_then(codec::duplicate)
             {
                 Some(value) => Ok(value),
-                None => Ok(codec::decode(encoded.bytes())?),
+                None => Ok(codec::decode(&encoded.bytes())?),
             },
         },
         Input::Taken => Err(InputError::Missing),

@@ -4,9 +4,10 @@
 use std::any::{Any, type_name};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
+use rdask_core::bulk::Bulk;
 
 use crate::codec::{self, Data, DecodeError, EncodeError};
 
@@ -141,21 +142,27 @@ impl<T: Data> AsRef<[u8]> for RawBytes<T> {
 }
 
 /// A value that came as bytes. It is decoded by the first task that needs it and then shared by
-/// all.
+/// all. A vector of numbers takes the memory of its bytes over, and they are its bytes from then on.
 pub struct EncodedInput {
-    bytes: Bytes,
+    /// Held to look, and to swap the bytes for those of the vector.
+    bulk: Mutex<Bulk>,
     decoded: OnceLock<Result<Value, DecodeError>>,
 }
 
 impl EncodedInput {
     /// Takes bytes in the form that stands alone.
-    pub fn new(bytes: Bytes) -> Self {
-        Self { bytes, decoded: OnceLock::new() }
+    pub fn new(bytes: impl Into<Bulk>) -> Self {
+        Self { bulk: Mutex::new(bytes.into()), decoded: OnceLock::new() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Bulk> {
+        // Nothing that is done under it leaves things half done.
+        self.bulk.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The bytes as they came.
-    pub fn bytes(&self) -> &Bytes {
-        &self.bytes
+    pub fn bytes(&self) -> Bytes {
+        self.lock().bytes().clone()
     }
 
     /// The decoded value, if a task has needed it.
@@ -170,25 +177,50 @@ impl EncodedInput {
     /// # Errors
     /// If the bytes are no `T`.
     pub fn decode<T: Data>(&self) -> Result<&Value, DecodeError> {
-        let decoded = self.decoded.get_or_init(|| codec::decode::<T>(&self.bytes).map(Value::new));
-        decoded.as_ref().map_err(Clone::clone)
+        let decode = || match self.take_over::<T>() {
+            Some(value) => Ok(value),
+            None => codec::decode::<T>(&self.bytes()).map(Value::new),
+        };
+        self.decoded.get_or_init(decode).as_ref().map_err(Clone::clone)
+    }
+
+    /// The value in the memory of its bytes, if that can be.
+    fn take_over<T: Data>(&self) -> Option<Value> {
+        let mut bulk = self.lock();
+        match codec::take_over::<T>(std::mem::take(&mut *bulk)) {
+            Ok(value) => {
+                let value = Arc::new(value);
+                *bulk = Bytes::from_owner(RawBytes(Arc::clone(&value))).into();
+                Some(Value::from(value))
+            }
+            Err(back) => {
+                *bulk = back;
+                None
+            }
+        }
     }
 
     /// The value itself, if it is decoded and has no other share, else a fresh one from the bytes.
     pub(super) fn into_owned<T: Data>(self) -> Result<T, DecodeError> {
-        if let Some(Ok(value)) = self.decoded.into_inner()
-            && let Ok(value) = value.try_into_inner()
-        {
-            return Ok(value);
+        let bulk = self.bulk.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let Some(Ok(value)) = self.decoded.into_inner() else {
+            return codec::decode_bulk(bulk);
+        };
+        if codec::is_raw::<T>() {
+            // They may be a share of the value.
+            drop(bulk);
+            let copy = |value: Value| value.downcast_ref().and_then(codec::duplicate);
+            let value = value.try_into_inner().or_else(|shared| copy(shared).ok_or(()));
+            return Ok(value.expect("a vector of numbers can be copied"));
         }
-        codec::decode(&self.bytes)
+        value.try_into_inner().or_else(|_| codec::decode(bulk.bytes()))
     }
 }
 
 impl fmt::Debug for EncodedInput {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("EncodedInput")
-            .field("length", &self.bytes.len())
+            .field("length", &self.bytes().len())
             .field("decoded", &self.decoded.get().is_some())
             .finish()
     }

@@ -248,6 +248,7 @@ mod tests {
             slots: 1,
             memory_limit: 0,
             program: String::new(),
+            file: None,
             umask: 0o022,
             scratch: "/tmp".into(),
             board: None,

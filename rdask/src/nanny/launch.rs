@@ -22,11 +22,11 @@ use crate::board::BoardFile;
 use crate::connection::scheduler_target;
 use crate::error::chain;
 use crate::handover::{Handover, RDASK_VERSION};
+use crate::program::cache::CachedProgram;
 use crate::program::exchange::{ExchangeError, fetch, in_background};
-use crate::program::hash_file;
 
 /// How often a nanny looks whether another one of its node has brought a program.
-const LOOK_AGAIN: Duration = Duration::from_millis(100);
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// How a launch went.
 #[derive(Debug)]
@@ -74,10 +74,10 @@ async fn start(context: &Context, launch: Launch) -> Result<Started, Failure> {
     let Launch { process, worker, program, surroundings } = launch;
     let info = context.workers.iter().find(|(id, _)| *id == worker);
     let (_, info) = info.ok_or_else(|| format!("there is no worker {worker} here"))?;
-    let path = obtain(context, &program).await?;
+    let CachedProgram { path, state } = obtain(context, &program).await?;
     let hash = program.hash;
     if !lock(&context.probed).contains(&hash) {
-        probe(&path, hash, &surroundings.environment).await.map_err(|error| {
+        probe(&path, &surroundings.environment).await.map_err(|error| {
             lacking_features(&error, &surroundings.cpu_features).unwrap_or_else(|| error.into())
         })?;
         lock(&context.probed).push(hash);
@@ -95,6 +95,7 @@ async fn start(context: &Context, launch: Launch) -> Result<Started, Failure> {
         slots: info.slots,
         memory_limit: info.memory_limit,
         program: format!("{hash:#}"),
+        file: Some(state),
         umask: surroundings.umask,
         scratch: context.scratch.clone(),
         board: Some(board.path()),
@@ -117,14 +118,14 @@ fn file_name(program: &ProgramInfo) -> String {
     Path::new(&program.path).file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// The path of a program on this node, with all its bytes.
-async fn obtain(context: &Context, program: &ProgramInfo) -> Result<PathBuf, Failure> {
+/// A program on this node, with all its bytes.
+async fn obtain(context: &Context, program: &ProgramInfo) -> Result<CachedProgram, Failure> {
     let hash = program.hash;
     let claim = loop {
-        if let Some(path) = in_background(&context.cache, move |cache| cache.find(hash)).await? {
+        if let Some(found) = in_background(&context.cache, move |cache| cache.find(hash)).await? {
             tracing::info!("program {hash} found in cache");
             context.tell(FromNanny::HasProgram { hash });
-            return Ok(path);
+            return Ok(found);
         }
         match context.cache.try_claim(hash)? {
             Some(claim) => break claim,
@@ -133,27 +134,28 @@ async fn obtain(context: &Context, program: &ProgramInfo) -> Result<PathBuf, Fai
     };
     // Another nanny may have brought it between the look and the claim.
     let found = in_background(&context.cache, move |cache| cache.find(hash)).await?;
-    let path = match found {
-        Some(path) => path,
+    let found = match found {
+        Some(found) => found,
         None => match copy_from_client(context, program).await {
-            Some(path) => {
+            Some(copied) => {
                 tracing::info!("program {hash} found at {}", program.path);
-                path
+                copied
             }
             None => fetch_as_told(context, hash).await?,
         },
     };
     drop(claim);
     context.tell(FromNanny::HasProgram { hash });
-    Ok(path)
+    Ok(found)
 }
 
 /// The program from the client's own path, if a file there has the right bytes. It is copied: a
 /// file that is built anew, or a server that stalls, must not end what runs.
-async fn copy_from_client(context: &Context, program: &ProgramInfo) -> Option<PathBuf> {
-    let (hash, from) = (program.hash, PathBuf::from(&program.path));
+async fn copy_from_client(context: &Context, program: &ProgramInfo) -> Option<CachedProgram> {
+    let (hash, size, from) = (program.hash, program.size, PathBuf::from(&program.path));
     let copied = in_background(&context.cache, move |cache| {
-        if !from.is_absolute() || hash_file(&from).ok()? != hash {
+        let metadata = std::fs::metadata(&from).ok()?;
+        if !from.is_absolute() || !metadata.is_file() || metadata.len() != size {
             return None;
         }
         cache.store(hash, File::open(from).ok()?).ok()
@@ -162,7 +164,7 @@ async fn copy_from_client(context: &Context, program: &ProgramInfo) -> Option<Pa
 }
 
 /// The program from whom the scheduler names, until one of them has it.
-async fn fetch_as_told(context: &Context, hash: ProgramHash) -> Result<PathBuf, Failure> {
+async fn fetch_as_told(context: &Context, hash: ProgramHash) -> Result<CachedProgram, Failure> {
     let (offer, mut offers) = mpsc::unbounded_channel();
     lock(&context.offers).insert(hash, offer);
     context.tell(FromNanny::WantProgram { hash });
@@ -171,13 +173,13 @@ async fn fetch_as_told(context: &Context, hash: ProgramHash) -> Result<PathBuf, 
         let (target, who) = target_of(context, &offer)?;
         let begin = Instant::now();
         match fetch(&context.endpoint, &target, hash, &context.cache).await {
-            Ok((path, size)) => {
+            Ok((fetched, size)) => {
                 lock(&context.offers).remove(&hash);
                 let (megabytes, seconds) = (size as f64 / 1e6, begin.elapsed().as_secs_f64());
                 tracing::info!(
                     "program {hash} received from {who} ({megabytes:.1} MB, {seconds:.2} s)"
                 );
-                return Ok(path);
+                return Ok(fetched);
             }
             // No other source helps a node that can't keep it.
             Err(ExchangeError::Cache(error)) => {

@@ -10,7 +10,6 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use rdask_core::hello::PROTOCOL_VERSION;
-use rdask_core::id::ProgramHash;
 use thiserror::Error;
 use tokio::process::Command;
 
@@ -64,25 +63,13 @@ pub enum ProbeError {
         /// The program's rdask.
         rdask: String,
     },
-    /// Another program answered.
-    #[error("program {expected} was to be started and {found} answered")]
-    OtherBytes {
-        /// What was to be started.
-        expected: ProgramHash,
-        /// What answered.
-        found: ProgramHash,
-    },
 }
 
 /// Asks a program whether it runs here.
 ///
 /// # Errors
 /// See [`ProbeError`].
-pub async fn probe(
-    path: &Path,
-    expected: ProgramHash,
-    environment: &[(String, String)],
-) -> Result<(), ProbeError> {
+pub async fn probe(path: &Path, environment: &[(String, String)]) -> Result<(), ProbeError> {
     let mut command = Command::new(path);
     command.arg(PROBE_ARGUMENT).envs(environment.iter().map(|(name, value)| (name, value)));
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
@@ -94,9 +81,6 @@ pub async fn probe(
     match ProbeAnswer::find(&stdout) {
         Some(answer) if answer.protocol != PROTOCOL_VERSION => {
             Err(ProbeError::Version { theirs: answer.protocol, rdask: answer.rdask })
-        }
-        Some(answer) if answer.hash != expected => {
-            Err(ProbeError::OtherBytes { expected, found: answer.hash })
         }
         Some(_) => Ok(()),
         None if output.status.success() => Err(ProbeError::NoAnswer),
@@ -161,31 +145,22 @@ mod tests {
         let path = folder.path().join("program");
         std::fs::write(&path, text).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700)).unwrap();
-        probe(&path, ProgramHash([0xab; 32]), &[]).await
+        probe(&path, &[]).await
     }
 
-    fn answer(protocol: u16, byte: &str) -> String {
-        format!(
-            "#!/bin/sh\ntest $1 = {PROBE_ARGUMENT} && echo rdask-probe {protocol} {} 9.9\n",
-            byte.repeat(32)
-        )
+    fn answer(protocol: u16) -> String {
+        format!("#!/bin/sh\ntest $1 = {PROBE_ARGUMENT} && echo rdask-probe {protocol} 9.9\n")
     }
 
     #[tokio::test]
     async fn a_program_that_answers_can_work() {
-        probe_script(&answer(PROTOCOL_VERSION, "ab")).await.unwrap();
+        probe_script(&answer(PROTOCOL_VERSION)).await.unwrap();
     }
 
     #[tokio::test]
     async fn another_version_is_named_with_the_way_out() {
-        let text = probe_script(&answer(99, "ab")).await.unwrap_err().to_string();
+        let text = probe_script(&answer(99)).await.unwrap_err().to_string();
         assert!(text.contains("99 (rdask 9.9)") && text.contains(RDASK_VERSION), "{text}");
-    }
-
-    #[tokio::test]
-    async fn another_program_is_not_taken() {
-        let error = probe_script(&answer(PROTOCOL_VERSION, "cd")).await.unwrap_err();
-        assert!(matches!(error, ProbeError::OtherBytes { .. }), "{error}");
     }
 
     #[tokio::test]

@@ -5,6 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
+use rdask_core::bulk::Bulk;
 use rdask_core::id::{ArrayId, TaskId};
 use rdask_core::process::ValueId;
 use rdask_core::range::Range;
@@ -41,7 +42,7 @@ impl Store {
     }
 
     /// Takes encoded bytes in, unless the value is here already.
-    pub(super) fn insert_encoded(&self, id: ValueId, bytes: Bytes) {
+    pub(super) fn insert_encoded(&self, id: ValueId, bytes: Bulk) {
         let input = Input::Encoded(Arc::new(EncodedInput::new(bytes)));
         lock(&self.values).entry(id).or_insert(input);
     }
@@ -79,7 +80,7 @@ impl Store {
     pub fn encoded(&self, id: ValueId) -> Result<Option<Bytes>, String> {
         let value = match lock(&self.values).get(&id) {
             None | Some(Input::Taken) => return Ok(None),
-            Some(Input::Encoded(encoded)) => return Ok(Some(encoded.bytes().clone())),
+            Some(Input::Encoded(encoded)) => return Ok(Some(encoded.bytes())),
             Some(Input::Typed(value)) => value.clone(),
         };
         let encoding = self.encoding(id);

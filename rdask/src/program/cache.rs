@@ -1,15 +1,18 @@
 //! The programs of a node: files named by hash, shared by all nannies of a user there.
 //!
-//! A program is written under a temporary name, made readable and executable, synced and renamed;
-//! under its own name there are never half its bytes. It is hashed again at each use, so that a
-//! disk or a person that changed it costs a transfer and never runs. Locks are `flock`s: they end
-//! with their nanny, however that ends.
+//! A program is written under a temporary name, made readable and executable, and renamed: as long
+//! as the node runs, there are never half its bytes under its own name. It is hashed by each nanny
+//! that takes it, and again if the file has been touched since, so that a power cut or a person that
+//! changed it costs a transfer and never runs. Locks are `flock`s: they end with their nanny, however
+//! that ends.
 
+use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use nix::errno::Errno;
@@ -18,7 +21,7 @@ use rdask_core::id::ProgramHash;
 use thiserror::Error;
 
 use crate::handover::parse_hash;
-use crate::program;
+use crate::program::{self, FileState};
 
 /// The most bytes of programs to keep on a node. About 40 debug builds.
 pub const CACHE_BYTES_MAX: u64 = 2 << 30;
@@ -26,11 +29,25 @@ pub const CACHE_BYTES_MAX: u64 = 2 << 30;
 /// What a dead nanny left half written is removed after this time.
 const LEFTOVER_AGE: Duration = Duration::from_secs(3600);
 
+/// How precisely it is known when a program was last used.
+const USE_GRAIN: Duration = Duration::from_secs(60);
+
 /// The programs of a node.
 #[derive(Clone, Debug)]
 pub struct Cache {
     folder: PathBuf,
     bytes_max: u64,
+    /// The state in which each file had the right bytes.
+    checked: Arc<Mutex<HashMap<ProgramHash, FileState>>>,
+}
+
+/// A program that can be started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CachedProgram {
+    /// Its file.
+    pub path: PathBuf,
+    /// The file as it was when it had the right bytes.
+    pub state: FileState,
 }
 
 /// The cache can't be used.
@@ -109,7 +126,7 @@ impl Cache {
     /// If the folder can't be created or belongs to somebody else.
     pub fn open(folder: &Path, bytes_max: u64) -> Result<Self, CacheError> {
         own_folder(folder)?;
-        Ok(Self { folder: folder.to_owned(), bytes_max })
+        Ok(Self { folder: folder.to_owned(), bytes_max, checked: Arc::default() })
     }
 
     /// Where the cache is.
@@ -118,16 +135,21 @@ impl Cache {
         &self.folder
     }
 
-    /// The path of a program that is here with all its bytes. A file with other bytes is removed.
+    /// A program that is here with all its bytes. They are read when it is found for the first time,
+    /// and when its file has been touched since. A file with other bytes is removed.
     #[must_use]
-    pub fn find(&self, hash: ProgramHash) -> Option<PathBuf> {
+    pub fn find(&self, hash: ProgramHash) -> Option<CachedProgram> {
         let path = self.path_of(hash);
         let mut file = File::open(&path).ok()?;
+        note_use(&file);
+        let state = FileState::of(&file.metadata().ok()?);
+        if self.checked().get(&hash) == Some(&state) {
+            return Some(CachedProgram { path, state });
+        }
         match program::hash_bytes(&mut file) {
             Ok((found, _)) if found == hash => {
-                // Only the order in which programs are forgotten hangs on this.
-                drop(file.set_modified(SystemTime::now()));
-                Some(path)
+                self.checked().insert(hash, state);
+                Some(CachedProgram { path, state })
             }
             Ok((found, _)) => {
                 tracing::warn!(path = %path.display(), %found, "removed a program with other bytes");
@@ -162,7 +184,11 @@ impl Cache {
     ///
     /// # Errors
     /// If it can't be read or written, or has another hash.
-    pub fn store(&self, hash: ProgramHash, mut from: impl Read) -> Result<PathBuf, CacheError> {
+    pub fn store(
+        &self,
+        hash: ProgramHash,
+        mut from: impl Read,
+    ) -> Result<CachedProgram, CacheError> {
         let mut incoming = self.begin(hash)?;
         let mut buffer = vec![0; 256 << 10];
         loop {
@@ -235,12 +261,25 @@ impl Cache {
         Ok(())
     }
 
+    fn checked(&self) -> MutexGuard<'_, HashMap<ProgramHash, FileState>> {
+        self.checked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn path_of(&self, hash: ProgramHash) -> PathBuf {
         self.folder.join(format!("{hash:#}"))
     }
 
     fn file_error(&self, hash: ProgramHash, source: io::Error) -> CacheError {
         CacheError::File { hash, folder: self.folder.clone(), source }
+    }
+}
+
+/// Only the order in which programs are forgotten hangs on this. Not each time: whoever has checked
+/// the file would have to do so again.
+fn note_use(file: &File) {
+    let modified = file.metadata().and_then(|metadata| metadata.modified());
+    if modified.is_ok_and(|then| then.elapsed().is_ok_and(|age| age > USE_GRAIN)) {
+        drop(file.set_modified(SystemTime::now()));
     }
 }
 
@@ -294,24 +333,26 @@ impl IncomingProgram {
     ///
     /// # Errors
     /// If it has others, or can't be written.
-    pub fn finish(mut self) -> Result<PathBuf, CacheError> {
+    pub fn finish(mut self) -> Result<CachedProgram, CacheError> {
         let found = ProgramHash(*self.hasher.finalize().as_bytes());
         if found != self.hash {
             return Err(CacheError::OtherBytes { expected: self.hash, found });
         }
         let path = self.cache.path_of(self.hash);
+        // Not synced to disk: what a power cut leaves of it is found out by the first who takes it.
         let publish = || {
             let file = self.file.as_ref().expect("only finishing takes the file");
             file.set_permissions(Permissions::from_mode(0o500))?;
-            file.sync_all()?;
-            fs::rename(&self.path, &path)
+            fs::rename(&self.path, &path)?;
+            Ok(FileState::of(&file.metadata()?))
         };
-        publish().map_err(|source| self.cache.file_error(self.hash, source))?;
+        let state = publish().map_err(|source| self.cache.file_error(self.hash, source))?;
         self.file = None;
+        self.cache.checked().insert(self.hash, state);
         if let Err(error) = self.cache.make_room(&path) {
             tracing::warn!(%error, folder = %self.cache.folder.display(), "old programs stay");
         }
-        Ok(path)
+        Ok(CachedProgram { path, state })
     }
 }
 
@@ -345,9 +386,9 @@ mod tests {
     fn a_stored_program_is_found_and_closed_to_others() {
         let (_folder, cache) = cache(100);
         assert_eq!(cache.find(hash(b"abc")), None);
-        let path = cache.store(hash(b"abc"), &b"abc"[..]).unwrap();
-        assert_eq!(cache.find(hash(b"abc")), Some(path.clone()));
-        assert_eq!((mode(&path), mode(cache.folder())), (0o500, 0o700));
+        let stored = cache.store(hash(b"abc"), &b"abc"[..]).unwrap();
+        assert_eq!(cache.find(hash(b"abc")), Some(stored.clone()));
+        assert_eq!((mode(&stored.path), mode(cache.folder())), (0o500, 0o700));
     }
 
     #[test]
@@ -357,11 +398,24 @@ mod tests {
         assert!(matches!(error, CacheError::OtherBytes { .. }), "{error}");
         assert_eq!(fs::read_dir(cache.folder()).unwrap().count(), 0);
 
-        let path = cache.store(hash(b"abc"), &b"abc"[..]).unwrap();
+        let path = cache.store(hash(b"abc"), &b"abc"[..]).unwrap().path;
         fs::set_permissions(&path, Permissions::from_mode(0o700)).unwrap();
         fs::write(&path, b"abd").unwrap();
         assert_eq!(cache.find(hash(b"abc")), None);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn who_has_checked_a_program_does_not_read_it_again_until_it_is_touched() {
+        let (_folder, cache) = cache(100);
+        let stored = cache.store(hash(b"abc"), &b"abc"[..]).unwrap();
+        let other = Cache::open(cache.folder(), 100).unwrap();
+        assert_eq!(other.find(hash(b"abc")), Some(stored.clone()), "whoever reads it first");
+
+        fs::set_permissions(&stored.path, Permissions::from_mode(0o700)).unwrap();
+        let touched = cache.find(hash(b"abc")).unwrap();
+        assert_ne!(touched.state, stored.state);
+        assert_eq!(cache.find(hash(b"abc")), Some(touched));
     }
 
     #[test]
@@ -377,12 +431,12 @@ mod tests {
     fn the_program_that_was_not_used_for_longest_goes_first() {
         let (_folder, cache) = cache(5);
         let old = |bytes: &[u8], age| {
-            let path = cache.store(hash(bytes), bytes).unwrap();
+            let path = cache.store(hash(bytes), bytes).unwrap().path;
             let then = SystemTime::now() - Duration::from_secs(age);
             File::open(path).unwrap().set_modified(then).unwrap();
         };
-        old(b"aa", 20);
-        old(b"bb", 30);
+        old(b"aa", 200);
+        old(b"bb", 300);
         assert!(cache.find(hash(b"bb")).is_some(), "finding it is a use");
         cache.store(hash(b"cc"), &b"cc"[..]).unwrap();
         assert_eq!(cache.find(hash(b"aa")), None);

@@ -5,7 +5,6 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,7 +17,7 @@ use thiserror::Error;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Semaphore;
 
-use super::cache::{Cache, CacheError, IncomingProgram};
+use super::cache::{Cache, CacheError, CachedProgram, IncomingProgram};
 use crate::error::chain;
 
 /// One read from disk or network.
@@ -64,7 +63,7 @@ pub enum ExchangeError {
     Cache(#[from] CacheError),
 }
 
-/// Fetches a program into a cache; returns where it is and its length in bytes.
+/// Fetches a program into a cache; returns it and its length in bytes.
 ///
 /// # Errors
 /// See [`ExchangeError`].
@@ -73,7 +72,7 @@ pub async fn fetch(
     from: &Target,
     hash: ProgramHash,
     cache: &Cache,
-) -> Result<(PathBuf, u64), ExchangeError> {
+) -> Result<(CachedProgram, u64), ExchangeError> {
     let mut stream = endpoint.open_data(from).await?;
     write_head(&mut stream, &DataRequest::GetProgram { hash }).await?;
     // The other side may be serving others first: it answers when it begins.
@@ -83,8 +82,8 @@ pub async fn fetch(
         DataReply::Refused { message } => return Err(ExchangeError::Refused(message)),
         DataReply::Follows { .. } | DataReply::Taken => return Err(ExchangeError::Nonsense),
     };
-    let path = take_in(&mut stream, cache.begin(hash)?, size).await?;
-    Ok((path, size))
+    let program = take_in(&mut stream, cache.begin(hash)?, size).await?;
+    Ok((program, size))
 }
 
 /// Brings this executable to the scheduler.
@@ -124,7 +123,7 @@ pub async fn serve(
         DataRequest::GetProgram { hash } => {
             let _turn = gate.acquire().await.map_err(io::Error::other)?;
             let found = in_background(cache, move |cache| cache.find(hash)).await?;
-            let Some(mut file) = found.and_then(|path| File::open(path).ok()) else {
+            let Some(mut file) = found.and_then(|found| File::open(found.path).ok()) else {
                 write_head(&mut stream, &DataReply::NotHere).await?;
                 stream.finish().await?;
                 return Ok(None);
@@ -175,7 +174,7 @@ async fn take_in(
     stream: &mut DataStream,
     mut incoming: IncomingProgram,
     size: u64,
-) -> Result<PathBuf, ExchangeError> {
+) -> Result<CachedProgram, ExchangeError> {
     let mut buffer = vec![0; PIECE_BYTES];
     let mut left = size;
     while left > 0 {

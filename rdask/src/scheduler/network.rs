@@ -13,10 +13,11 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
-use super::core_thread::{CoreEnd, Input, Stalls};
-use super::peers::{Hall, tell};
+use super::peers::Hall;
 use super::programs::Programs;
 use super::sessions::Sessions;
+use super::shell::{CoreEnd, Input, Stalls};
+use super::turns::Core;
 use super::{FIRST_EPOCH, SchedulerOptions, StartError, claim, peers};
 use crate::slurm;
 
@@ -58,7 +59,7 @@ impl Opened {
     /// Serves whoever comes until the core ends.
     pub(super) async fn serve(
         self,
-        core: mpsc::Sender<Input>,
+        core: Core,
         mut core_ended: oneshot::Receiver<CoreEnd>,
         to_forget: mpsc::UnboundedReceiver<ProgramHash>,
         handle_signals: bool,
@@ -86,7 +87,9 @@ impl Network {
         let run_id = random_run_id().map_err(StartError::Threads)?;
         let authority = Arc::new(Authority::new(&run_id)?);
         let identity = authority.issue(&PeerName::scheduler(&run_id)?)?;
-        let mut config = EndpointConfig::new(identity).with_transport(options.transport);
+        let mut config = EndpointConfig::new(identity)
+            .with_transport(options.transport)
+            .with_local_sockets(options.local_sockets);
         config.ports = options.port..=options.port;
         if let Some(host) = options.host {
             config.bind = host;
@@ -109,6 +112,7 @@ impl Network {
             host: slurm::node_name(),
             started: started.as_secs(),
             slurm_job_id: slurm::job_id(),
+            local_sockets: options.local_sockets,
         };
         let programs = Programs::open(&file.run_id)?;
         claim::claim(path, &file).await?;
@@ -120,7 +124,7 @@ impl Network {
 
     async fn serve(
         &self,
-        core: mpsc::Sender<Input>,
+        core: Core,
         mut core_ended: oneshot::Receiver<CoreEnd>,
         mut to_forget: mpsc::UnboundedReceiver<ProgramHash>,
     ) -> Option<CoreEnd> {
@@ -174,7 +178,7 @@ impl Network {
 }
 
 /// Tells the core when this thread has heard nobody for a while, since it stood still itself.
-async fn note_stalls(core: mpsc::Sender<Input>) {
+async fn note_stalls(core: Core) {
     let mut stalls = Stalls::new();
     loop {
         tokio::select! {
@@ -182,13 +186,13 @@ async fn note_stalls(core: mpsc::Sender<Input>) {
             () = core.closed() => return,
         }
         if stalls.look() {
-            tell(&core, Input::Stalled).await;
+            core.tell(Input::Stalled).await;
         }
     }
 }
 
 /// Ends the scheduler on SIGTERM and SIGINT. SIGHUP, as at the end of a login, is survived.
-async fn stop_on_signal(core: mpsc::Sender<Input>) {
+async fn stop_on_signal(core: Core) {
     let signals = (SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup());
     let (Ok(mut term), Ok(mut int), Ok(mut hup)) =
         (signal(signals.0), signal(signals.1), signal(signals.2))
@@ -203,7 +207,7 @@ async fn stop_on_signal(core: mpsc::Sender<Input>) {
         }
     };
     tracing::info!("got {name}: telling workers and clients");
-    tell(&core, Input::Stop(format!("the scheduler got {name}"))).await;
+    core.tell(Input::Stop(format!("the scheduler got {name}"))).await;
 }
 
 fn remove(path: &Path) {

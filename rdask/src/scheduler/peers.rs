@@ -10,10 +10,11 @@ use rdask_core::scheduler::{ClientInfo, NannyInfo};
 use rdask_net::{Authority, Link, PeerName, PeerNameError, PeerRole};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
-use super::core_thread::{Input, Newcomer};
 use super::sessions::{NewLink, NotTaken, Place, Sessions};
+use super::shell::{Input, Newcomer};
+use super::turns::Core;
 use crate::connection::session::{Deliver, Halves, LinkEnd, Session};
 use crate::connection::{
     ConnectionEnd, Greeted, Outbox, Weigh, answer_resumption, greet, outbox, refuse, welcome,
@@ -24,7 +25,7 @@ use crate::connection::{
 pub(crate) struct Hall {
     pub(crate) authority: Arc<Authority>,
     pub(crate) epoch: u64,
-    pub(crate) core: mpsc::Sender<Input>,
+    pub(crate) core: Core,
     pub(crate) sessions: Sessions,
 }
 
@@ -113,7 +114,7 @@ impl Visit {
         input_of: fn(Peer, Vec<In>) -> Option<Input>,
     ) where
         Out: Serialize + Weigh + Send,
-        In: DeserializeOwned + Send,
+        In: DeserializeOwned + Weigh + Send,
     {
         let Self { hall, mut link, csr, who } = self;
         let core = &hall.core;
@@ -131,7 +132,7 @@ impl Visit {
             Ok(certificate) => certificate,
             Err(reason) => {
                 tracing::warn!(reason, "turned away: {who}");
-                tell(core, Input::LinkLost(peer)).await;
+                core.tell(Input::LinkLost(peer)).await;
                 return refuse(link.sender, &reason).await;
             }
         };
@@ -139,7 +140,7 @@ impl Visit {
         let answer = Welcome { epoch: hall.epoch, certificate, you };
         if let Err(error) = welcome(&mut link.sender, &answer).await {
             tracing::warn!(%error, "lost before it was welcomed: {who}");
-            return tell(core, Input::LinkLost(peer)).await;
+            return core.tell(Input::LinkLost(peer)).await;
         }
         if who != OBSERVER {
             tracing::info!(%peer, "joined: {who}");
@@ -160,7 +161,7 @@ impl Visit {
             }
             _ => tracing::info!(%peer, why = %end, "left: {who}"),
         }
-        tell(core, Input::LinkLost(peer)).await;
+        core.tell(Input::LinkLost(peer)).await;
     }
 }
 
@@ -175,7 +176,7 @@ struct Stay<'a, Out, In> {
 impl<Out, In> Stay<'_, Out, In>
 where
     Out: Serialize + Weigh + Send,
-    In: DeserializeOwned + Send,
+    In: DeserializeOwned + Weigh + Send,
 {
     /// Carries messages over one link after the other; how the connection ended.
     async fn last(&mut self, first: Halves) -> ConnectionEnd {
@@ -187,7 +188,7 @@ where
                     end = self.session.run(link, &mut self.to) => match end {
                         LinkEnd::Broken { why, silent } if self.place.is_some() => {
                             tracing::warn!(%peer, why, "a link broke");
-                            tell(core, Input::LinkBroken(peer, silent)).await;
+                            core.tell(Input::LinkBroken(peer, silent)).await;
                             continue;
                         }
                         end => return end.into_connection_end(),
@@ -215,11 +216,11 @@ where
         let answer = Resumption::Resumed { received: self.session.received() };
         if let Err(error) = answer_resumption(&mut link.sender, &answer).await {
             tracing::debug!(%peer, %error, "a new link broke at once");
-            tell(core, Input::LinkBroken(peer, Duration::ZERO)).await;
+            core.tell(Input::LinkBroken(peer, Duration::ZERO)).await;
             return Ok(None);
         }
         tracing::info!(%peer, "has a link again");
-        tell(core, Input::LinkResumed(peer)).await;
+        core.tell(Input::LinkResumed(peer)).await;
         Ok(Some(link))
     }
 }
@@ -233,19 +234,20 @@ async fn next_link(place: &mut Option<Place>) -> NewLink {
 
 /// Brings a peer's words to the core.
 struct ToCore<'a, In> {
-    core: &'a mpsc::Sender<Input>,
+    core: &'a Core,
     peer: Peer,
     input_of: fn(Peer, Vec<In>) -> Option<Input>,
 }
 
-impl<In: Send> Deliver<In> for ToCore<'_, In> {
+impl<In: Weigh + Send> Deliver<In> for ToCore<'_, In> {
     async fn deliver(&mut self, arrived: &mut VecDeque<In>) -> Option<u64> {
-        let place = self.core.reserve().await.ok()?;
-        let messages = Vec::from(std::mem::take(arrived));
-        let count = messages.len() as u64;
-        let input = (self.input_of)(self.peer, messages);
-        place.send(input.expect("the core numbers peers by their role"));
-        Some(count)
+        let count = arrived.len() as u64;
+        let weight = arrived.iter().map(Weigh::weight).sum();
+        let input = || {
+            let input = (self.input_of)(self.peer, Vec::from(std::mem::take(arrived)));
+            input.expect("the core numbers peers by their role")
+        };
+        self.core.tell_words(weight, input).await.then_some(count)
     }
 }
 
@@ -265,17 +267,10 @@ fn input_of_client(peer: Peer, messages: Vec<rdask_core::message::FromClient>) -
 }
 
 /// Registers somebody with the core.
-pub(crate) async fn connect(core: &mpsc::Sender<Input>, newcomer: Newcomer) -> Result<You, String> {
+pub(crate) async fn connect(core: &Core, newcomer: Newcomer) -> Result<You, String> {
     let (answer, answered) = oneshot::channel();
-    tell(core, Input::Connect(newcomer, answer)).await;
+    core.tell(Input::Connect(newcomer, answer)).await;
     answered.await.unwrap_or_else(|_| Err("the scheduler is ending".to_owned()))
-}
-
-/// Tells the core something that is of no use to anybody if the core has ended.
-pub(crate) async fn tell(core: &mpsc::Sender<Input>, input: Input) {
-    if core.send(input).await.is_err() {
-        tracing::debug!("the core has ended");
-    }
 }
 
 /// What the certificate of a peer says.

@@ -9,11 +9,11 @@ use std::time::Duration;
 use nix::fcntl::{Flock, FlockArg};
 use rdask_core::id::ProgramHash;
 use rdask_net::DataStream;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::Semaphore;
 
 use super::StartError;
-use super::core_thread::Input;
-use super::peers::tell;
+use super::shell::Input;
+use super::turns::Core;
 use crate::program::cache::{Cache, CacheError};
 use crate::program::exchange::{self, SERVED_AT_ONCE};
 
@@ -54,12 +54,12 @@ impl Programs {
     }
 
     /// Serves one stream: a nanny fetches, or a client brings.
-    pub(crate) async fn serve(self, stream: DataStream, core: mpsc::Sender<Input>) {
+    pub(crate) async fn serve(self, stream: DataStream, core: Core) {
         let peer = stream.peer().clone();
         match exchange::serve(stream, &self.shared.cache, &self.shared.gate, true).await {
             Ok(Some(hash)) => {
                 tracing::info!("program {hash} received from {peer}");
-                tell(&core, Input::ProgramStored(hash)).await;
+                core.tell(Input::ProgramStored(hash)).await;
             }
             Ok(None) => tracing::debug!(%peer, "served a data stream"),
             Err(error) => tracing::warn!(%peer, %error, "a data stream failed"),

@@ -175,7 +175,7 @@ impl World {
         self.fetching.remove(&index);
         let task = TaskId { array: self.array, index };
         if well {
-            let value = bytes_of(index).into();
+            let value = Bytes::from(bytes_of(index));
             self.client.handle_fetched(Time(0), task, value);
         } else {
             self.client.handle_fetch_failed(Time(0), task, true);
@@ -237,7 +237,7 @@ impl World {
                 Piece::Values(range, blob) => {
                     range.iter().zip(blob.iter()).for_each(|(index, value)| see(index, Some(value)))
                 }
-                Piece::Value(index, value) => see(index, Some(&value)),
+                Piece::Value(index, value) => see(index, Some(value.bytes())),
                 Piece::Failed(range, _) => range.iter().for_each(|index| see(index, None)),
                 Piece::Absent(range) => panic!("{range:?} is absent"),
             }

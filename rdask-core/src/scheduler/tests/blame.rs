@@ -16,6 +16,8 @@ pub(super) struct Court {
     pub(super) now: Time,
     pub(super) nanny: NannyId,
     pub(super) client: ClientId,
+    /// The number of the array of which is spoken.
+    pub(super) on_trial: u32,
     launching: Vec<ProcessId>,
     /// What runs, in the order it was assigned in.
     pub(super) running: Vec<(ProcessId, Assign)>,
@@ -45,6 +47,7 @@ impl Court {
             now: Time(0),
             nanny,
             client,
+            on_trial: 0,
             launching: Vec::new(),
             running: Vec::new(),
             ended: BTreeSet::new(),
@@ -100,10 +103,20 @@ impl Court {
     }
 
     pub(super) fn submit(&mut self, number: u32, len: u32, parent: Option<Parent>) {
+        self.submit_with(number, len, Vec::new(), parent);
+    }
+
+    pub(super) fn submit_with(
+        &mut self,
+        number: u32,
+        len: u32,
+        params: Vec<Param>,
+        parent: Option<Parent>,
+    ) {
         let shape = Shape {
             function: FunctionKey(1),
             name: "f".into(),
-            params: Vec::new(),
+            params,
             options: TaskOptions::default(),
         };
         let array = ArrayId { client: self.client, number };
@@ -117,7 +130,7 @@ impl Court {
     }
 
     pub(super) fn task(&self, index: u32) -> TaskId {
-        TaskId { array: ArrayId { client: self.client, number: 0 }, index }
+        TaskId { array: ArrayId { client: self.client, number: self.on_trial }, index }
     }
 
     /// The process that runs a task, and in which run.

@@ -49,14 +49,14 @@ fn as_much_of_a_chain_as_has_proved_short_goes_along() {
     known(&mut stage, Duration::from_micros(1));
     let given = assigned(&chain(&mut stage, 10, 100));
     assert_eq!(given.len(), 1);
-    assert_eq!(given[0].range, Range::new(0, 8), "eight runs have been measured");
+    assert_eq!(given[0].range, Range::new(0, 64), "eight times the eight that were measured");
     let Feed::Lists(lists) = &given[0].params[0] else { panic!("{:?}", given[0].params) };
     assert!(lists[0].is_empty());
     assert!(lists[1..].iter().all(|list| matches!(list[..], [Source { place: Place::Here, .. }])));
     // The next part, as soon as this one is done.
     let range = given[0].range;
-    let next = stage.finish(&given[0], range, End::Inline(payload(8)), Duration::from_micros(8));
-    assert_eq!(ranges(&next), [Range::new(8, 24)]);
+    let next = stage.finish(&given[0], range, End::Inline(payload(64)), Duration::from_micros(64));
+    assert_eq!(ranges(&next), [Range::new(64, 100)]);
 }
 
 #[test]

@@ -47,7 +47,7 @@ impl World {
         let core = self.core(client);
         let id = core.submit_array(count, shape, vec![blob.build()], Some(parent));
         let tasks = (0..count).map(|index| TaskId { array: id, index }).collect();
-        let local = Local { tasks, expect, array: Some(id) };
+        let local = Local { tasks, expect, array: Some(id), parts: 1 };
         self.gather(client, local, Until::Values, None, Some(chunk));
         self.client_acts(client);
         self.park(process, chunk);

@@ -8,7 +8,7 @@ use rdask_core::range::Range;
 
 use super::tasks::{Expect, Kept, Local, param_of, shape};
 use crate::scenario::{Act, Input, Until, Work};
-use crate::value::{encode, payload, scattered};
+use crate::value::{encode, is_poison, payload, scattered};
 use crate::world::{Event, US, World, note};
 
 /// Scattered values are put with processes if they have more bytes than this together.
@@ -50,7 +50,9 @@ impl World {
                 self.map(client, array, (len, &inputs), &work, key);
             }
             Act::Submit { array, tasks, work } => self.submit(client, array, tasks, &work, key),
-            Act::Scatter { array, len, large } => self.scatter(client, array, len, large),
+            Act::Scatter { array, len, large, replicas } => {
+                self.scatter(client, array, len, (large, replicas));
+            }
             Act::Gather { array, from, len, until, sum } => {
                 if let Some(local) = self.clients[client].locals.get(&array) {
                     let part = local.part(from, len);
@@ -133,8 +135,15 @@ impl World {
         let params = params.into_iter().map(|(param, _)| param).collect();
         let shape = shape(key, work, params);
         let id = self.core(client).submit_array(len, shape, payloads, None);
-        let tasks = (0..len).map(|index| TaskId { array: id, index }).collect();
-        self.clients[client].locals.insert(array, Local { tasks, expect, array: Some(id) });
+        let tasks: Vec<TaskId> = (0..len).map(|index| TaskId { array: id, index }).collect();
+        self.note_poison(work, &tasks);
+        let local = Local { tasks, expect, array: Some(id), parts: work.parts.max(1) };
+        self.clients[client].locals.insert(array, local);
+    }
+
+    fn note_poison(&mut self, work: &Work, tasks: &[TaskId]) {
+        let numbered = tasks.iter().zip(0..).filter(|(_, number)| is_poison(work, *number));
+        self.poison.extend(numbered.map(|(task, _)| *task));
     }
 
     fn submit(
@@ -145,7 +154,7 @@ impl World {
         work: &Work,
         key: u64,
     ) {
-        let mut local = Local::default();
+        let mut local = Local { parts: work.parts.max(1), ..Local::default() };
         for (number, wanted) in tasks.into_iter().enumerate() {
             let (mut edges, mut taken) = (Vec::new(), Vec::new());
             for (from, index) in wanted {
@@ -156,8 +165,9 @@ impl World {
                 };
                 let Some(of) = of else { continue };
                 if let Some(task) = of.tasks.get(index as usize) {
-                    edges.push(Edge { task: *task, part: 0 });
-                    taken.push(of.expect[index as usize]);
+                    let part = (number + index as usize) as u16 % of.parts.max(1);
+                    edges.push(Edge { task: *task, part });
+                    taken.push(of.output(index, part));
                 }
             }
             let number = number as u32;
@@ -173,10 +183,11 @@ impl World {
             local.tasks.push(task);
             local.expect.push(expect);
         }
+        self.note_poison(work, &local.tasks);
         self.clients[client].locals.insert(array, local);
     }
 
-    fn scatter(&mut self, client: usize, array: u32, len: u32, large: bool) {
+    fn scatter(&mut self, client: usize, array: u32, len: u32, (large, replicas): (bool, u8)) {
         let number = |index| scattered(array, index);
         let mut values: Vec<Bytes> = (0..len).map(|index| encode(number(index))).collect();
         if large && let Some(first) = values.first_mut() {
@@ -184,10 +195,12 @@ impl World {
             bytes.resize(LARGE_BYTES, 0);
             *first = bytes.into();
         }
-        let id = self.core(client).scatter(values, TaskOptions::default());
-        let tasks = (0..len).map(|index| TaskId { array: id, index }).collect();
+        let options = TaskOptions { replicas, ..TaskOptions::default() };
+        let id = self.core(client).scatter(values, options);
+        let tasks: Vec<TaskId> = (0..len).map(|index| TaskId { array: id, index }).collect();
         let expect = (0..len).map(|index| Expect { value: number(index), fails: false }).collect();
-        self.clients[client].locals.insert(array, Local { tasks, expect, array: Some(id) });
+        let local = Local { tasks, expect, array: Some(id), parts: 1 };
+        self.clients[client].locals.insert(array, local);
     }
 
     fn release(&mut self, client: usize, array: u32) {

@@ -7,7 +7,7 @@ use rdask_core::message::{Param, Shape, TaskOptions};
 use rdask_core::range::Range;
 
 use crate::scenario::{Input, Work};
-use crate::value::{always_fails, compute};
+use crate::value::{always_fails, compute, part_of};
 use crate::world::World;
 
 /// What should come of a task.
@@ -32,6 +32,8 @@ pub(super) struct Local {
     pub(super) expect: Vec<Expect>,
     /// Set if all of them are of one array, in order from its first task on.
     pub(super) array: Option<ArrayId>,
+    /// How many outputs each has.
+    pub(super) parts: u16,
 }
 
 impl Local {
@@ -49,6 +51,17 @@ impl Local {
         ranges
     }
 
+    /// One of the outputs that the tasks have.
+    fn part_near(&self, part: u16) -> u16 {
+        part % self.parts.max(1)
+    }
+
+    /// What should come out of the output of a task that is near to this one.
+    pub(super) fn output(&self, at: u32, part: u16) -> Expect {
+        let Expect { value, fails } = self.expect[at as usize];
+        Expect { value: part_of(value, self.part_near(part), self.parts), fails }
+    }
+
     pub(super) fn part(&self, from: u32, len: u32) -> Self {
         let from = (from as usize).min(self.tasks.len());
         let to = (from + len as usize).min(self.tasks.len());
@@ -56,6 +69,7 @@ impl Local {
             tasks: self.tasks[from..to].to_vec(),
             expect: self.expect[from..to].to_vec(),
             array: None,
+            parts: self.parts,
         }
     }
 }
@@ -74,23 +88,27 @@ impl World {
         let mut taken: Vec<Expect> = Vec::new();
         let mut argument = None;
         for (param, input) in params {
-            let (array, range) = match (*input, param) {
+            let (array, range, part) = match (*input, param) {
                 (Input::Inline, _) => {
                     argument = Some(u64::from(index));
                     continue;
                 }
-                (Input::Each { array, start }, _) => (array, Range::one(start + index)),
+                (Input::Each { array, start, part }, _) => (array, Range::one(start + index), part),
+                (Input::Shuffle { array, start }, _) => {
+                    let end = locals[&array].expect.len() as u32;
+                    (array, Range::new(start, end), index as u16)
+                }
                 (Input::Block { array, start, width }, Param::Block { end, .. }) => {
                     let first = start + index * width;
-                    (array, Range::new(first, (first + width).min(*end)))
+                    (array, Range::new(first, (first + width).min(*end)), 0)
                 }
-                (Input::Block { array, .. }, _) => (array, Range::new(0, 0)),
-                (Input::One { array, index }, _) => (array, Range::one(index)),
+                (Input::Block { array, .. }, _) => (array, Range::new(0, 0), 0),
+                (Input::One { array, index, part }, _) => (array, Range::one(index), part),
                 (Input::All { array, start }, _) => {
-                    (array, Range::new(start, locals[&array].expect.len() as u32))
+                    (array, Range::new(start, locals[&array].expect.len() as u32), 0)
                 }
             };
-            taken.extend(range.iter().map(|at| locals[&array].expect[at as usize]));
+            taken.extend(range.iter().map(|at| locals[&array].output(at, part)));
         }
         self.expect_of(work, key, argument, index, &taken)
     }
@@ -122,20 +140,26 @@ pub(super) fn param_of(locals: &BTreeMap<u32, Local>, input: Input) -> Option<(P
     let of = |array: u32| locals.get(&array).map(|local| (local, local.tasks.len() as u32));
     match input {
         Input::Inline => Some((Param::Inline, u32::MAX)),
-        Input::Each { array, start } => {
+        Input::Each { array, start, part } => {
             let (local, len) = of(array)?;
-            let param = Param::Each { array: local.array?, start, part: 0 };
+            let param = Param::Each { array: local.array?, start, part: local.part_near(part) };
             (start < len).then_some((param, len - start))
+        }
+        Input::Shuffle { array, start } => {
+            let (local, len) = of(array)?;
+            let range = Range::new(start, len);
+            let param = Param::Shuffle { array: local.array?, range, first: 0 };
+            (start < len).then_some((param, u32::from(local.parts)))
         }
         Input::Block { array, start, width } => {
             let (local, end) = of(array)?;
             let param = Param::Block { array: local.array?, start, end, width: width.max(1) };
             (start < end).then(|| (param, (end - start).div_ceil(width.max(1))))
         }
-        Input::One { array, index } => {
+        Input::One { array, index, part } => {
             let (local, _) = of(array)?;
             let task = *local.tasks.get(index as usize)?;
-            Some((Param::One { task, part: 0 }, u32::MAX))
+            Some((Param::One { task, part: local.part_near(part) }, u32::MAX))
         }
         Input::All { array, start } => {
             let (local, len) = of(array)?;
@@ -157,6 +181,8 @@ pub(super) fn shape(key: u64, work: &Work, params: Vec<Param>) -> Shape {
         } else {
             Vec::new()
         },
+        parts: work.parts.max(1),
+        replicas: work.replicas.max(1),
         pools: work.pool.iter().map(|pool| format!("p{pool}")).collect(),
         ..TaskOptions::default()
     };

@@ -6,7 +6,7 @@ use std::time::Duration;
 use rdask_core::blob::BlobBuilder;
 use rdask_core::failure::{Failure, FailureKind};
 use rdask_core::id::TaskId;
-use rdask_core::message::{Assign, End, Parent};
+use rdask_core::message::{Assign, End, Exit, Parent};
 use rdask_core::process::{ChunkEnd, ChunkId, StartChunk, ValueId, run_number};
 use rdask_core::range::{Range, RangeSet};
 
@@ -14,7 +14,8 @@ use super::inputs::{argument, inputs_of, number_of};
 use crate::dice::mix;
 use crate::ledger::Fate;
 use crate::scenario::Fails;
-use crate::value::{always_fails, compute, decode, is_stored};
+use crate::value::{always_fails, compute, decode, is_poison, is_stored, part_of, size_of};
+use crate::world::session::PORT_CLOSED;
 use crate::world::{Event, MS, US, World, note};
 
 /// Tasks in a slot.
@@ -28,7 +29,7 @@ pub(super) struct Chunk {
     pub(super) current: u32,
     pub(super) end: u32,
     ended: Vec<(Range, End)>,
-    stored: Vec<(TaskId, u64)>,
+    stored: Vec<(ValueId, u64)>,
     busy_ns: u64,
     cancelled: RangeSet,
     /// What the nested tasks of the run gave.
@@ -124,9 +125,16 @@ impl World {
             return;
         }
         let assign = std::sync::Arc::clone(&chunk.start.assign);
+        if is_poison(self.work(assign.function.0), number_of(&assign, index)) {
+            let exits = [Exit::Signal(11), Exit::Signal(6), Exit::Code(1), Exit::OutOfMemory];
+            self.processes[process].exit = self.dice.pick(&exits).clone();
+            self.kill_process(process, PORT_CLOSED);
+            return;
+        }
+        let Some(chunk) = self.processes[process].chunks.get_mut(&id) else { return };
         let inputs = std::mem::take(&mut chunk.inputs);
         let children = chunk.children.take();
-        let (end, value) = self.outcome(&assign, index, inputs, children);
+        let (end, values) = self.outcome(&assign, index, inputs, children);
         let fate = match end {
             End::Inline(_) => Fate::Inline,
             End::Stored(_) => Fate::Stored,
@@ -137,13 +145,14 @@ impl World {
         let who = self.processes[process].id;
         self.ledger.end(task, run, who, fate);
         let Some(chunk) = self.processes[process].chunks.get_mut(&id) else { return };
-        let inline = match &end {
-            End::Inline(blob) => decode(blob.get(0)),
-            _ => None,
-        };
-        chunk.made.extend(value.or(inline).map(|value| (ValueId { task, part: 0 }, value)));
-        if let Some(value) = value {
-            chunk.stored.push((task, value));
+        if let End::Inline(blob) = &end {
+            let value = decode(blob.get(0));
+            chunk.made.extend(value.map(|value| (ValueId { task, part: 0 }, value)));
+        }
+        for (value, part) in values.into_iter().zip(0..) {
+            let id = ValueId { task, part };
+            chunk.made.insert(id, value);
+            chunk.stored.push((id, value));
         }
         chunk.ended.push((Range::one(index), end));
         chunk.current += 1;
@@ -158,28 +167,26 @@ impl World {
         let now = self.time();
         let state = &mut self.processes[process];
         let Some(chunk) = state.chunks.remove(&id) else { return };
-        for (task, value) in chunk.stored {
-            state.store.insert(ValueId { task, part: 0 }, value);
-        }
+        state.store.extend(chunk.stored);
         let end = ChunkEnd { ended: chunk.ended, busy: Duration::from_nanos(chunk.busy_ns) };
         state.core.handle_chunk_ended(now, id, end);
         self.process_acts(process);
     }
 
-    /// How a run ends, and its value if that stays here.
+    /// How a run ends, and its outputs if they stay here.
     pub(super) fn outcome(
         &self,
         assign: &Assign,
         index: u32,
         mut inputs: Vec<u64>,
         children: Option<Result<Vec<u64>, String>>,
-    ) -> (End, Option<u64>) {
+    ) -> (End, Vec<u64>) {
         let key = assign.function.0;
         let work = self.work(key);
         let task = TaskId { array: assign.array, index };
         let failed = |why: &str| {
             let failure = Failure::of_scheduler(FailureKind::Returned, why, task);
-            (End::Failed(failure), None)
+            (End::Failed(failure), Vec::new())
         };
         if always_fails(work, number_of(assign, index)) {
             return failed("always");
@@ -195,12 +202,15 @@ impl World {
             None => {}
         }
         let value = compute(work, key, argument(assign, index), &inputs);
-        if assign.inline_max < 8 || is_stored(work, value) {
-            return (End::Stored(vec![1 << (mix(value) % 24)]), Some(value));
+        if assign.parts > 1 || assign.inline_max < 8 || is_stored(work, value) {
+            let parts = 0..assign.parts.max(1);
+            let values: Vec<u64> = parts.map(|part| part_of(value, part, assign.parts)).collect();
+            let sizes = values.iter().map(|value| size_of(*value)).collect();
+            return (End::Stored(sizes), values);
         }
         let mut blob = BlobBuilder::new();
         blob.push(&value.to_le_bytes());
-        (End::Inline(blob.build()), None)
+        (End::Inline(blob.build()), Vec::new())
     }
 
     /// Some bodies look at their token, and end early.

@@ -27,8 +27,13 @@ impl World {
                     };
                     mark(self, one.array, one.range.start, event);
                     if is_known {
+                        let is_stored = matches!(one.end, End::Stored(_));
                         for index in one.range {
-                            self.ledger.taken(TaskId { array: one.array, index }, from);
+                            let task = TaskId { array: one.array, index };
+                            self.ledger.taken(task, from);
+                            if is_stored {
+                                self.holders.has(task, from);
+                            }
                         }
                     }
                 }
@@ -36,15 +41,23 @@ impl World {
             FromProcess::Holds { values } => {
                 for ValueId { task, .. } in values {
                     mark(self, task.array, task.index, "copied");
+                    if is_known {
+                        self.holders.has(*task, from);
+                    }
                 }
             }
-            FromProcess::Missed { task, .. } => {
+            FromProcess::Missed { task, holder, .. } => {
+                if is_known {
+                    self.holders.has_not(*task, *holder);
+                }
                 mark(self, task.array, task.index, "missed by a process");
                 self.ledger.missed(*task);
                 self.missed.insert(*task);
             }
-            FromProcess::NotAcquired { .. }
-            | FromProcess::Fetched { .. }
+            FromProcess::NotAcquired { task } => {
+                mark(self, task.array, task.index, "not copied");
+            }
+            FromProcess::Fetched { .. }
             | FromProcess::Stopped { .. }
             | FromProcess::SlotsFree { .. }
             | FromProcess::Parked { .. }
@@ -78,7 +91,8 @@ impl World {
                 self.name_kept(name, ranges);
             }
             FromClient::Attach { name, .. } => self.name_taken(name),
-            FromClient::Missed { task, .. } => {
+            FromClient::Missed { task, holder, .. } => {
+                self.holders.has_not(*task, *holder);
                 mark(task.array, Range::one(task.index), "missed by a client");
                 self.ledger.missed(*task);
                 self.missed.insert(*task);
@@ -114,7 +128,7 @@ impl World {
             for index in range {
                 let task = TaskId { array, index };
                 self.ledger.dropped(task);
-                if self.puts.contains_key(&task) {
+                if self.puts.contains(&task) {
                     self.dropped_puts.insert(task);
                 }
             }

@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 
 use bytes::Bytes;
 use rdask_core::blob::Blob;
+use rdask_core::bulk::Bulk;
 use rdask_core::failure::{Failure, FailureKind};
 use rdask_core::id::{ArrayId, AssignmentId, ClientId, ProcessId, TaskId};
 use rdask_core::message::{
@@ -94,9 +95,11 @@ impl ValueSource for FakeValues {
         task: TaskId,
         _: ProcessId,
         _: Contact,
-    ) -> BoxFuture<'_, Result<Bytes, NotFetched>> {
+    ) -> BoxFuture<'_, Result<Bulk, NotFetched>> {
         let got = self.values.lock().unwrap().get(&task).cloned();
-        Box::pin(async move { got.unwrap().map_err(|failure| failure.message.into()) })
+        Box::pin(
+            async move { got.unwrap().map(Bulk::from).map_err(|failure| failure.message.into()) },
+        )
     }
 
     fn put(&self, put: Put) -> BoxFuture<'_, Result<(), String>> {

@@ -1,7 +1,7 @@
-//! The thread that owns the core: batches of facts in, messages to peers out.
+//! Around the core: batches of facts in, messages to peers out.
 //!
 //! Nothing it does blocks: messages go to queues that never make it wait, and a peer whose queue
-//! grows past its limit is closed instead. It is the only one that calls the state machine.
+//! grows past its limit is closed instead. Nobody else calls the state machine.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -16,12 +16,6 @@ use rdask_core::time::Time;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::connection::{Outbox, Weigh};
-
-/// Facts that wait for the core. When full, whoever has more waits, and so do the frames behind it.
-pub(crate) const INPUTS_MAX: usize = 4096;
-
-/// Facts that the core takes between two looks at what there is to do.
-const BATCH_MAX: usize = 1024;
 
 /// A peer that lets more than this wait is not reading: it would take the scheduler's memory.
 const QUEUE_BYTES_MAX: usize = 256 << 20;
@@ -47,6 +41,8 @@ pub(crate) enum Input {
     Stalled,
     /// A program's bytes are in the store.
     ProgramStored(ProgramHash),
+    /// Nothing; but the time to look by oneself has changed.
+    Look,
     /// The end: tell everybody why.
     Stop(String),
 }
@@ -76,26 +72,6 @@ pub(crate) enum CoreEnd {
     Stopped(String),
     /// Nobody has wanted anything for so long.
     Idle(Duration),
-}
-
-/// Runs the core until it is told to stop, or has been idle for long enough.
-pub(crate) fn run(setup: Setup, mut inputs: mpsc::Receiver<Input>) -> CoreEnd {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
-    let runtime = runtime.expect("a runtime with timers needs nothing that could be missing");
-    let mut shell = Shell::new(setup);
-    let mut batch = Vec::with_capacity(BATCH_MAX);
-    loop {
-        let wait = shell.time_to_wait();
-        let received = runtime.block_on(async {
-            tokio::time::timeout(wait, inputs.recv_many(&mut batch, BATCH_MAX)).await
-        });
-        if received == Ok(0) {
-            return CoreEnd::Stopped("the scheduler's endpoint was dropped".to_owned());
-        }
-        if let Some(end) = shell.turn(batch.drain(..)) {
-            return end;
-        }
-    }
 }
 
 /// Notices when a thread that looks at the time regularly could not: it was stopped, or busy with
@@ -130,7 +106,9 @@ impl Stalls {
     }
 }
 
-struct Shell {
+/// The state machine and its peers.
+#[derive(Debug)]
+pub(crate) struct Shell {
     core: Scheduler,
     started: Instant,
     stalls: Stalls,
@@ -144,7 +122,7 @@ struct Shell {
 }
 
 impl Shell {
-    fn new(setup: Setup) -> Self {
+    pub(crate) fn new(setup: Setup) -> Self {
         Self {
             core: Scheduler::new(setup.config),
             started: Instant::now(),
@@ -162,13 +140,14 @@ impl Shell {
         Time(u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX))
     }
 
-    fn time_to_wait(&self) -> Duration {
+    /// How long the core may be left alone if nothing happens.
+    pub(crate) fn time_to_wait(&self) -> Duration {
         let next = self.core.poll_timeout().map(|at| at.since(self.now()));
         next.map_or(Stalls::LOOK_EVERY, |next| next.min(Stalls::LOOK_EVERY))
     }
 
     /// Tells the core what happened and does what it wants done.
-    fn turn(&mut self, inputs: impl Iterator<Item = Input>) -> Option<CoreEnd> {
+    pub(crate) fn turn(&mut self, inputs: impl IntoIterator<Item = Input>) -> Option<CoreEnd> {
         let now = self.now();
         if self.stalls.look() {
             self.core.handle_stall(now);
@@ -189,6 +168,12 @@ impl Shell {
             self.core.handle_link_lost(now, peer);
             self.act();
         }
+        None
+    }
+
+    /// Ends a core that has had nothing to do for too long.
+    pub(crate) fn end_if_idle(&mut self) -> Option<CoreEnd> {
+        let now = self.now();
         let idle = self.core.idle_since().map(|since| now.since(since));
         let (Some(idle), Some(limit)) = (idle, self.idle_timeout) else {
             return None;
@@ -233,6 +218,7 @@ impl Shell {
             Input::LinkResumed(peer) => self.core.handle_link_resumed(now, peer),
             Input::Stalled => self.core.handle_stall(now),
             Input::ProgramStored(hash) => self.core.handle_program_stored(now, hash),
+            Input::Look => {}
             Input::Stop(_) => unreachable!("a turn ends with it"),
         }
     }
