@@ -182,6 +182,11 @@ impl Cluster {
         Ok(serde_json::from_slice(&output.stdout)?)
     }
 
+    /// The numbers of all workers: who was given up comes back with another one.
+    pub(crate) fn members(&self) -> anyhow::Result<Vec<String>> {
+        Ok(self.status()?.workers.into_iter().map(|worker| worker.id).collect())
+    }
+
     /// The scheduler's process.
     pub(crate) fn scheduler(&self) -> u32 {
         self.scheduler.pid()

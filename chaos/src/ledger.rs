@@ -159,6 +159,12 @@ impl Ledger {
         begins.filter(|begin| *begin > time).min()
     }
 
+    /// When the first second run of a task began.
+    pub(crate) fn first_rerun(&self) -> Option<u64> {
+        let again = self.tasks.values().flat_map(|runs| runs.values().skip(1));
+        again.map(|run| run.begin).min()
+    }
+
     /// The processes that ended in the middle of a run, and when the first such run began.
     pub(crate) fn cut_short(&self) -> BTreeMap<u32, u64> {
         let mut processes = BTreeMap::new();
@@ -258,6 +264,7 @@ mod tests {
         ledger.check(&lost(7, 200), Results::Small).unwrap();
         assert_eq!((ledger.tasks(), ledger.reruns()), (1, 1));
         assert_eq!(ledger.begun_by(&BTreeSet::from([8]), 200), 1);
+        assert_eq!(ledger.first_rerun(), Some(300));
         assert_eq!(ledger.first_begin_of(&BTreeSet::from([7, 8]), 100), Some(300));
         assert_eq!(ledger.begun_after(50), 2);
         assert_eq!(ledger.cut_short(), BTreeMap::from([(7, 100)]));

@@ -16,7 +16,7 @@ pub(crate) enum Load {
     Tree,
     /// The same over values that stay with their processes.
     KeptTree,
-    /// n x n blocks of a size, made by rows and folded by columns.
+    /// A shuffle of n x n blocks of a size: a task per row makes them, one per column folds them.
     Shuffle,
     /// n naps of some milliseconds.
     Naps,
@@ -148,10 +148,13 @@ fn kept_tree(client: &Client, n: u64) -> anyhow::Result<()> {
 
 /// The block that row `i` sends to column `j`.
 fn block(i: u64, j: u64, size: u64) -> Vec<u64> {
-    noted(|| {
-        let seed = mixed(i << 32 | j);
-        (0..size / 8).map(|k| seed.wrapping_add(k)).collect()
-    })
+    let seed = mixed(i << 32 | j);
+    (0..size / 8).map(|k| seed.wrapping_add(k)).collect()
+}
+
+/// A row: one task, with a block for each of n columns.
+fn row((i, n, size): (u64, u64, u64)) -> Vec<Vec<u64>> {
+    noted(|| (0..n).map(|j| block(i, j, size)).collect())
 }
 
 /// What a column makes of its blocks; the order counts.
@@ -165,16 +168,8 @@ fn column(blocks: Vec<Vec<u64>>) -> u64 {
 }
 
 fn shuffle(client: &Client, n: u64, size: u64) -> anyhow::Result<()> {
-    let blocks: Vec<Vec<Remote<Vec<u64>>>> =
-        (0..n).map(|i| (0..n).map(|j| client.submit(block, (i, j, size))).collect()).collect();
-    let columns: Vec<Remote<u64>> = (0..n as usize)
-        .map(|j| {
-            let column_blocks: Vec<_> = blocks.iter().map(|row| row[j].clone()).collect();
-            client.submit(column, (&column_blocks,))
-        })
-        .collect();
-    drop(blocks);
-    let found = client.gather(columns)?;
+    let rows = (0..n).map(|i| (i, n, size));
+    let found = client.gather(client.shuffle(rows, n as usize, row, column))?;
     let count = size / 8;
     // The sum of count numbers from seed on: either of two neighbours is even.
     let triangle = if count.is_multiple_of(2) {

@@ -5,12 +5,14 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use crate::scenario::{Outcome, Scenario, Verdict};
+use crate::scenarios::BY_NAME;
 use crate::stage::Scale;
 
 /// All scenarios and what they are.
 pub(crate) fn list(scenarios: &[Scenario]) {
     for scenario in scenarios {
-        println!("{}", scenario.name);
+        let by_name = if BY_NAME.contains(&scenario.name) { " (only by name)" } else { "" };
+        println!("{}{by_name}", scenario.name);
         println!("    load       {}", scenario.load);
         println!("    injection  {}", scenario.injection);
         println!("    pass       {}", scenario.pass);

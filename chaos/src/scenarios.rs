@@ -4,6 +4,7 @@ mod abuse;
 mod cuts;
 mod deaths;
 mod freezes;
+mod hosts;
 mod pools;
 mod tasks;
 
@@ -13,6 +14,7 @@ use crate::scenario::{Needs, Scenario};
 
 const SOON: Duration = Duration::from_secs(30);
 const LATER: Duration = Duration::from_secs(60);
+const MUCH_LATER: Duration = Duration::from_secs(300);
 
 macro_rules! scenarios {
     ($($name:literal = $area:ident::$act:ident, $needs:ident, $limit:ident,
@@ -28,6 +30,9 @@ macro_rules! scenarios {
         }),+]
     };
 }
+
+/// Too much for every time: only run by name.
+pub(crate) const BY_NAME: &[&str] = &["half-shuffle-4gib"];
 
 /// All of them, in the order in which they are run.
 pub(crate) const ALL: &[Scenario] = scenarios! {
@@ -53,6 +58,10 @@ pub(crate) const ALL: &[Scenario] = scenarios! {
         pass "lost values are made again up the graph";
     "half-shuffle" = deaths::half_shuffle, Nothing, LATER,
         load "shuffle of 64 x 64 blocks of 64 KiB (soak: 1 MiB)",
+        injection "half the workers killed in the middle",
+        pass "the right checksum";
+    "half-shuffle-4gib" = deaths::half_shuffle_4gib, Nothing, MUCH_LATER,
+        load "shuffle of 64 x 64 blocks of 1 MiB",
         injection "half the workers killed in the middle",
         pass "the right checksum";
     "all-workers" = deaths::all_workers, Nothing, LATER,
@@ -91,6 +100,10 @@ pub(crate) const ALL: &[Scenario] = scenarios! {
         load "naps of 20 ms for some 4 s",
         injection "SIGSTOP for the scheduler, for 10 s (soak: 40 s)",
         pass "nobody is given up, no second run of anything";
+    "busy-machine" = freezes::busy, Nothing, LATER,
+        load "naps of 20 ms for some 13 s",
+        injection "64 threads beside it that take all time of all processors, for 10 s (soak: 60 s)",
+        pass "nobody is given up, no second run of anything";
     "slow-worker" = freezes::slow, Nothing, SOON,
         load "4,000 naps of 20 ms",
         injection "one worker of four gets a tenth of the time",
@@ -119,6 +132,14 @@ pub(crate) const ALL: &[Scenario] = scenarios! {
         load "shuffle of 16 x 16 blocks of 64 KiB, tree of 8,192 leaves",
         injection "everywhere 5 % of packets lost, 5 % doubled, 25 % late",
         pass "no second run of anything";
+    "host-kill" = hosts::kill, Network, LATER,
+        load "shuffle of 32 x 32 blocks of 256 KiB between nodes",
+        injection "SIGKILL for all of half the nodes' workers, in the middle",
+        pass "what they had runs again within 4 s; nobody waits for the dead";
+    "host-crash" = hosts::crash, Network, LATER,
+        load "4,000 naps of 20 ms, results kept by processes",
+        injection "a node and its cable are gone at once; it is started again later",
+        pass "what it had runs again within 8 s; the node works again";
     "pool-term" = pools::term, Nothing, SOON,
         load "4,000 naps of 20 ms, results kept by processes",
         injection "kill_pool.sh --signal TERM in the middle",

@@ -26,5 +26,12 @@ fn run(names: &[&str]) {
 
 #[test]
 fn losses_cost_no_result_and_cause_no_needless_run() {
-    run(&["half-tree", "half-kept-tree", "kill-processes", "pool-kill", "cut-short"]);
+    run(&[
+        "half-tree",
+        "half-kept-tree",
+        "half-shuffle",
+        "kill-processes",
+        "pool-kill",
+        "cut-short",
+    ]);
 }

@@ -30,7 +30,7 @@ use bytes::Bytes;
 
 use crate::id::{ArrayId, AssignmentId, ProcessId, TaskId};
 use crate::message::{Assign, Contact, End, Finished, FromProcess, Place, Source, ToProcess};
-use crate::range::{Range, RangeMap, RangeSet};
+use crate::range::{Range, RangeMap};
 use crate::time::Time;
 
 use ahead::Ahead;
@@ -224,6 +224,8 @@ impl Process {
             ToProcess::Acquire { array, range, parts, holder } => {
                 self.acquire(array, range, parts, holder);
             }
+            ToProcess::DropCopies { values } => self.drop_copies(&values),
+            ToProcess::Gone { process } => self.peer_gone(process),
         }
         self.settle();
     }
@@ -245,7 +247,7 @@ impl Process {
         self.settle();
     }
 
-    /// A fetched value is with the runtime: so many bytes, which took so long to come.
+    /// A fetched value is with the runtime from now on: so many bytes, which took so long to come.
     pub fn handle_fetched(&mut self, now: Time, value: ValueId, bytes: u64, took: Duration) {
         self.now = now;
         self.fetched(value, bytes, took);
@@ -314,6 +316,13 @@ impl Process {
             self.alarm(chunk);
         }
         self.settle();
+    }
+
+    /// What is to be done already, whatever else has happened since. A runtime that takes in several
+    /// facts at once does this before it puts a value where it keeps them: it may have been told to
+    /// drop an earlier one.
+    pub fn next_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
     }
 
     /// What to do next.
@@ -397,7 +406,6 @@ impl Process {
                 self.owed.remove(&array);
             }
         }
-        self.kept.drop_mark_taken(array, range);
     }
 
     /// Values of these tasks, whoever waits for them here, will not come.
@@ -410,14 +418,4 @@ impl Process {
 /// Whether a source is in the message itself.
 fn is_inline(source: &Source) -> bool {
     matches!(source.place, Place::Inline(_))
-}
-
-/// Only arrays with an entry are in such a map; sets that run empty are taken out.
-fn remove_range(sets: &mut BTreeMap<ArrayId, RangeSet>, array: ArrayId, range: Range) {
-    if let Some(set) = sets.get_mut(&array) {
-        set.remove(range);
-        if set.is_empty() {
-            sets.remove(&array);
-        }
-    }
 }

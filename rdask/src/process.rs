@@ -2,7 +2,9 @@
 //!
 //! One loop owns the state machine and is the only one to touch it. Slot threads run chunks,
 //! fetches run beside the loop, peers are served by tasks of its own; all of them tell the loop
-//! what has happened, and what it does about it is what the state machine says.
+//! what has happened, and what it does about it is what the state machine says. They bring along
+//! what they made or got, and only the loop puts it into the store: what is there is what the state
+//! machine knows of, and it alone says what goes.
 //!
 //! It doesn't know where its messages come from: a link's pumps and the scheduler in the same OS
 //! process look alike.
@@ -33,7 +35,7 @@ use crate::board::Board;
 use crate::data::{self, DataHandler};
 use crate::function::Input;
 use control::Control;
-use execute::Job;
+use execute::{Job, Results};
 use slots::SlotThreads;
 use store::Store;
 
@@ -91,14 +93,14 @@ pub struct Return {
 /// what bounds them bounds the channel.
 #[derive(Debug)]
 pub(crate) enum Event {
-    ChunkEnded(ChunkId, ChunkEnd),
+    ChunkEnded(ChunkId, ChunkEnd, Results),
     Parked(ChunkId),
     UnparkWanted(ChunkId),
-    /// How many bytes came, and how long that took.
-    Fetched(ValueId, u64, Duration),
+    /// What came, and how long that took.
+    Fetched(ValueId, Bulk, Duration),
     /// Whether the holder denied having the value.
     FetchFailed(ValueId, ProcessId, bool),
-    Put(TaskId, AssignmentId, u64),
+    Put(TaskId, AssignmentId, Bulk),
 }
 
 /// The values of a process, to be got and put by others: over the net, or by a client in the same
@@ -123,10 +125,8 @@ impl Values {
 
     /// Keeps an encoded value as the result of `task`, as the scheduler asked a client to.
     pub fn put(&self, task: TaskId, assignment: AssignmentId, bytes: Bulk) {
-        let size = bytes.bytes().len() as u64;
-        self.store.insert_encoded(ValueId { task, part: 0 }, bytes);
         // Fails only when the process has ended; then nobody will look for the value here.
-        let _ = self.events.send(Event::Put(task, assignment, size));
+        let _ = self.events.send(Event::Put(task, assignment, bytes));
     }
 }
 
@@ -316,58 +316,83 @@ impl ProcessRuntime {
     fn handle_event(&mut self, event: Event) {
         let now = self.now();
         match event {
-            Event::ChunkEnded(chunk, end) => {
-                self.chunks.remove(&chunk);
+            Event::ChunkEnded(chunk, end, mut stored) => {
+                let control = self.chunks.remove(&chunk);
+                // The same task may have run again in this process, once this chunk was void.
+                let replaced = if control.is_none_or(|control| control.is_void()) {
+                    stored.drain(..).map(|(_, value)| Input::Typed(value)).collect()
+                } else if stored.is_empty() {
+                    Vec::new()
+                } else {
+                    self.store().insert_results(stored)
+                };
+                self.drop_later(replaced);
                 self.core.handle_chunk_ended(now, chunk, end);
             }
             Event::Parked(chunk) => self.core.handle_parked(now, chunk),
             Event::UnparkWanted(chunk) => self.core.handle_unpark_wanted(now, chunk),
             Event::Fetched(value, bytes, took) => {
-                self.core.handle_fetched(now, value, bytes, took);
+                let size = bytes.bytes().len() as u64;
+                self.store().insert_encoded(value, bytes);
+                self.core.handle_fetched(now, value, size, took);
             }
             Event::FetchFailed(value, holder, denied) => {
                 self.core.handle_fetch_failed(now, value, holder, denied);
             }
-            Event::Put(task, assignment, size) => {
+            Event::Put(task, assignment, bytes) => {
+                let size = bytes.bytes().len() as u64;
+                self.store().insert_encoded(ValueId { task, part: 0 }, bytes);
                 self.core.handle_put(now, task, assignment, size);
             }
         }
     }
 
+    /// The values that are here, to put others to them. What was to be dropped is gone by then.
+    fn store(&mut self) -> &Store {
+        while let Some(action) = self.core.next_action() {
+            self.carry_out(action);
+        }
+        &self.values.store
+    }
+
     /// Does what the state machine wants done.
     fn act(&mut self) {
         while let Some(action) = self.core.poll_action() {
-            match action {
-                Action::StartChunk(start) => self.start(start),
-                Action::TakeBack(chunk) => {
-                    let control = self.chunks.get(&chunk);
-                    let range = control.map(|control| control.take_back());
-                    let range = range.unwrap_or(Range::new(0, 0));
-                    self.core.handle_taken_back(self.now(), chunk, range);
-                }
-                Action::CancelRunning(chunk, range) => {
-                    if let Some(control) = self.chunks.get(&chunk) {
-                        control.cancel(range);
-                    }
-                }
-                Action::Resume(chunk) => {
-                    if let Some(control) = self.chunks.get(&chunk) {
-                        control.let_go();
-                    }
-                }
-                Action::Fetch { value, holder, contact } => self.fetch(value, holder, contact),
-                Action::DropValues(array, range) => {
-                    self.drop_later(self.values.store.remove(array, range));
-                }
-                Action::DropReplica(value) => {
-                    let dropped = self.values.store.remove_one(value);
-                    self.drop_later(dropped.into_iter().collect());
-                }
-                Action::Send(message) => self.outgoing.push_back(message),
-                Action::Exit { reason } => self.end = Some(reason),
-            }
+            self.carry_out(action);
         }
         self.send_more();
+    }
+
+    fn carry_out(&mut self, action: Action) {
+        match action {
+            Action::StartChunk(start) => self.start(start),
+            Action::TakeBack(chunk) => {
+                let control = self.chunks.get(&chunk);
+                let range = control.map(|control| control.take_back());
+                let range = range.unwrap_or(Range::new(0, 0));
+                self.core.handle_taken_back(self.now(), chunk, range);
+            }
+            Action::CancelRunning(chunk, range) => {
+                if let Some(control) = self.chunks.get(&chunk) {
+                    control.cancel(range);
+                }
+            }
+            Action::Resume(chunk) => {
+                if let Some(control) = self.chunks.get(&chunk) {
+                    control.let_go();
+                }
+            }
+            Action::Fetch { value, holder, contact } => self.fetch(value, holder, contact),
+            Action::DropValues(array, range) => {
+                self.drop_later(self.values.store.remove(array, range));
+            }
+            Action::DropReplica(value) => {
+                let dropped = self.values.store.remove_one(value);
+                self.drop_later(dropped.into_iter().collect());
+            }
+            Action::Send(message) => self.outgoing.push_back(message),
+            Action::Exit { reason } => self.end = Some(reason),
+        }
     }
 
     /// Sends what there is room for.
@@ -392,9 +417,9 @@ impl ProcessRuntime {
             home: Arc::clone(&self.home),
         };
         let started = self.threads.run(move || {
-            let end = job.run();
+            let (end, stored) = job.run();
             // Fails only when the loop has ended, and the process with it.
-            let _ = events.send(Event::ChunkEnded(chunk, end));
+            let _ = events.send(Event::ChunkEnded(chunk, end, stored));
         });
         if let Err(error) = started {
             self.end = Some(format!("no thread for another slot: {error}"));
@@ -413,11 +438,7 @@ impl ProcessRuntime {
                 self.fetches.spawn(async move {
                     let got = data::get(&endpoint, &contact, holder, value.task, value.part).await;
                     let event = match got {
-                        Ok(bytes) => {
-                            let len = bytes.bytes().len() as u64;
-                            values.store.insert_encoded(value, bytes);
-                            Event::Fetched(value, len, began.elapsed())
-                        }
+                        Ok(bytes) => Event::Fetched(value, bytes, began.elapsed()),
                         Err(error) => {
                             tracing::warn!(task = %value.task, %holder, %error, "an input was missed");
                             Event::FetchFailed(value, holder, error.is_answer())

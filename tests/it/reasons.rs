@@ -74,6 +74,6 @@ pub(crate) fn a_reduction_of_large_values_moves_little() {
     let sum = client.tree(blocks, add);
     assert_eq!(sum.result().unwrap(), vec![63 * 64 / 2; LEN as usize]);
     let moved = client.status().unwrap().transferred_bytes;
-    // A block of 8 that both processes began may cost three or four, another one a level.
-    assert!(moved <= 16 * LEN * 8, "{} of 64 blocks moved", moved / (LEN * 8));
+    // One would do. Where the parts of two unequally quick processes meet, each level may cost one.
+    assert!(moved <= 8 * LEN * 8, "{} of 64 blocks moved", moved / (LEN * 8));
 }

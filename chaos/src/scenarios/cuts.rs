@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::ensure;
 
+use super::deaths::blocks;
 use super::freezes::works_again;
 use super::naps;
 use crate::cluster::{CLIENT, Cluster, SCHEDULER};
@@ -64,7 +65,7 @@ fn one_way(stage: &mut Stage, out: bool) -> anyhow::Result<()> {
 }
 
 /// Gives work until a worker takes its part of it.
-fn until_at_work(
+pub(super) fn until_at_work(
     stage: &mut Stage,
     cluster: &mut Cluster,
     name: &str,
@@ -109,7 +110,7 @@ pub(super) fn loss(stage: &mut Stage) -> anyhow::Result<()> {
     let mut cluster = stage.networked(&FOUR, 4)?;
     let faults = Faults { cut: false, loss: 50, duplicate: 50, reorder: 250 };
     cluster.net()?.set_all(faults)?;
-    let shuffle = ["16", "--size", "65536"].map(str::to_owned);
+    let shuffle = blocks(16, 65_536);
     for (load, arguments) in [("shuffle", &shuffle[..]), ("tree", &["8192".to_owned()])] {
         let mut client = cluster.client(load, arguments)?;
         let (_, ledger) = stage.result(&mut client, Results::Large)?;

@@ -96,17 +96,30 @@ pub(super) fn half_kept_tree(stage: &mut Stage) -> anyhow::Result<()> {
     half(stage, "kept-tree", &[leaves.to_string()], leaves / 3, Results::Large)
 }
 
+/// Rows and columns of a shuffle, and how many bytes a block of it has.
+pub(super) fn blocks(n: usize, size: usize) -> [String; 3] {
+    [n.to_string(), "--size".to_owned(), size.to_string()]
+}
+
+/// The workers die when a quarter of the columns have begun: the dead have had rows that all others
+/// need.
+fn half_shuffle_of(stage: &mut Stage, size: usize) -> anyhow::Result<()> {
+    const N: usize = 64;
+    half(stage, "shuffle", &blocks(N, size), N + N / 4, Results::Large)
+}
+
 pub(super) fn half_shuffle(stage: &mut Stage) -> anyhow::Result<()> {
-    let size = stage.pick(64 << 10, 1 << 20).to_string();
-    let arguments = ["64", "--size", &size].map(str::to_owned);
-    half(stage, "shuffle", &arguments, 64 * 64 / 2, Results::Large)
+    half_shuffle_of(stage, stage.pick(64 << 10, 1 << 20))
+}
+
+pub(super) fn half_shuffle_4gib(stage: &mut Stage) -> anyhow::Result<()> {
+    half_shuffle_of(stage, 1 << 20)
 }
 
 pub(super) fn all_workers(stage: &mut Stage) -> anyhow::Result<()> {
     let mut cluster = stage.cluster(&FOUR, 2)?;
-    let arguments = ["32", "--size", "65536"].map(str::to_owned);
-    let mut client = cluster.client("shuffle", &arguments)?;
-    stage.until_begun(&mut client, 32 * 32 / 2)?;
+    let mut client = cluster.client("shuffle", &blocks(32, 65_536))?;
+    stage.until_begun(&mut client, 32 + 8)?;
     stage.kill(&mut cluster, &FOUR)?;
     ensure!(!client.ended()?, "the client had ended before the injection");
     std::thread::sleep(Duration::from_secs(stage.pick(1, 20)));

@@ -60,11 +60,7 @@ pub(super) fn works_again(
 
 pub(super) fn scheduler(stage: &mut Stage) -> anyhow::Result<()> {
     let mut cluster = stage.cluster(&FOUR, 8)?;
-    let workers = |cluster: &Cluster| {
-        let workers = cluster.status()?.workers;
-        Ok::<_, anyhow::Error>(workers.into_iter().map(|worker| worker.id).collect::<Vec<_>>())
-    };
-    let before = workers(&cluster)?;
+    let before = cluster.members()?;
     let mut client = cluster.client("naps", &naps(6400))?;
     stage.until_begun(&mut client, 1000)?;
     signal(cluster.scheduler(), Signal::SIGSTOP);
@@ -72,7 +68,40 @@ pub(super) fn scheduler(stage: &mut Stage) -> anyhow::Result<()> {
     signal(cluster.scheduler(), Signal::SIGCONT);
     let (_, ledger) = stage.result(&mut client, Results::Small)?;
     ensure!(ledger.reruns() == 0, "{} tasks ran again", ledger.reruns());
-    let after = workers(&cluster)?;
+    let after = cluster.members()?;
+    ensure!(before == after, "workers were given up: {before:?} became {after:?}");
+    cluster.finish()
+}
+
+/// So many threads that do nothing but take the processors' time.
+const BUSY_THREADS: usize = 64;
+
+pub(super) fn busy(stage: &mut Stage) -> anyhow::Result<()> {
+    let time = Duration::from_secs(stage.pick(10, 60));
+    let mut cluster = stage.cluster(&FOUR, 4)?;
+    let before = cluster.members()?;
+    let mut client = cluster.client("naps", &naps(stage.pick(10_000, 60_000)))?;
+    stage.until_begun(&mut client, 400)?;
+    let over = AtomicBool::new(false);
+    let turns = std::thread::scope(|scope| {
+        let spin = || {
+            let mut turns = 0_u64;
+            while !over.load(Ordering::Relaxed) {
+                turns = std::hint::black_box(turns + 1);
+            }
+            turns
+        };
+        let threads: Vec<_> = (0..BUSY_THREADS).map(|_| scope.spawn(spin)).collect();
+        std::thread::sleep(time);
+        over.store(true, Ordering::Relaxed);
+        let turns = threads.into_iter().map(|thread| thread.join().expect("it does not panic"));
+        turns.collect::<Vec<u64>>()
+    });
+    ensure!(turns.iter().all(|turns| *turns > 0), "a thread never had its turn");
+    ensure!(!client.ended()?, "the client had ended before the threads: nothing was tested");
+    let (_, ledger) = stage.result(&mut client, Results::Small)?;
+    ensure!(ledger.reruns() == 0, "{} tasks ran again", ledger.reruns());
+    let after = cluster.members()?;
     ensure!(before == after, "workers were given up: {before:?} became {after:?}");
     cluster.finish()
 }

@@ -37,7 +37,8 @@ pub enum ToProcess {
         /// Which tasks.
         range: Range,
     },
-    /// Nobody wants these values any more.
+    /// Nobody wants these values any more, as far as they are with you. What a run makes of them
+    /// later is another value, whoever has heard of it.
     Drop {
         /// Which tasks of which arrays.
         ranges: Vec<(ArrayId, Range)>,
@@ -82,6 +83,17 @@ pub enum ToProcess {
         param: u8,
         /// Some of its sources.
         sources: Vec<Source>,
+    },
+    /// Nobody knows of these copies: drop them. Results of runs of yours stay, also of the same
+    /// tasks.
+    DropCopies {
+        /// Which outputs of which tasks.
+        values: Vec<ValueId>,
+    },
+    /// A process that you know of is gone: don't wait for anything from it.
+    Gone {
+        /// Which.
+        process: ProcessId,
     },
 }
 

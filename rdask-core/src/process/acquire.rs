@@ -28,6 +28,8 @@ impl Process {
             for part in 0..parts.max(1) {
                 let source = Source { task, part, place: Place::Held(vec![holder]) };
                 let value = ValueId::of(&source);
+                // It is wanted here again.
+                self.inputs.all.entry(value).and_modify(|input| input.dropped = false);
                 if self.use_input(&source, None, key) {
                     self.inputs.acquiring.insert(value);
                 } else {

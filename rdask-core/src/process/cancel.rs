@@ -1,6 +1,6 @@
 //! What the scheduler takes back: cancelled tasks, stolen tasks, unwanted values.
 
-use super::{Action, Process};
+use super::{Action, Process, ValueId};
 use crate::id::{ArrayId, AssignmentId, StealId};
 use crate::message::{End, Finished, FromProcess};
 use crate::range::Range;
@@ -68,16 +68,12 @@ impl Process {
         self.actions.push_back(Action::Send(FromProcess::GaveUp { steal, assignment, ranges }));
     }
 
-    /// Nobody elsewhere wants these values. What tasks here still take stays until they end.
+    /// Nobody elsewhere wants these values. What tasks here still take stays until they end. What
+    /// comes of a run later is none of them: the scheduler says what is to become of that when it
+    /// hears of it.
     pub(super) fn drop_values(&mut self, array: ArrayId, range: Range) {
         for task in self.outbox.retract_holds(array, range) {
             self.actions.push_back(Action::Send(FromProcess::NotAcquired { task }));
-        }
-        let owed = self.owed.get(&array);
-        let coming: Vec<Range> =
-            owed.map_or_else(Vec::new, |owed| owed.within(range).map(|(part, _)| part).collect());
-        for part in coming {
-            self.kept.mark_dropped(array, part);
         }
         let mut start = range.start;
         for value in self.inputs.within(array, range) {
@@ -90,6 +86,20 @@ impl Process {
             }
         }
         self.drop_unused(array, Range::new(start, range.end));
+    }
+
+    /// Nobody elsewhere knows of these copies. Results of runs here stay, also of the same tasks.
+    pub(super) fn drop_copies(&mut self, values: &[ValueId]) {
+        for value in values {
+            if self.kept.is_stored(value.task) || !self.kept.has(*value) {
+                continue;
+            }
+            if let Some(input) = self.inputs.all.get_mut(value) {
+                input.dropped = true;
+            } else if self.kept.forget_copy(*value) {
+                self.actions.push_back(Action::DropReplica(*value));
+            }
+        }
     }
 
     fn drop_unused(&mut self, array: ArrayId, range: Range) {

@@ -290,13 +290,9 @@ impl Process {
             }
             End::Failed(_) | End::Cancelled | End::Lost => {}
         }
-        let unwanted = self.kept.marked_dropped(array, range);
         self.tasks_left(&assign, range);
         self.outbox
             .push(Finished { assignment: chunk.assignment, array, range, busy_ns, end }, movable);
-        for range in unwanted {
-            self.drop_values(array, range);
-        }
     }
 
     /// Tasks that were to run have not started: they are queued again, or are over if they were

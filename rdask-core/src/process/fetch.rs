@@ -24,7 +24,7 @@ pub(super) struct Input {
     pub(super) state: State,
     /// Those of the users who wait for it. Some may have been forgotten since.
     pub(super) waiters: Vec<Waiter>,
-    /// Whether to drop it once its last user is gone.
+    /// Whether to drop it once its last user is gone. Never what a run made after that was said.
     pub(super) dropped: bool,
 }
 
@@ -203,9 +203,22 @@ impl Process {
         self.lose_input(value, last, false);
     }
 
+    /// Nothing comes of fetches from this process: a host that is gone doesn't say so, and a link to
+    /// it would take long to find out.
+    pub(super) fn peer_gone(&mut self, process: ProcessId) {
+        self.contacts.remove(&process);
+        let fetching = self.inputs.fetching.iter().filter(|(_, holder)| **holder == process);
+        for value in fetching.map(|(value, _)| *value).collect::<Vec<ValueId>>() {
+            self.fetch_failed(value, process, false);
+        }
+    }
+
     pub(super) fn fetched(&mut self, value: ValueId, bytes: u64, took: Duration) {
         if self.inputs.fetching.remove(&value).is_none() {
             self.stale_count += 1;
+            if !self.kept.has(value) {
+                self.actions.push_back(Action::DropReplica(value));
+            }
             return;
         }
         self.outbox.push_fetched(bytes, took);
@@ -254,7 +267,10 @@ impl Process {
                 Some(bytes) => State::Small(bytes),
                 None => continue,
             };
-            if self.inputs.all[&value].state.is_missing() {
+            let Some(input) = self.inputs.all.get_mut(&value) else { continue };
+            // What was to be dropped was the value of an earlier run.
+            input.dropped &= !self.kept.is_stored(value.task);
+            if input.state.is_missing() {
                 self.came(value, state);
             }
         }

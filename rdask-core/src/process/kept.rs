@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{ValueId, remove_range};
+use super::ValueId;
 use crate::blob::Blob;
 use crate::id::{ArrayId, TaskId};
 use crate::message::Assign;
-use crate::range::{Range, RangeMap, RangeSet};
+use crate::range::{Range, RangeMap};
 
 /// The small results of one range.
 #[derive(Debug)]
@@ -74,8 +74,6 @@ pub(super) struct Kept {
     /// Those that are in reports up to this one.
     small_sent: VecDeque<(u64, Vec<SmallId>)>,
     small_count: u64,
-    /// Tasks whose results are to be dropped as soon as they are there.
-    drop_marks: BTreeMap<ArrayId, RangeSet>,
 }
 
 impl Kept {
@@ -96,12 +94,10 @@ impl Kept {
         self.replicas.iter().copied()
     }
 
-    /// Forgets the small results and gives them away, each range with what it was run by. Nothing
-    /// is marked to be dropped any more.
+    /// Forgets the small results and gives them away, each range with what it was run by.
     pub(super) fn take_small(&mut self) -> Vec<(Arc<Assign>, Range, Blob)> {
         self.small_unsent.clear();
         self.small_sent.clear();
-        self.drop_marks.clear();
         let small = std::mem::take(&mut self.small).into_values();
         small.map(|small| (small.assign, small.range, small.blob)).collect()
     }
@@ -197,20 +193,9 @@ impl Kept {
         any
     }
 
-    /// The results of `range` are not wanted when they come.
-    pub(super) fn mark_dropped(&mut self, array: ArrayId, range: Range) {
-        self.drop_marks.entry(array).or_default().insert(range);
-    }
-
-    /// The parts of `range` that are marked so.
-    pub(super) fn marked_dropped(&self, array: ArrayId, range: Range) -> Vec<Range> {
-        let marks = self.drop_marks.get(&array);
-        marks.map_or_else(Vec::new, |marks| marks.within(range).collect())
-    }
-
-    /// The mark has done its work.
-    pub(super) fn drop_mark_taken(&mut self, array: ArrayId, range: Range) {
-        remove_range(&mut self.drop_marks, array, range);
+    /// Forgets a copy. False if there was none.
+    pub(super) fn forget_copy(&mut self, value: ValueId) -> bool {
+        self.replicas.remove(&value)
     }
 }
 

@@ -314,6 +314,28 @@ fn a_missing_input_is_fetched_once_and_announced() {
 }
 
 #[test]
+fn nobody_waits_for_a_holder_that_is_gone() {
+    let mut script = Script::new(1);
+    for process in [OTHER, THIRD] {
+        script.tell(ToProcess::Peer { process, contact: contact() });
+    }
+    let feed = Feed::One(source(5, 0, Place::Held(vec![OTHER, THIRD])));
+    assert_eq!(script.assign(assign(1, 1, Range::new(0, 4), vec![feed])), ["fetch c1.5.0 from p8"]);
+    let log = script.tell(ToProcess::Gone { process: OTHER });
+    assert_eq!(log, ["missed c1.5.0 p8", "fetch c1.5.0 from p9"]);
+    // Who isn't gone after all comes too late.
+    script.process.handle_fetch_failed(script.now, value(5, 0), OTHER, false);
+    assert_eq!(script.log(), [""; 0]);
+    assert_eq!(script.tell(ToProcess::Gone { process: THIRD }), ["missed c1.5.0 p9 a1 0..4"]);
+    script.process.handle_fetched(script.now, value(5, 0), 900, Duration::ZERO);
+    assert_eq!(script.log(), ["drop c1.5.0"]);
+    // And is not asked again.
+    let feed = Feed::One(source(5, 1, Place::Held(vec![OTHER])));
+    let log = script.assign(assign(2, 2, Range::one(0), vec![feed]));
+    assert_eq!(log, ["missed c1.5.1 p8 a2 0..1"]);
+}
+
+#[test]
 fn another_holder_is_tried_and_then_the_tasks_are_given_back() {
     let mut script = Script::new(1);
     for process in [OTHER, THIRD] {
@@ -516,15 +538,67 @@ fn a_run_beyond_its_timeout_fails_once_and_keeps_its_slot_until_it_ends() {
 }
 
 #[test]
-fn values_nobody_wants_are_dropped_when_they_come() {
+fn what_was_dropped_is_not_what_a_run_makes_later() {
     let mut script = Script::new(1);
     script.assign(assign(1, 1, Range::one(0), vec![]));
     let ranges = vec![(array(1), Range::new(0, 9))];
     script.tell(ToProcess::Drop { ranges });
-    assert_eq!(
-        script.end(0, stored(Range::one(0))),
-        ["drop c1.1 0..1", "report 1: a1 0..1 stored"]
-    );
+    assert_eq!(script.end(0, stored(Range::one(0))), ["report 1: a1 0..1 stored"]);
+}
+
+#[test]
+fn a_value_made_again_here_outlives_the_copies_of_the_one_before() {
+    let mut script = Script::new(2);
+    script.tell(ToProcess::Peer { process: OTHER, contact: contact() });
+    let output = |part| ValueId { part, ..value(5, 3) };
+    let takes = |part| {
+        let source = Source { part, ..source(5, 3, Place::Held(vec![OTHER])) };
+        vec![Feed::One(source)]
+    };
+    for part in [0, 1] {
+        let id = 1 + u64::from(part);
+        script.assign(assign(id, id as u32, Range::one(0), takes(part)));
+        script.process.handle_fetched(script.now, output(part), 900, Duration::ZERO);
+        assert_eq!(script.log()[0], format!("start {part} a{id} 0..1"));
+    }
+    // Its maker is lost while two tasks here run with copies, and it is made again here.
+    let ranges = vec![(array(5), Range::one(3))];
+    assert_eq!(script.tell(ToProcess::Drop { ranges }), [""; 0]);
+    script.assign(Assign { parts: 2, ..assign(3, 5, Range::one(3), vec![]) });
+    // The first of them ends before that, the other one after it.
+    let log = script.end(0, ended(Range::one(0)));
+    assert!(log.contains(&"start 2 a3 3..4".to_owned()), "{log:?}");
+    let made = End::Stored(vec![5000; 2]);
+    let made = ChunkEnd { ended: vec![(Range::one(3), made)], busy: Duration::ZERO };
+    let drops_nothing = |log: Vec<String>| {
+        assert!(!log.iter().any(|line| line.starts_with("drop")), "{log:?}");
+    };
+    drops_nothing(script.end(2, made));
+    drops_nothing(script.end(1, ended(Range::one(0))));
+    assert!(script.process.kept.is_stored(task(5, 3)));
+    assert_eq!(script.assign(assign(4, 4, Range::one(0), takes(0)))[0], "start 3 a4 0..1");
+    // Nor is it meant by what is said of copies.
+    let values = vec![output(0), output(1)];
+    assert_eq!(script.tell(ToProcess::DropCopies { values }), [""; 0]);
+    drops_nothing(script.end(3, ended(Range::one(0))));
+    assert!(script.process.kept.is_stored(task(5, 3)));
+}
+
+#[test]
+fn copies_that_nobody_knows_of_are_dropped_one_by_one() {
+    let mut script = Script::new(1);
+    script.tell(ToProcess::Peer { process: OTHER, contact: contact() });
+    let output = |part| ValueId { part, ..value(5, 3) };
+    let sources = [0, 1].map(|part| Source { part, ..source(5, 3, Place::Held(vec![OTHER])) });
+    script.assign(assign(1, 1, Range::one(0), vec![Feed::List(sources.to_vec())]));
+    for part in [0, 1] {
+        script.process.handle_fetched(script.now, output(part), 900, Duration::ZERO);
+    }
+    script.log();
+    script.end(0, ended(Range::one(0)));
+    let log = script.tell(ToProcess::DropCopies { values: vec![output(1), value(6, 0)] });
+    assert_eq!(log, ["drop c1.5.3"]);
+    assert_eq!(script.process.kept.replicas_of(task(5, 3)), [output(0)]);
 }
 
 #[test]

@@ -119,7 +119,6 @@ impl Process {
         }
         self.supersede(&assign);
         let (id, array, range) = (assign.assignment, assign.array, assign.range);
-        self.kept.drop_mark_taken(array, range);
         self.owed.entry(array).or_default().insert(range, id);
         let key = (Reverse(assign.depth), Reverse(assign.priority), self.arrivals, id);
         self.arrivals += 1;

@@ -139,9 +139,9 @@ pub(crate) struct Process {
     pub(crate) leaving: Option<u64>,
     /// Ready tasks whose inputs it has.
     pub(crate) local_ready: BTreeMap<ReadyKey, RangeSet>,
-    /// How many they are, and since when it has taken none of them.
+    /// How many they are, and when it last was given something or ended something, or they came.
     pub(crate) tied_count: u64,
-    pub(crate) tied_since: Time,
+    pub(crate) moved_on: Time,
     /// Processes whose contact it has been told.
     pub(crate) knows: BTreeSet<ProcessId>,
     /// Whether it was asked to give up work.
@@ -170,7 +170,7 @@ impl Process {
             leaving: None,
             local_ready: BTreeMap::new(),
             tied_count: 0,
-            tied_since: Time::default(),
+            moved_on: Time::default(),
             knows: BTreeSet::new(),
             asked: Asked::default(),
             alone_for: None,

@@ -145,7 +145,7 @@ impl Scheduler {
     }
 
     fn wait_left(&self, owner: &Process) -> Duration {
-        let at = self.look_again.unwrap_or(self.now).max(owner.tied_since);
+        let at = self.look_again.unwrap_or(self.now).max(owner.moved_on);
         at.since(self.now)
     }
 

@@ -107,6 +107,7 @@ impl Scheduler {
             }
             process.demand = process.demand.saturating_sub(slots);
             process.queued_ns = process.queued_ns.saturating_sub(estimate);
+            process.moved_on = self.now;
             if is_empty {
                 process.assignments.remove(&id);
             }
@@ -328,6 +329,7 @@ impl Scheduler {
 
     /// Copies of values have arrived at a process.
     pub(crate) fn copied(&mut self, at: ProcessId, values: &[ValueId]) {
+        let mut useless = Vec::new();
         for ValueId { task, part } in values {
             self.acquired(at, *task);
             self.not_missed(*task);
@@ -339,8 +341,8 @@ impl Scheduler {
                 })
             });
             let Some(gid) = wanted else {
-                let ranges = vec![(task.array, Range::one(task.index))];
-                self.send_process(at, ToProcess::Drop { ranges });
+                // It may have been told to make the value again by now, or have made it.
+                useless.push(ValueId { task: *task, part: *part });
                 continue;
             };
             let Some(group) = self.groups.get(gid) else {
@@ -350,6 +352,9 @@ impl Scheduler {
                 continue;
             }
             self.add_copy(at, gid, task.index, *part);
+        }
+        if !useless.is_empty() {
+            self.send_process(at, ToProcess::DropCopies { values: useless });
         }
     }
 

@@ -427,7 +427,7 @@ impl Scheduler {
             match process.and_then(|process| self.cluster.processes.get_mut(&process)) {
                 Some(record) => {
                     if record.local_ready.is_empty() {
-                        record.tied_since = self.now;
+                        record.moved_on = self.now;
                     }
                     record.tied_count += u64::from(part.len());
                     record.local_ready.entry(key).or_default().insert(part);

@@ -8,7 +8,7 @@
 //!
 //! An array that others depend on is handed out by regions: a process goes on where it stopped, and
 //! whoever begins takes the middle of the longest rest. So neighbours end up in one process, where
-//! a reduction finds them.
+//! a reduction finds them. Nobody takes of another's rest ahead what that one could have ahead.
 
 use std::time::Duration;
 
@@ -20,6 +20,7 @@ use crate::time::Time;
 use super::cluster::Stage;
 use super::graph::{part_of, taken};
 use super::group::{Gid, Group, Inputs};
+use super::placement::window_ns;
 use super::ready::ReadyKey;
 use super::{Policy, Scheduler};
 
@@ -168,13 +169,14 @@ impl Scheduler {
         let from = if is_busy && wait_ns > move_ns {
             self.now
         } else {
-            record.tied_since + Duration::from_nanos(move_ns)
+            record.moved_on + Duration::from_nanos(move_ns)
         };
         Some((tied, from))
     }
 
-    /// The tasks of an array that a process takes next, from the first one on.
-    pub(super) fn region(&self, gid: Gid, id: ProcessId) -> Option<Range> {
+    /// The tasks of an array that a process takes next, from the first one on. What it is to have
+    /// `ahead` it can do without.
+    pub(super) fn region(&self, gid: Gid, id: ProcessId, ahead: bool) -> Option<Range> {
         let group = self.groups.get(gid)?;
         let first = group.ready.first()?;
         if !self.goes_by_regions(group) {
@@ -190,9 +192,22 @@ impl Scheduler {
             .iter()
             .take(RESTS_MAX)
             .max_by_key(|rest| (rest.len(), u32::MAX - rest.start))?;
-        let is_taken = group.regions.values().any(|next| *next == longest.start);
-        let start = if is_taken { self.middle(group, longest) } else { longest.start };
-        Some(Range::new(start, longest.end))
+        let owner = group.regions.iter().find(|(_, next)| **next == longest.start);
+        let Some((owner, _)) = owner else { return Some(longest) };
+        if ahead && self.has_window_for(*owner, group, longest) {
+            return None;
+        }
+        let program = self.cluster.processes.get(&id)?.program;
+        let processes = self.programs.get(program).map_or(1, |one| one.processes.len());
+        Some(Range::new(self.middle(group, longest, processes), longest.end))
+    }
+
+    /// Whether a process could have all of these tasks ahead.
+    fn has_window_for(&self, id: ProcessId, group: &Group, tasks: Range) -> bool {
+        let Some(process) = self.cluster.processes.get(&id) else { return false };
+        let stat = group.shape(tasks.start).map(|shape| shape.stat);
+        let mean = stat.and_then(|stat| self.stats.mean_ns(stat)).unwrap_or(0);
+        mean.saturating_mul(u64::from(tasks.len())) <= window_ns(process.granted)
     }
 
     /// Whether neighbours in an array should be in one process.
@@ -203,8 +218,11 @@ impl Scheduler {
     }
 
     /// Where to cut: between two blocks, if it is blocks that will be needed together.
-    fn middle(&self, group: &Group, rest: Range) -> u32 {
-        let middle = rest.start + rest.len() / 2;
+    fn middle(&self, group: &Group, rest: Range, processes: usize) -> u32 {
+        // How many processes' parts of the whole the rest is: they are told apart by halves.
+        let (len, all) = (u64::from(rest.len()), u64::from(group.len.max(1)));
+        let parts = ((2 * len * processes as u64 + all) / (2 * all)).max(2);
+        let middle = rest.end - (len * (parts / 2)).div_ceil(parts) as u32;
         let blocks = group.pattern_dependents.iter().find_map(|(gid, nth)| {
             match self.pattern(*gid, usize::from(*nth))? {
                 (Param::Block { start, width, .. }, ..) => Some((start, width)),

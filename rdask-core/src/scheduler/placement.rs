@@ -125,8 +125,10 @@ impl Scheduler {
                 }
             }
         }
-        for (_, id) in order {
-            while self.has_ready() && self.fill(*id, 0, true) {}
+        // In turns: the first in the order must not take ahead what the last one could begin with.
+        let mut takers: Vec<ProcessId> = order.iter().map(|(_, id)| *id).collect();
+        while self.has_ready() && !takers.is_empty() {
+            takers.retain(|id| self.has_ready() && self.fill(*id, 0, true));
         }
     }
 
@@ -144,7 +146,7 @@ impl Scheduler {
         };
         let (gid, tasks) = match pick {
             Pick::Central { gid } => {
-                let Some(tasks) = self.region(gid, id) else {
+                let Some(tasks) = self.region(gid, id, ahead) else {
                     return false;
                 };
                 (gid, tasks)
@@ -166,13 +168,11 @@ impl Scheduler {
         let Some(end) = self.assign(id, gid, tasks) else {
             return false;
         };
-        match pick {
-            Pick::Central { .. } => self.note_region(gid, id, end),
-            Pick::Local { .. } => {
-                if let Some(process) = self.cluster.processes.get_mut(&id) {
-                    process.tied_since = self.now;
-                }
-            }
+        if let Pick::Central { .. } = pick {
+            self.note_region(gid, id, end);
+        }
+        if let Some(process) = self.cluster.processes.get_mut(&id) {
+            process.moved_on = self.now;
         }
         true
     }
@@ -680,7 +680,7 @@ impl Scheduler {
 pub(crate) const PARKED_RUNS_MAX: u32 = 256;
 
 /// How much work a process should have, running or ahead.
-fn window_ns(slots: u32) -> u64 {
+pub(super) fn window_ns(slots: u32) -> u64 {
     u64::from(slots).saturating_mul(WINDOW.as_nanos() as u64)
 }
 

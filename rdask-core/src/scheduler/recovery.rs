@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::failure::{Failure, FailureKind};
 use crate::id::{NannyId, Peer, ProcessId};
-use crate::message::ToNanny;
+use crate::message::{ToNanny, ToProcess};
 use crate::range::{Range, RangeSet};
 
 use super::cluster::Stage;
@@ -46,6 +46,7 @@ impl Scheduler {
             }
         }
         self.forget_own_process(&process, id);
+        self.tell_of_loss(id);
         for assignment in &process.assignments {
             let Some(assignment_record) = self.assignments.remove(assignment) else {
                 continue;
@@ -91,6 +92,16 @@ impl Scheduler {
         }
         self.work_off();
         self.hold_for_verdict(id);
+    }
+
+    /// Who may fetch from a process that is gone need not wait for it.
+    fn tell_of_loss(&mut self, id: ProcessId) {
+        let all = self.cluster.processes.iter_mut();
+        let knowing: Vec<ProcessId> =
+            all.filter_map(|(other, record)| record.knows.remove(&id).then_some(*other)).collect();
+        for other in knowing {
+            self.send_process(other, ToProcess::Gone { process: id });
+        }
     }
 
     pub(crate) fn forget_copies(&mut self, gid: Gid, ranges: &RangeSet, process: ProcessId) {

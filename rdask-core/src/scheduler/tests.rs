@@ -8,6 +8,7 @@ mod hostile;
 mod leases;
 mod leaving;
 mod lifetimes;
+mod moves;
 mod offers;
 mod overrun;
 mod scenarios;

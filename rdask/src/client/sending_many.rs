@@ -44,6 +44,12 @@ struct Runs {
     held: Tasks,
 }
 
+/// A tree's levels of no more nodes than this are folded by twos: of what several processes have made,
+/// two partial results meet at a time, beside others, and each moves once at most. A wide node would
+/// fetch all of its children one after the other. Below, a process finds most children at home, and
+/// wide nodes are fewer.
+const TREE_TOP: u64 = 64;
+
 impl Session {
     /// A task per item. There is one handle of each.
     pub(crate) fn send_many(
@@ -89,6 +95,8 @@ impl Session {
                     let index = range.start;
                     return TaskId { array, index };
                 }
+                let len: u64 = level.iter().map(|(_, range)| u64::from(range.len())).sum();
+                let fan_in = if len > TREE_TOP { fan_in } else { 2 };
                 let next = fold(machine, now, &call, &level, fan_in);
                 release_all(machine, now, level);
                 level = next;

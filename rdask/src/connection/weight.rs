@@ -64,6 +64,7 @@ impl Weigh for ToProcess {
             Self::Assign(assign) => assign.weight(),
             Self::Drop { ranges } => size_of::<Self>() + size_of_val(&ranges[..]),
             Self::Sources { sources, .. } => size_of::<Self>() + all_of(sources),
+            Self::DropCopies { values } => size_of::<Self>() + size_of_val(&values[..]),
             _ => size_of::<Self>(),
         }
     }

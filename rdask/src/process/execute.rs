@@ -22,6 +22,12 @@ use crate::function::{
     self, Chunk, EncodedInput, Input, Outcomes, ParamSource, Special, TaskInputs, TaskSource, Value,
 };
 
+/// How runs ended, in order.
+type Ends = Vec<(Range, End)>;
+
+/// Results that stay with the process.
+pub(super) type Results = Vec<(ValueId, Value)>;
+
 /// What a slot needs to run a chunk.
 pub(super) struct Job {
     pub(super) start: StartChunk,
@@ -33,17 +39,19 @@ pub(super) struct Job {
 
 impl Job {
     /// Runs the chunk's tasks until there are none left or the rest is taken back.
-    pub(super) fn run(self) -> ChunkEnd {
+    /// Returns results that stay, too.
+    pub(super) fn run(self) -> (ChunkEnd, Results) {
         let begun = Instant::now();
         let entry = function::entry(self.start.assign.function.0);
-        let ended = match entry {
+        let (ended, stored) = match entry {
             Some(entry) => self.call(entry),
-            None => self.refuse(),
+            None => (self.refuse(), Vec::new()),
         };
-        ChunkEnd { ended, busy: begun.elapsed().saturating_sub(self.control.parked_time()) }
+        let busy = begun.elapsed().saturating_sub(self.control.parked_time());
+        (ChunkEnd { ended, busy }, stored)
     }
 
-    fn call(&self, entry: &function::Entry) -> Vec<(Range, End)> {
+    fn call(&self, entry: &function::Entry) -> (Ends, Results) {
         let _entered = context::enter(
             Arc::clone(&self.start.assign),
             Arc::clone(&self.control),
@@ -58,7 +66,7 @@ impl Job {
         drop(source);
         let name = (entry.name)();
         entry_on_board.clear();
-        let mut ended = self.ends(out, name, &entry_on_board);
+        let (mut ended, stored) = self.ends(out, name, &entry_on_board);
         if !well {
             // The loop around the function panicked itself: whatever it had started is over.
             let from = ended.last().map_or(self.start.range.start, |(range, _)| range.end);
@@ -74,7 +82,7 @@ impl Job {
                 ended.push((Range::one(index), End::Failed(failure)));
             }
         }
-        ended
+        (ended, stored)
     }
 
     /// The program has no such function: an error, never a jump.
@@ -95,15 +103,16 @@ impl Job {
             .collect()
     }
 
-    /// What the scheduler is told. Results that stay go to the store.
-    fn ends(&self, out: Outcomes, name: &str, noted: &OnBoard<'_>) -> Vec<(Range, End)> {
+    /// What the scheduler is told, and the results that stay.
+    fn ends(&self, out: Outcomes, name: &str, noted: &OnBoard<'_>) -> (Ends, Results) {
         let start = self.start.range.start;
         let (results, ends, special) = out.into_parts();
         let count = ends.len() as u32;
         let blob = Blob::new(ends, results.into()).expect("a chunk's ends fit its results");
         if special.is_empty() {
             let all = Range::new(start, start + count);
-            return (count > 0).then_some((all, End::Inline(blob))).into_iter().collect();
+            let all = (count > 0).then_some((all, End::Inline(blob)));
+            return (all.into_iter().collect(), Vec::new());
         }
         let mut all: Vec<(Range, End)> = Vec::new();
         let mut stored = Vec::new();
@@ -135,11 +144,7 @@ impl Job {
             let part = blob.slice(Range::new(next, count));
             all.push((Range::new(start + next, start + count), End::Inline(part)));
         }
-        // The same task may have run again in this process, once this chunk was void.
-        if !self.control.is_void() {
-            drop(self.store.insert_results(stored));
-        }
-        all
+        (all, stored)
     }
 
     /// The outputs of a task stay.

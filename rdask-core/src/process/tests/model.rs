@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::process::kept::first_of;
+use crate::range::RangeSet;
 
 /// What became of one task of one assignment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

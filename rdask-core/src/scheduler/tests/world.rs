@@ -540,6 +540,11 @@ impl World {
                     process.made.retain(|task, _| stays(task));
                 }
             }
+            ToProcess::DropCopies { values } => {
+                let is_copy = |id: &ValueId| !process.made.contains_key(&id.task);
+                let dropped = values.into_iter().filter(is_copy).collect::<Vec<_>>();
+                process.values.retain(|id, _| !dropped.contains(id));
+            }
             ToProcess::SetSlots { slots } => process.slots = slots,
             ToProcess::Steal { steal, assignment, count } => {
                 process.steals.push((steal, assignment, count));
@@ -551,6 +556,7 @@ impl World {
             // Answered when the model gets to it: the task is run all the same.
             ToProcess::Cancel { .. }
             | ToProcess::Peer { .. }
+            | ToProcess::Gone { .. }
             | ToProcess::Seen { .. }
             | ToProcess::Exit { .. }
             // No list of this model is that long.
