@@ -66,6 +66,25 @@ impl Failure {
     /// The most characters of a message or backtrace that travel.
     pub const TEXT_MAX: usize = 10_000;
 
+    /// The same, with no more than the first characters of each text.
+    pub(crate) fn shortened(&self, chars_max: usize) -> Self {
+        let cut = |text: &String| match text.char_indices().nth(chars_max) {
+            Some((end, _)) => text[..end].to_owned(),
+            None => text.clone(),
+        };
+        Self {
+            kind: self.kind,
+            message: cut(&self.message),
+            origin: self.origin,
+            function: cut(&self.function),
+            location: self.location.as_ref().map(cut),
+            backtrace: self.backtrace.as_ref().map(cut),
+            worker: self.worker.as_ref().map(cut),
+            node: self.node.as_ref().map(cut),
+            run: self.run,
+        }
+    }
+
     /// A failure that no run of the task had a part in.
     #[must_use]
     pub fn of_scheduler(kind: FailureKind, message: impl Into<String>, origin: TaskId) -> Self {

@@ -318,15 +318,18 @@ impl ProcessRuntime {
         match event {
             Event::ChunkEnded(chunk, end, mut stored) => {
                 let control = self.chunks.remove(&chunk);
-                // The same task may have run again in this process, once this chunk was void.
-                let replaced = if control.is_none_or(|control| control.is_void()) {
-                    stored.drain(..).map(|(_, value)| Input::Typed(value)).collect()
-                } else if stored.is_empty() {
-                    Vec::new()
-                } else {
-                    self.store().insert_results(stored)
+                // A run that was called back, or of a chunk that is void, may have gone on while
+                // another one made the value that counts.
+                let is_void = |id: &ValueId| {
+                    let control = control.as_ref();
+                    control.is_none_or(|one| one.is_void() || one.is_cancelled(id.task.index))
                 };
-                self.drop_later(replaced);
+                let void = stored.extract_if(.., |(id, _)| is_void(id));
+                let mut dropped: Vec<Input> = void.map(|(_, value)| Input::Typed(value)).collect();
+                if !stored.is_empty() {
+                    dropped.extend(self.store().insert_results(stored));
+                }
+                self.drop_later(dropped);
                 self.core.handle_chunk_ended(now, chunk, end);
             }
             Event::Parked(chunk) => self.core.handle_parked(now, chunk),

@@ -39,7 +39,7 @@ pub use rdask_core::id::WorkerId;
 pub use rdask_core::scheduler::Policy;
 pub use rdask_net::SchedulerFile;
 use shell::{CoreEnd, Input, Newcomer, Setup};
-use turns::{Core, CoreThread};
+use turns::{Core, CoreThread, Words, are_short};
 
 use crate::connection::{Connected, Inbox, Outbox, Queue, Weigh, outbox};
 
@@ -289,7 +289,7 @@ impl Door {
         input_of: fn(Peer, Vec<Out>) -> Input,
     ) -> Result<Connected<Out, In>, String>
     where
-        Out: Weigh + Send + 'static,
+        Out: Words + Send + 'static,
         In: Weigh + Send + 'static,
     {
         let (to_peer, from_core) = outbox();
@@ -322,7 +322,7 @@ impl Drop for Server {
 }
 
 /// Brings what a peer in the same program says to the core, until it leaves.
-async fn bring<M: Weigh>(
+async fn bring<M: Words>(
     core: &Core,
     peer: Peer,
     mut queue: Queue<M>,
@@ -330,8 +330,8 @@ async fn bring<M: Weigh>(
 ) {
     const AT_ONCE: usize = 1024;
     while let Some(drained) = queue.drain(AT_ONCE).await {
-        let weight = drained.messages.iter().map(Weigh::weight).sum();
-        core.tell_words(weight, || input_of(peer, drained.messages)).await;
+        let are_short = are_short(drained.messages.iter());
+        core.tell_words(are_short, || input_of(peer, drained.messages)).await;
         if drained.close.is_some() {
             return;
         }

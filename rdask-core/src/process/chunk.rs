@@ -257,13 +257,38 @@ impl Process {
         self.remove_if_over(chunk.assignment);
     }
 
-    /// Runs of a chunk ended.
+    /// Runs of a chunk ended. Those that were called back may have returned anything: nobody takes
+    /// it, neither the scheduler nor who follows them here.
     fn tasks_ended(&mut self, chunk: &Chunk, range: Range, busy_ns: u64, end: End) {
-        let array = chunk.array;
         let work = self.works.get_mut(&chunk.assignment);
         let work = work.expect("an assignment stays while tasks of it run");
         work.running -= range.len();
+        let called_back: Vec<Range> = work.cancelled.within(range).collect();
         work.cancelled.remove(range);
+        if called_back.is_empty() || chunk.is_void {
+            return self.runs_ended(chunk, range, busy_ns, end);
+        }
+        let parts = usize::from(work.assign.parts);
+        let mut rest = RangeSet::from(range);
+        let each_ns = busy_ns / u64::from(range.len());
+        for part in called_back {
+            rest.remove(part);
+            let (array, is_stored) = (chunk.array, matches!(end, End::Stored(_)));
+            if is_stored && !self.kept.has_any(array, part) {
+                self.actions.push_back(Action::DropValues(array, part));
+            }
+            self.runs_ended(chunk, part, each_ns * u64::from(part.len()), End::Cancelled);
+        }
+        for part in rest.iter() {
+            let end = part_of(&end, range, part, parts);
+            self.runs_ended(chunk, part, each_ns * u64::from(part.len()), end);
+        }
+    }
+
+    /// Runs ended that nobody has called back.
+    fn runs_ended(&mut self, chunk: &Chunk, range: Range, busy_ns: u64, end: End) {
+        let array = chunk.array;
+        let Some(work) = self.works.get(&chunk.assignment) else { return };
         let assign = Arc::clone(&work.assign);
         let movable = !work.uses_local;
         if chunk.is_void {
@@ -430,4 +455,17 @@ pub fn run_number(assign: &Assign, index: u32) -> u32 {
     let nth = assign.runs.partition_point(|(range, _)| range.end <= index);
     let special = assign.runs.get(nth).filter(|(range, _)| range.contains(index));
     special.map_or(1, |(_, run)| *run)
+}
+
+/// What of the end of some tasks is the end of a part of them.
+fn part_of(end: &End, whole: Range, part: Range, outputs: usize) -> End {
+    let within = Range::new(part.start - whole.start, part.end - whole.start);
+    match end {
+        End::Inline(blob) => End::Inline(blob.slice(within)),
+        End::Stored(sizes) => {
+            let (from, to) = (within.start as usize * outputs, within.end as usize * outputs);
+            End::Stored(sizes[from..to].to_vec())
+        }
+        End::Failed(_) | End::Cancelled | End::Lost => end.clone(),
+    }
 }

@@ -438,6 +438,35 @@ fn a_failed_link_of_a_chain_gives_the_rest_back_after_its_report() {
 }
 
 #[test]
+fn what_a_run_returns_that_was_called_back_is_nobodys_input() {
+    for end in [ended(Range::one(0)), stored(Range::one(0))] {
+        let mut script = Script::new(1);
+        script.assign(assign(1, 1, Range::one(0), vec![]));
+        let next = vec![Feed::Each(vec![source(1, 0, Place::Here)])];
+        script.assign(assign(2, 2, Range::one(0), next));
+        script.tell(ToProcess::Cancel { array: array(1), range: Range::one(0) });
+        let log = script.end(0, end);
+        assert!(log.contains(&"report 1: a1 0..1 cancelled".to_owned()), "{log:?}");
+        assert!(log.contains(&"missed c1.1.0 p7 a2 0..1".to_owned()), "{log:?}");
+        assert!(!log.iter().any(|line| line.starts_with("start")), "{log:?}");
+        assert!(script.process.is_idle());
+    }
+}
+
+#[test]
+fn beside_a_run_that_was_called_back_the_others_of_its_chunk_count() {
+    let mut script = Script::new(1);
+    let short = |range: Range| ChunkEnd { busy: Duration::from_micros(1), ..ended(range) };
+    script.assign(assign(1, 1, Range::new(0, 9), vec![]));
+    script.end(0, short(Range::one(0)));
+    script.tell(ToProcess::Cancel { array: array(1), range: Range::new(2, 4) });
+    script.pass(2);
+    let log = script.end(1, short(Range::new(1, 9)));
+    let parts = ["a1 1..2 inline", "a1 2..4 cancelled", "a1 4..9 inline"];
+    assert!(parts.iter().all(|part| log.iter().any(|line| line.contains(part))), "{log:?}");
+}
+
+#[test]
 fn small_results_serve_until_their_report_is_seen() {
     let mut script = Script::new(1);
     let mine = |index| vec![Feed::One(source(1, index, Place::Held(vec![ME])))];
@@ -473,7 +502,7 @@ fn cancelled_tasks_are_reported_and_running_ones_are_told() {
     script.pass(1);
     assert_eq!(
         script.end(0, ended(Range::one(0))),
-        ["start 1 a1 5..6", "report 2: a1 0..1 inline"]
+        ["start 1 a1 5..6", "report 2: a1 0..1 cancelled"]
     );
 }
 

@@ -19,6 +19,9 @@ pub(crate) fn log2(bytes: u64) -> u8 {
     (u64::BITS - bytes.leading_zeros()) as u8
 }
 
+/// What is kept of a failure's texts, however many tasks share it.
+const FAILURE_CHARS_MIN: usize = 200;
+
 impl Scheduler {
     pub(crate) fn take_report(&mut self, from: ProcessId, number: u64, finished: Vec<Finished>) {
         for entry in finished {
@@ -234,6 +237,9 @@ impl Scheduler {
     }
 
     fn finish_failed(&mut self, from: ProcessId, gid: Gid, range: Range, failure: &Failure) {
+        // Each task keeps its failure: all together keep no more than a message may bring.
+        let chars_max = (Failure::TEXT_MAX / range.len().max(1) as usize).max(FAILURE_CHARS_MIN);
+        let failure = &failure.shortened(chars_max);
         for index in range {
             let Some(group) = self.groups.get_mut(gid) else {
                 return;

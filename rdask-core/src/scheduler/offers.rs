@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use crate::id::{ArrayId, NannyId, Peer, ProcessId};
 use crate::message::{Offered, Offering, Returning, ToNanny, ToProcess};
-use crate::range::Range;
+use crate::range::{Range, RangeSet};
 use crate::time::Time;
 
 use super::Scheduler;
@@ -109,8 +109,16 @@ impl Scheduler {
             return;
         }
         let mut useless: Vec<(ArrayId, Range)> = Vec::new();
+        let mut seen: BTreeMap<ArrayId, RangeSet> = BTreeMap::new();
         for offered in values {
             let array = offered.array;
+            // Nobody has a value twice: looking at the same tasks again and again would take long.
+            let seen = seen.entry(array).or_default();
+            if seen.intersects(offered.range) {
+                useless.push((array, offered.range));
+                continue;
+            }
+            seen.insert(offered.range);
             let dropped = self.take_offered(from, &offered);
             useless.extend(dropped.into_iter().map(|range| (array, range)));
         }

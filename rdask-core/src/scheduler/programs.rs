@@ -426,7 +426,9 @@ impl Scheduler {
     pub(crate) fn program_wanted(&mut self, nanny: NannyId, hash: ProgramHash) {
         if let Some(program) = self.programs.programs.get_mut(&hash) {
             program.holders.remove(&nanny);
-            if !program.wanting.contains(&nanny) && !program.fetching.contains_key(&nanny) {
+            // It asks for one at a time: a launch that was fetching it has been given up.
+            program.fetching.remove(&nanny);
+            if !program.wanting.contains(&nanny) {
                 program.wanting.push(nanny);
             }
         }

@@ -276,6 +276,12 @@ impl<'a> Tasks<'a> {
             for found in inputs {
                 let input = match found {
                     Found::Here(input) => Some(input.clone()),
+                    // What was called back may have returned anything.
+                    Found::Before(position, _)
+                        if self.control.is_cancelled(self.start + *position) =>
+                    {
+                        None
+                    }
                     Found::Before(position, part) => done.input(*position, *part),
                 };
                 let Some(input) = input else { return false };

@@ -17,6 +17,10 @@ use std::time::{Duration, SystemTime};
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
+use nix::sys::statfs::{
+    BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, OVERLAYFS_SUPER_MAGIC, TMPFS_MAGIC, XFS_SUPER_MAGIC,
+    fstatfs,
+};
 use rdask_core::id::ProgramHash;
 use thiserror::Error;
 
@@ -153,7 +157,11 @@ impl Cache {
             }
             Ok((found, _)) => {
                 tracing::warn!(path = %path.display(), %found, "removed a program with other bytes");
-                drop(fs::remove_file(&path));
+                // Another nanny may have put the right ones there meanwhile.
+                let now = fs::symlink_metadata(&path);
+                if now.is_ok_and(|metadata| FileState::of(&metadata) == state) {
+                    drop(fs::remove_file(&path));
+                }
                 None
             }
             Err(error) => {
@@ -274,6 +282,14 @@ impl Cache {
     }
 }
 
+/// Whether a file system is one of those that say at once when they are full. Nothing is synced
+/// there: what a power cut leaves of a program is found out by the first nanny that takes it.
+fn is_local(file: &File) -> bool {
+    let local =
+        [EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, BTRFS_SUPER_MAGIC, TMPFS_MAGIC, OVERLAYFS_SUPER_MAGIC];
+    fstatfs(file).is_ok_and(|one| local.contains(&one.filesystem_type()))
+}
+
 /// Only the order in which programs are forgotten hangs on this. Not each time: whoever has checked
 /// the file would have to do so again.
 fn note_use(file: &File) {
@@ -339,10 +355,13 @@ impl IncomingProgram {
             return Err(CacheError::OtherBytes { expected: self.hash, found });
         }
         let path = self.cache.path_of(self.hash);
-        // Not synced to disk: what a power cut leaves of it is found out by the first who takes it.
         let publish = || {
             let file = self.file.as_ref().expect("only finishing takes the file");
             file.set_permissions(Permissions::from_mode(0o500))?;
+            if !is_local(file) {
+                // A file server says only now that its disk is full.
+                file.sync_all()?;
+            }
             fs::rename(&self.path, &path)?;
             Ok(FileState::of(&file.metadata()?))
         };

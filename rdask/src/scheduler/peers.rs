@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 
 use super::sessions::{NewLink, NotTaken, Place, Sessions};
 use super::shell::{Input, Newcomer};
-use super::turns::Core;
+use super::turns::{Core, Words, are_short};
 use crate::connection::session::{Deliver, Halves, LinkEnd, Session};
 use crate::connection::{
     ConnectionEnd, Greeted, Outbox, Weigh, answer_resumption, greet, outbox, refuse, welcome,
@@ -114,7 +114,7 @@ impl Visit {
         input_of: fn(Peer, Vec<In>) -> Option<Input>,
     ) where
         Out: Serialize + Weigh + Send,
-        In: DeserializeOwned + Weigh + Send,
+        In: DeserializeOwned + Words + Send,
     {
         let Self { hall, mut link, csr, who } = self;
         let core = &hall.core;
@@ -176,7 +176,7 @@ struct Stay<'a, Out, In> {
 impl<Out, In> Stay<'_, Out, In>
 where
     Out: Serialize + Weigh + Send,
-    In: DeserializeOwned + Weigh + Send,
+    In: DeserializeOwned + Words + Send,
 {
     /// Carries messages over one link after the other; how the connection ended.
     async fn last(&mut self, first: Halves) -> ConnectionEnd {
@@ -239,15 +239,15 @@ struct ToCore<'a, In> {
     input_of: fn(Peer, Vec<In>) -> Option<Input>,
 }
 
-impl<In: Weigh + Send> Deliver<In> for ToCore<'_, In> {
+impl<In: Words + Send> Deliver<In> for ToCore<'_, In> {
     async fn deliver(&mut self, arrived: &mut VecDeque<In>) -> Option<u64> {
         let count = arrived.len() as u64;
-        let weight = arrived.iter().map(Weigh::weight).sum();
+        let are_short = are_short(arrived.iter());
         let input = || {
             let input = (self.input_of)(self.peer, Vec::from(std::mem::take(arrived)));
             input.expect("the core numbers peers by their role")
         };
-        self.core.tell_words(weight, input).await.then_some(count)
+        self.core.tell_words(are_short, input).await.then_some(count)
     }
 }
 

@@ -6,12 +6,14 @@
 //! core's thread takes what has come meanwhile in one turn, while the network goes on.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use rdask_core::message::{FromClient, FromNanny, FromProcess};
 use tokio::sync::mpsc;
 
 use super::shell::{CoreEnd, Input, Setup, Shell};
+use crate::connection::Weigh;
 
 /// Facts that wait for the core. When full, whoever has more waits, and so do the frames behind it.
 const INPUTS_MAX: usize = 4096;
@@ -21,6 +23,43 @@ const BATCH_MAX: usize = 1024;
 
 /// Words of more bytes take the core longer than it takes to wake its thread.
 const SMALL_BYTES: usize = 4096;
+
+/// What peers say.
+pub(crate) trait Words: Weigh {
+    /// Whether a turn for it takes time in proportion to its own bytes. What takes tasks back, and
+    /// the end of a process, may touch millions.
+    fn is_brief(&self) -> bool;
+}
+
+impl Words for FromClient {
+    fn is_brief(&self) -> bool {
+        !matches!(self, Self::Release { .. } | Self::Cancel { .. } | Self::Detach { .. })
+    }
+}
+
+impl Words for FromProcess {
+    fn is_brief(&self) -> bool {
+        !matches!(self, Self::Offer { .. })
+    }
+}
+
+impl Words for FromNanny {
+    fn is_brief(&self) -> bool {
+        false
+    }
+}
+
+/// Whether a turn for all of these is over before the core's thread would have woken up.
+pub(crate) fn are_short<'a, M: Words + 'a>(mut words: impl Iterator<Item = &'a M>) -> bool {
+    let mut room = SMALL_BYTES;
+    words.all(|one| match room.checked_sub(one.weight()) {
+        Some(left) => {
+            room = left;
+            one.is_brief()
+        }
+        None => false,
+    })
+}
 
 /// The way to the core.
 #[derive(Clone, Debug)]
@@ -72,17 +111,17 @@ impl Core {
         }
     }
 
-    /// Tells the core words of a peer, of so many bytes. Returns whether there is a core.
+    /// Tells the core words of a peer. Returns whether there is a core.
     ///
     /// # Cancel safety
     /// Cancel safe: `input` is called when there is room for what it makes, or not at all.
-    pub(crate) async fn tell_words(&self, weight: usize, input: impl FnOnce() -> Input) -> bool {
-        let input = match weight {
-            ..=SMALL_BYTES => match self.take_turn(input) {
+    pub(crate) async fn tell_words(&self, are_short: bool, input: impl FnOnce() -> Input) -> bool {
+        let input = match are_short {
+            true => match self.take_turn(input) {
                 None => return true,
                 Some(input) => input,
             },
-            _ => input,
+            false => input,
         };
         let Ok(place) = self.inputs.reserve().await else { return false };
         self.shared.waiting.fetch_add(1, Ordering::Relaxed);
@@ -122,22 +161,30 @@ impl CoreThread {
         let runtime = runtime.expect("a runtime with timers needs nothing that could be missing");
         let running = Running { shell: Shell::new(setup), looks_at: Instant::now() };
         *self.shared.lock() = Some(running);
+        // Connections end when the core lets go of them, also if it has panicked.
+        let _end = LetGo(Arc::clone(&self.shared));
         let mut batch = Vec::with_capacity(BATCH_MAX);
-        let end = loop {
+        loop {
             let wait = self.shared.time_to_wait();
             let received = runtime.block_on(async {
                 tokio::time::timeout(wait, self.inputs.recv_many(&mut batch, BATCH_MAX)).await
             });
             if received == Ok(0) {
-                break CoreEnd::Stopped("the scheduler's endpoint was dropped".to_owned());
+                return CoreEnd::Stopped("the scheduler's endpoint was dropped".to_owned());
             }
             if let Some(end) = self.shared.turn(&mut batch) {
-                break end;
+                return end;
             }
-        };
-        // Connections end when the core lets go of them.
-        *self.shared.lock() = None;
-        end
+        }
+    }
+}
+
+/// Takes the core away from those who would do turns.
+struct LetGo(Arc<Shared>);
+
+impl Drop for LetGo {
+    fn drop(&mut self) {
+        *self.0.shell.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }
 
@@ -215,13 +262,12 @@ mod tests {
         answered.await.unwrap().unwrap();
         // Small ones and large ones in turns: some are for this thread, some for the core's.
         for number in 0..1000 {
-            let weight = if number % 3 == 0 { SMALL_BYTES + 1 } else { 1 };
-            assert!(core.tell_words(weight, || ask(number)).await);
+            assert!(core.tell_words(number % 3 > 0, || ask(number)).await);
         }
         assert_eq!(hear(&mut heard, 1000).await, (0..1000).collect::<Vec<u32>>());
         core.tell(Input::Stop("done".to_owned())).await;
         assert_eq!(thread.join().unwrap(), CoreEnd::Stopped("done".to_owned()));
-        assert!(!core.tell_words(1, || ask(0)).await, "there is no core any more");
+        assert!(!core.tell_words(true, || ask(0)).await, "there is no core any more");
     }
 
     #[tokio::test]
@@ -231,7 +277,7 @@ mod tests {
         core.tell(newcomer).await;
         // The core's thread has not begun: all of it waits.
         for number in 0..10 {
-            assert!(core.tell_words(1, || ask(number)).await);
+            assert!(core.tell_words(true, || ask(number)).await);
         }
         let thread = std::thread::spawn(move || thread.run(setup()));
         answered.await.unwrap().unwrap();
