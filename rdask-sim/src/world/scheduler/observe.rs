@@ -136,7 +136,11 @@ impl World {
         match message {
             ToProcess::Assign(assign) => self.check_heard(to, "run", assign.array),
             ToProcess::Acquire { array, .. } => self.check_heard(to, "hold", *array),
-            ToProcess::Cancel { array, range } => dropped(*array, *range),
+            ToProcess::Cancel { array, range } => {
+                for index in *range {
+                    self.ledger.called_back(TaskId { array: *array, index }, to);
+                }
+            }
             ToProcess::Drop { ranges } => {
                 ranges.iter().for_each(|(array, range)| dropped(*array, *range));
             }
