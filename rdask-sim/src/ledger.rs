@@ -8,6 +8,9 @@ use std::collections::BTreeMap;
 
 use rdask_core::id::{ProcessId, TaskId};
 
+/// How often a holder is not to be reached before its value is made again.
+const TRIES: u32 = 2;
+
 /// How the last run of a task ended, as far as its process knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fate {
@@ -26,7 +29,7 @@ struct Entry {
     is_taken: bool,
     /// The scheduler has called it back, or nobody wants its value any more.
     is_dropped: bool,
-    /// Somebody has not got the value from a holder.
+    /// Somebody has not got the value from a holder, often enough to make it again.
     is_missed: bool,
     /// The value is one of an earlier run, and a run that had been assigned meanwhile is called
     /// back: it may begin before it hears of that, and nothing comes of it.
@@ -37,6 +40,8 @@ struct Entry {
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
     entries: BTreeMap<TaskId, Entry>,
+    /// How often holders of a value were not reached.
+    misses: BTreeMap<TaskId, u32>,
     pub(crate) starts: u64,
     pub(crate) repeats: u64,
 }
@@ -145,11 +150,15 @@ impl Ledger {
         }
     }
 
-    /// Somebody tells the scheduler that a holder doesn't have a value.
-    pub(crate) fn missed(&mut self, task: TaskId) {
+    /// Somebody tells the scheduler that a value was not had from its holder: which denied having
+    /// it, or could not be reached. Returns how often that was so.
+    pub(crate) fn missed(&mut self, task: TaskId, denied: bool) -> u32 {
+        let misses = self.misses.entry(task).or_default();
+        *misses += u32::from(!denied);
         if let Some(entry) = self.entries.get_mut(&task) {
-            entry.is_missed = true;
+            entry.is_missed |= denied || *misses >= TRIES;
         }
+        *misses
     }
 
     /// All that is known of a task.

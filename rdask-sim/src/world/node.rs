@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use rdask_core::hello::You;
-use rdask_core::id::{NannyId, ProcessId, ProgramHash, WorkerId};
+use rdask_core::id::{NannyId, ProcessId, ProgramHash, TaskId, WorkerId};
 use rdask_core::message::{Exit, FromNanny, Launch, ToNanny};
 
 use super::scheduler::hash_of;
@@ -196,10 +196,23 @@ impl World {
                 *count += 1;
                 *struck += by_fault;
             }
+            self.check_last_tries(&board);
         }
         let exited = FromNanny::Exited { process: id, exit, board, stderr: Vec::new() };
         self.nanny_says(node, exited);
         self.ask_again(node, process);
+    }
+
+    /// Who has ended two processes runs alone the third time. Faults hide reports and blame others.
+    fn check_last_tries(&mut self, board: &[(TaskId, u32)]) {
+        let deaths = |task| self.deaths.get(task).map_or(0, |(count, _)| *count);
+        let last = board.iter().map(|(task, _)| task).find(|task| deaths(task) >= 3);
+        if let Some(task) = last.copied()
+            && board.len() > 1
+            && self.scenario.faults.is_empty()
+        {
+            self.fail(format!("the last try of {task} was beside others: {board:?}"));
+        }
     }
 
     /// A launch that waited for its program is over: the next one that waits asks for itself.
