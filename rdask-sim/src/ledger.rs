@@ -8,6 +8,9 @@ use std::collections::BTreeMap;
 
 use rdask_core::id::{ProcessId, TaskId};
 
+/// How often a holder is not to be reached before its value is made again.
+const TRIES: u32 = 2;
+
 /// How the last run of a task ended, as far as its process knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fate {
@@ -26,14 +29,19 @@ struct Entry {
     is_taken: bool,
     /// The scheduler has called it back, or nobody wants its value any more.
     is_dropped: bool,
-    /// Somebody has not got the value from a holder.
+    /// Somebody has not got the value from a holder, often enough to make it again.
     is_missed: bool,
+    /// The value is one of an earlier run, and a run that had been assigned meanwhile is called
+    /// back: it may begin before it hears of that, and nothing comes of it.
+    is_recalled: bool,
 }
 
 /// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
     entries: BTreeMap<TaskId, Entry>,
+    /// How often holders of a value were not reached.
+    misses: BTreeMap<TaskId, u32>,
     pub(crate) starts: u64,
     pub(crate) repeats: u64,
 }
@@ -48,6 +56,7 @@ impl Ledger {
         counts: impl Fn(ProcessId) -> bool,
     ) -> Result<(), String> {
         self.starts += 1;
+        let mut is_dropped = false;
         if let Some(entry) = self.entries.get(&task) {
             if !counts(process) {
                 // It doesn't know yet that it was given up: nothing it does counts.
@@ -71,7 +80,8 @@ impl Ledger {
             let is_lost = was_given_up && !(entry.fate == Fate::Inline && entry.is_taken);
             let has_cause =
                 is_lost || entry.is_dropped || entry.is_missed || entry.fate == Fate::Failed;
-            if !has_cause {
+            is_dropped = entry.is_recalled;
+            if !has_cause && !entry.is_recalled {
                 return Err(format!(
                     "{task}: run {run} begins in {process} without a cause: {entry:?}"
                 ));
@@ -82,8 +92,9 @@ impl Ledger {
             process,
             fate: Fate::Running,
             is_taken: false,
-            is_dropped: false,
+            is_dropped,
             is_missed: false,
+            is_recalled: false,
         };
         self.entries.insert(task, entry);
         Ok(())
@@ -107,18 +118,47 @@ impl Ledger {
         }
     }
 
-    /// The scheduler tells a process to drop values, or not to run.
+    /// The scheduler takes a value of an earlier run from a process that is back.
+    pub(crate) fn adopted(
+        &mut self,
+        task: TaskId,
+        process: ProcessId,
+        fate: Fate,
+        is_recalled: bool,
+    ) {
+        if let Some(entry) = self.entries.get_mut(&task) {
+            let (is_dropped, is_missed) = (false, false);
+            let run = entry.run;
+            *entry =
+                Entry { run, process, fate, is_taken: true, is_dropped, is_missed, is_recalled };
+        }
+    }
+
+    /// The scheduler tells a process not to run a task.
+    pub(crate) fn called_back(&mut self, task: TaskId, from: ProcessId) {
+        if let Some(entry) = self.entries.get_mut(&task)
+            && entry.process == from
+        {
+            entry.is_dropped = true;
+        }
+    }
+
+    /// The scheduler tells a process to drop values.
     pub(crate) fn dropped(&mut self, task: TaskId) {
         if let Some(entry) = self.entries.get_mut(&task) {
             entry.is_dropped = true;
         }
     }
 
-    /// Somebody tells the scheduler that a holder doesn't have a value.
-    pub(crate) fn missed(&mut self, task: TaskId) {
+    /// Somebody tells the scheduler that a value was not had from its holder: which denied having
+    /// it, or could not be reached. Returns how often that was so.
+    pub(crate) fn missed(&mut self, task: TaskId, denied: bool) -> u32 {
+        let misses = self.misses.entry(task).or_default();
+        *misses += u32::from(!denied);
         if let Some(entry) = self.entries.get_mut(&task) {
-            entry.is_missed = true;
+            entry.is_missed |= denied || *misses >= TRIES;
         }
+        *misses
     }
 
     /// All that is known of a task.

@@ -8,7 +8,9 @@ use std::collections::VecDeque;
 
 use rdask_core::hello::You;
 use rdask_core::id::{Peer, ProcessId};
-use rdask_core::message::{FromClient, FromNanny, FromProcess, ToClient, ToNanny, ToProcess};
+use rdask_core::message::{
+    FromClient, FromNanny, FromProcess, Returning, ToClient, ToNanny, ToProcess,
+};
 
 use crate::dice::Dice;
 use crate::world::Actor;
@@ -22,7 +24,8 @@ pub(crate) const SILENCE_NS: u64 = 4_000_000_000;
 /// One message, in whichever direction.
 #[derive(Clone, Debug)]
 pub(crate) enum Message {
-    Hello(Option<ProcessId>),
+    /// Which process it is, or is of; or which ones a nanny still has that was given up.
+    Hello(Option<ProcessId>, Vec<Returning>),
     Welcome(You),
     Refused(String),
     FromNanny(FromNanny),
@@ -149,6 +152,8 @@ pub(crate) struct Link {
     pub(crate) is_welcome: bool,
     /// Whether the scheduler has not given the peer up.
     pub(crate) scheduler_has: bool,
+    /// Whether the peer was told that it has been given up.
+    pub(crate) is_fenced: bool,
     /// Whether its core has not: it hears of the end with the next batch of facts.
     pub(crate) core_has: bool,
 }
@@ -166,6 +171,7 @@ impl Link {
             peer_has: true,
             is_welcome: false,
             scheduler_has: true,
+            is_fenced: false,
             core_has: true,
         }
     }

@@ -11,6 +11,7 @@ mod leases;
 mod node;
 mod phase;
 mod process;
+mod returns;
 mod scheduler;
 mod session;
 mod wire;
@@ -425,7 +426,7 @@ impl World {
             Message::ToProcess(message) => postcard::to_extend(message, buffer),
             Message::FromClient(message) => postcard::to_extend(message, buffer),
             Message::ToClient(message) => postcard::to_extend(message, buffer),
-            Message::Hello(_) | Message::Welcome(_) | Message::Refused(_) => Ok(buffer),
+            Message::Hello(..) | Message::Welcome(_) | Message::Refused(_) => Ok(buffer),
         };
         let buffer = written.expect("a message encodes into memory");
         self.mix_in(link as u64);

@@ -97,8 +97,10 @@ impl World {
 
     pub(super) fn client_loses_link(&mut self, client: usize) {
         self.kill_client(client, PORT_CLOSED);
-        if let Some(process) = self.clients[client].home {
-            // Its runs can't go on.
+        if let Some(process) = self.clients[client].home
+            && self.scheduler.core.knows(self.processes[process].works_as())
+        {
+            // Its runs can't go on. Those of a process that was given up are void.
             self.kill_process(process, PORT_CLOSED);
         }
         self.client_returns(client);

@@ -82,9 +82,10 @@ impl World {
     }
 
     pub(super) fn transfer_arrives(&mut self, number: usize) {
-        let Transfer { holder, value, what, begun, .. } = self.transfers[number];
-        let holder = self.by_id[&holder];
-        if !self.processes[holder].is_alive {
+        let Transfer { holder: id, value, what, begun, .. } = self.transfers[number];
+        let holder = self.by_id[&id];
+        // Nobody is known by the number that it had before it was given up.
+        if !self.processes[holder].is_alive || self.processes[holder].works_as() != id {
             let at = self.now + *self.dice.pick(&[MS, MS, SECOND, PATIENCE]);
             self.push(at.min(begun + PATIENCE), Event::TransferEnds(number));
             return;
@@ -131,7 +132,8 @@ impl World {
         note!(self, "{asker:?} gets {value:?} from {holder}: {got:?} ({what:?})");
         let now = self.time();
         let there = self.by_id.get(&holder).map(|index| &self.processes[*index]);
-        let denied = there.is_some_and(|it| it.is_alive && !it.store.contains_key(&value));
+        let there = there.filter(|it| it.is_alive && it.works_as() == holder);
+        let denied = there.is_some_and(|it| !it.store.contains_key(&value));
         if got.is_none() {
             self.missed.insert(value.task);
         }

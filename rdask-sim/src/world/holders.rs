@@ -12,8 +12,8 @@ pub(super) struct Holders {
     scattered: BTreeMap<TaskId, BTreeSet<ProcessId>>,
     /// Who was to take them from their client.
     takers: BTreeMap<ProcessId, BTreeSet<TaskId>>,
-    /// Scattered values whose last holder was lost.
-    lost: BTreeSet<TaskId>,
+    /// Scattered values whose last holder was lost, and when they are.
+    lost: BTreeMap<TaskId, u64>,
 }
 
 impl Holders {
@@ -32,34 +32,40 @@ impl Holders {
 
     /// Somebody says that a process doesn't have a value, or not for others.
     pub(super) fn has_not(&mut self, task: TaskId, process: ProcessId) {
-        self.loses(task, process);
+        self.loses(task, process, 0);
     }
 
-    /// A process was given up.
-    pub(super) fn is_gone(&mut self, process: ProcessId) {
+    /// A process was given up. It may come back with what it has until then.
+    pub(super) fn is_gone(&mut self, process: ProcessId, until: u64) {
         // The client may have thought it safe there.
         for task in self.takers.remove(&process).unwrap_or_default() {
             if self.scattered.get(&task).is_none_or(BTreeSet::is_empty) {
-                self.lost.insert(task);
+                self.lost.insert(task, 0);
             }
         }
         let had = self.scattered.iter().filter(|(_, holders)| holders.contains(&process));
         for task in had.map(|(task, _)| *task).collect::<Vec<TaskId>>() {
-            self.loses(task, process);
+            self.loses(task, process, until);
         }
     }
 
-    fn loses(&mut self, task: TaskId, process: ProcessId) {
+    fn loses(&mut self, task: TaskId, process: ProcessId, at: u64) {
         if let Some(holders) = self.scattered.get_mut(&task)
             && holders.remove(&process)
             && holders.is_empty()
         {
-            self.lost.insert(task);
+            self.lost.insert(task, at);
         }
     }
 
-    /// Whether the last holder of a scattered value was lost.
-    pub(super) fn is_lost(&self, task: TaskId) -> bool {
-        self.lost.contains(&task)
+    /// A process is back with a value, and the scheduler has taken it.
+    pub(super) fn is_back(&mut self, task: TaskId, process: ProcessId) {
+        self.has(task, process);
+        self.lost.remove(&task);
+    }
+
+    /// Whether the last holder of a scattered value is lost, and was waited for if it could be.
+    pub(super) fn is_lost(&self, task: TaskId, now: u64) -> bool {
+        self.lost.get(&task).is_some_and(|at| *at <= now)
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use rdask_core::id::{ArrayId, Peer, ProcessId};
-use rdask_core::scheduler::{CLIENT_GRACE, SILENCE_FENCED};
+use rdask_core::scheduler::{CLIENT_GRACE, RETURN_AWAITED, SILENCE_FENCED};
 use rdask_core::time::Time;
 
 use super::{Actor, Event, MS, SECOND, World, note};
@@ -81,7 +81,9 @@ impl World {
     /// The scheduler ends a connection.
     pub(super) fn scheduler_closes(&mut self, peer: Peer, reason: &str, silent: &[Peer]) {
         if let Peer::Process(id) = peer {
-            self.holders.is_gone(id);
+            let is_awaited = self.is_gone_with_node(id, reason);
+            let awaited = if is_awaited { RETURN_AWAITED.as_nanos() as u64 } else { 0 };
+            self.holders.is_gone(id, self.now + awaited);
         }
         let Some(link) = self.link_of(peer) else { return };
         if !self.links[link].scheduler_has {
@@ -100,6 +102,7 @@ impl World {
         (state.scheduler_has, state.core_has) = (false, false);
         self.scheduler.leases.forget(peer);
         // Who has no link hears of it when it dials.
+        state.is_fenced = true;
         if state.carries {
             let at = (self.now + 10 * MS).max(state.down.stalled_until);
             self.push(at, Event::PeerLosesLink(link));
@@ -131,6 +134,13 @@ impl World {
                 None => self.fail(format!("{peer} was silent for too long and is not given up")),
             }
         }
+    }
+
+    /// Whether a process is given up because all of its node was silent for too long.
+    fn is_gone_with_node(&self, process: ProcessId, reason: &str) -> bool {
+        let nanny = self.nanny_of(process);
+        let end = nanny.and_then(|nanny| self.node_lease(nanny));
+        reason == SILENT && end.is_some_and(|end| end <= self.now)
     }
 
     fn nanny_of(&self, process: ProcessId) -> Option<Peer> {

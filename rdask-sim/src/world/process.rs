@@ -20,13 +20,15 @@ use slots::Chunk;
 
 pub(super) struct Process {
     pub(super) id: ProcessId,
+    /// The number that it still works under, if it is about to join again under another.
+    pub(super) was: Option<ProcessId>,
     pub(super) node: usize,
     pub(super) nanny_age: u32,
     pub(super) worker: usize,
     pub(super) program: u8,
     pub(super) core: Core,
     pub(super) is_alive: bool,
-    link: Option<usize>,
+    pub(super) link: Option<usize>,
     pub(super) frozen_until: u64,
     pub(super) cut_until: (u64, u64),
     pub(super) store: BTreeMap<ValueId, u64>,
@@ -41,6 +43,11 @@ pub(super) struct Process {
 }
 
 impl Process {
+    /// The number that it works under.
+    pub(super) fn works_as(&self) -> ProcessId {
+        self.was.unwrap_or(self.id)
+    }
+
     /// What is on its slot board.
     pub(super) fn running_runs(&self) -> Vec<(TaskId, u32)> {
         let chunks = self.chunks.values();
@@ -65,6 +72,7 @@ impl World {
         let index = self.processes.len();
         self.processes.push(Process {
             id,
+            was: None,
             node,
             nanny_age: self.nodes[node].age,
             worker,
@@ -114,7 +122,14 @@ impl World {
         self.push(at, Event::ProcessGone(process));
     }
 
-    pub(super) fn process_loses_link(&mut self, process: usize) {
+    pub(super) fn process_loses_link(&mut self, process: usize, link: usize) {
+        if self.links[link].is_welcome {
+            // Its nanny ends it, or has it return.
+            return;
+        }
+        if self.processes[process].was.is_some() {
+            return self.dial_as_told(process);
+        }
         let now = self.time();
         self.processes[process].core.handle_link_lost(now);
         self.process_acts(process);
@@ -122,7 +137,7 @@ impl World {
 
     pub(super) fn process_gets(&mut self, process: usize, message: Message) {
         match message {
-            Message::Welcome(_) => {}
+            Message::Welcome(_) => self.process_is_welcome(process),
             Message::Refused(reason) => {
                 note!(self, "process {} is refused: {reason}", self.processes[process].id);
                 self.kill_process(process, PORT_CLOSED);

@@ -3,8 +3,8 @@
 mod observe;
 
 use rdask_core::hello::You;
-use rdask_core::id::{Peer, ProgramHash};
-use rdask_core::message::{Contact, FromNanny, ProgramInfo, Surroundings, WorkerInfo};
+use rdask_core::id::{Peer, ProcessId, ProgramHash};
+use rdask_core::message::{Contact, FromNanny, ProgramInfo, Returning, Surroundings, WorkerInfo};
 use rdask_core::scheduler::{Action, ClientInfo, Config, NannyInfo, Scheduler};
 
 use super::leases::Leases;
@@ -169,9 +169,9 @@ impl World {
     fn scheduler_hears(&mut self, link: usize, message: Message) {
         let now = self.time();
         let actor = self.links[link].actor;
-        if let Message::Hello(process) = message {
+        if let Message::Hello(process, returning) = message {
             if self.links[link].scheduler_has {
-                self.welcome(link, actor, process);
+                self.welcome(link, actor, process, &returning);
             }
             return;
         }
@@ -184,7 +184,9 @@ impl World {
             }
             (Some(Peer::Process(id)), Message::FromProcess(message)) => {
                 self.observe_process(id, &message);
+                let offers = self.open_offers(&message);
                 self.scheduler.core.handle_process(now, id, message);
+                self.observe_adoptions(id, offers);
             }
             (Some(Peer::Client(id)), Message::FromClient(message)) => {
                 let is_known = self.links[link].core_has;
@@ -197,7 +199,13 @@ impl World {
         }
     }
 
-    fn welcome(&mut self, link: usize, actor: Actor, process: Option<rdask_core::id::ProcessId>) {
+    fn welcome(
+        &mut self,
+        link: usize,
+        actor: Actor,
+        process: Option<ProcessId>,
+        returning: &[Returning],
+    ) {
         let now = self.time();
         let core = &mut self.scheduler.core;
         let you = match actor {
@@ -220,6 +228,7 @@ impl World {
                     contact: contact(),
                 };
                 let (id, workers) = core.connect_nanny(now, info);
+                core.handle_return(now, id, returning);
                 self.links[link].peer = Some(Peer::Nanny(id));
                 You::Nanny(id, workers)
             }

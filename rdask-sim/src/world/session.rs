@@ -152,6 +152,7 @@ impl World {
         }
         let back = self.now + self.delay();
         if !self.links[link].scheduler_has {
+            self.links[link].is_fenced = true;
             self.push(back, Event::PeerLosesLink(link));
             return;
         }
@@ -220,8 +221,8 @@ impl World {
         note!(self, "{actor:?} learns that its connection has ended");
         self.end_link(link, SECOND);
         match actor {
-            Actor::Nanny(node, _) => self.nanny_loses_link(node),
-            Actor::Process(process) => self.process_loses_link(process),
+            Actor::Nanny(node, _) => self.nanny_loses_link(node, link),
+            Actor::Process(process) => self.process_loses_link(process, link),
             Actor::Client(client) => self.client_loses_link(client),
         }
     }

@@ -1,6 +1,7 @@
 //! Words on their way between peers and the scheduler.
 
 use rdask_core::id::ProcessId;
+use rdask_core::message::Returning;
 
 use super::{Actor, Event, US, World};
 use crate::link::{Link, Message, Way};
@@ -8,13 +9,23 @@ use crate::link::{Link, Message, Way};
 impl World {
     /// A new connection for an actor; its first word is on its way.
     pub(super) fn dial(&mut self, actor: Actor, process: Option<ProcessId>) -> usize {
+        self.dial_with(actor, process, Vec::new())
+    }
+
+    /// The same for a nanny that was given up and still has these processes.
+    pub(super) fn dial_with(
+        &mut self,
+        actor: Actor,
+        process: Option<ProcessId>,
+        returning: Vec<Returning>,
+    ) -> usize {
         let number = self.links.len();
         let mut link = Link::new(actor, self.scenario.seed, number as u64);
         let (up, down) = self.stalls_of(actor);
         // Nobody is greeted by half a path.
         (link.up.stalled_until, link.down.stalled_until) = (up.max(down), up.max(down));
         self.links.push(link);
-        self.send(number, Way::Up, Message::Hello(process));
+        self.send(number, Way::Up, Message::Hello(process, returning));
         number
     }
 
@@ -79,7 +90,7 @@ impl World {
 
     fn peer_gets(&mut self, link: usize, message: Message) {
         let actor = self.links[link].actor;
-        if !self.is_alive(actor) {
+        if !self.is_alive(actor) || self.is_of_before(link) {
             return;
         }
         self.links[link].is_welcome |= matches!(message, Message::Welcome(_));
@@ -87,6 +98,14 @@ impl World {
             Actor::Nanny(node, _) => self.nanny_gets(node, message),
             Actor::Process(process) => self.process_gets(process, message),
             Actor::Client(client) => self.client_gets(client, message),
+        }
+    }
+
+    /// Whether a link is one that a process had before it was given another number.
+    fn is_of_before(&self, link: usize) -> bool {
+        match self.links[link].actor {
+            Actor::Process(process) => self.processes[process].link != Some(link),
+            Actor::Nanny(..) | Actor::Client(_) => false,
         }
     }
 

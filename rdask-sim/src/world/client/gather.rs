@@ -18,7 +18,7 @@ pub(super) struct Gather {
     until: Until,
     sum: Option<u64>,
     /// The run that waits, if this is a client for nested tasks.
-    chunk: Option<ChunkId>,
+    pub(super) chunk: Option<ChunkId>,
     pub(super) begun: u64,
 }
 
@@ -136,7 +136,7 @@ impl World {
             // Its client went before it had put the value, or who had the value is lost.
             FailureKind::InputLost if self.is_gone(origin.array.client) => true,
             FailureKind::InputLost => {
-                self.holders.is_lost(origin) || self.dropped_puts.contains(&origin)
+                self.holders.is_lost(origin, self.now) || self.dropped_puts.contains(&origin)
             }
             FailureKind::Killed => self.is_convicted_fairly(origin),
             FailureKind::Unrunnable => self.launches_failed >= 3,

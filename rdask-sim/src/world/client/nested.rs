@@ -34,6 +34,14 @@ impl World {
         }
     }
 
+    /// The runs that wait for what a client submitted. It hears no more of it.
+    pub(in crate::world) fn chunks_that_wait(&mut self, client: usize) -> Vec<ChunkId> {
+        let state = &mut self.clients[client];
+        let unsent = std::mem::take(&mut state.waiting).into_iter().map(|(chunk, _)| chunk);
+        let sent = std::mem::take(&mut state.gathers).into_values();
+        unsent.chain(sent.filter_map(|gather| gather.chunk)).collect()
+    }
+
     pub(super) fn submit_nested(&mut self, client: usize, chunk: ChunkId, parent: Parent) {
         let Some(process) = self.clients[client].home else { return };
         let Some(key) = self.key_of(process, chunk) else { return };

@@ -80,7 +80,7 @@ impl World {
             }
         }
         let run = run_number(&assign, index);
-        let who = self.processes[process].id;
+        let who = self.processes[process].works_as();
         let core = &self.scheduler.core;
         if let Err(why) = self.ledger.start(task, run, who, |process| core.knows(process)) {
             self.fail(why);
@@ -142,7 +142,7 @@ impl World {
         };
         let task = TaskId { array: assign.array, index };
         let run = run_number(&assign, index);
-        let who = self.processes[process].id;
+        let who = self.processes[process].works_as();
         self.ledger.end(task, run, who, fate);
         let Some(chunk) = self.processes[process].chunks.get_mut(&id) else { return };
         if let End::Inline(blob) = &end {
@@ -218,7 +218,7 @@ impl World {
         let looks = self.dice.chance(50);
         let at = self.now + self.dice.below(MS);
         let state = &mut self.processes[process];
-        let who = state.id;
+        let who = state.works_as();
         let Some(chunk) = state.chunks.get_mut(&id) else { return };
         let current = chunk.current;
         chunk.cancelled.insert(range);

@@ -7,6 +7,9 @@ use rdask_core::scheduler::Look;
 
 use crate::world::World;
 
+/// How often the holder of a scattered value is not to be reached before the value is lost.
+const TRIES_FOR_SCATTERED: u32 = 20;
+
 impl World {
     /// What the ledger has to know of what a process says.
     pub(super) fn observe_process(&mut self, from: ProcessId, message: &FromProcess) {
@@ -46,13 +49,9 @@ impl World {
                     }
                 }
             }
-            FromProcess::Missed { task, holder, .. } => {
-                if is_known {
-                    self.holders.has_not(*task, *holder);
-                }
+            FromProcess::Missed { task, holder, denied, .. } => {
                 mark(self, task.array, task.index, "missed by a process");
-                self.ledger.missed(*task);
-                self.missed.insert(*task);
+                self.observe_miss(*task, *holder, *denied, is_known);
             }
             FromProcess::NotAcquired { task } => {
                 mark(self, task.array, task.index, "not copied");
@@ -91,11 +90,9 @@ impl World {
                 self.name_kept(name, ranges);
             }
             FromClient::Attach { name, .. } => self.name_taken(name),
-            FromClient::Missed { task, holder, .. } => {
-                self.holders.has_not(*task, *holder);
+            FromClient::Missed { task, holder, denied } => {
                 mark(task.array, Range::one(task.index), "missed by a client");
-                self.ledger.missed(*task);
-                self.missed.insert(*task);
+                self.observe_miss(*task, *holder, *denied, true);
             }
             FromClient::SubmitBatch { number, batch, .. } => {
                 let own = ArrayId { client: from, number: *number };
@@ -105,6 +102,14 @@ impl World {
             }
             _ => {}
         }
+    }
+
+    fn observe_miss(&mut self, task: TaskId, holder: ProcessId, denied: bool, is_known: bool) {
+        let count = self.ledger.missed(task, denied);
+        if is_known && (denied || count >= TRIES_FOR_SCATTERED) {
+            self.holders.has_not(task, holder);
+        }
+        self.missed.insert(task);
     }
 
     /// What a lost process had, as the scheduler sees it.
@@ -136,7 +141,11 @@ impl World {
         match message {
             ToProcess::Assign(assign) => self.check_heard(to, "run", assign.array),
             ToProcess::Acquire { array, .. } => self.check_heard(to, "hold", *array),
-            ToProcess::Cancel { array, range } => dropped(*array, *range),
+            ToProcess::Cancel { array, range } => {
+                for index in *range {
+                    self.ledger.called_back(TaskId { array: *array, index }, to);
+                }
+            }
             ToProcess::Drop { ranges } => {
                 ranges.iter().for_each(|(array, range)| dropped(*array, *range));
             }
