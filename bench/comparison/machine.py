@@ -60,7 +60,10 @@ def heading(machine: dict, lines: list[dict], peers: list[str]) -> str:
         f"of runs.",
     ]
     if known:
-        text.append(f"{', '.join(known)}. What is fair and what isn't: bench/README.md.")
+        text.append(
+            f"{', '.join(known)}. What is fair and what isn't: bench/README.md. Where the time goes: "
+            "docs/performance.md."
+        )
     busy = loads[len(loads) // 2]
     if busy > machine["cores"]:
         text.append(

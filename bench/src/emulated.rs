@@ -25,6 +25,7 @@ use rdask_testbed::cluster::{Cluster, Running};
 use rdask_testbed::proc::wait_for;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::sync::Semaphore;
 
 use clock::Clock;
 
@@ -38,6 +39,10 @@ pub(crate) const REMARK: &str = "workers and slots are emulated by one OS proces
 
 /// The peers share so many OS threads.
 const THREADS: u32 = 2;
+
+/// So many dial at once. Real ones have a processor each; these share two, and a thousand
+/// handshakes that advance a little each end too late.
+const DIALS_MAX: usize = 64;
 
 /// A scheduler whose machine is busy gives up on handshakes that last too long.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -89,6 +94,7 @@ pub(crate) fn play(file: &str, arguments: &[&str]) -> anyhow::Result<()> {
         slots,
         begun: Instant::now(),
         awaited: AtomicU32::new(workers),
+        dials: Semaphore::new(DIALS_MAX),
         clock: Clock::start()?,
     };
     let stage = Arc::new(stage);
@@ -128,6 +134,7 @@ struct Stage {
     begun: Instant,
     /// How many processes are not at work yet.
     awaited: AtomicU32,
+    dials: Semaphore,
     clock: Clock,
 }
 
@@ -144,6 +151,7 @@ impl Stage {
         In: DeserializeOwned + Weigh + Send + 'static,
     {
         let mut tries = 0;
+        let _dial = self.dials.acquire().await?;
         loop {
             let config = joining(&self.file)?.on_loopback().with_transport(Transport::Quic);
             let endpoint = Endpoint::bind(config).await?;

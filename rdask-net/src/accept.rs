@@ -46,8 +46,9 @@ const HANDSHAKES_MAX: usize = 32;
 /// away, or doesn't answer, and shall not hold up others.
 const PLACE_TIME_MAX: Duration = Duration::from_millis(200);
 
-/// Who has waited for so long for a place has given up.
-const WAIT_TIME_MAX: Duration = SILENCE_MAX;
+/// Who has waited for so long for a place gives up before the handshake is over. The next packet
+/// that it sends brings it back, at the end of the queue.
+const WAIT_TIME_MAX: Duration = SILENCE_MAX.checked_div(2).expect("two is not zero");
 
 /// How long to leave a listener alone after the system refused a connection, as it does when file
 /// descriptors run out.

@@ -98,7 +98,7 @@ fn trials() -> Vec<Trial> {
         nesting::what_a_cancelled_task_has_submitted_is_cancelled,
         values::chains_of_large_values_in_one_process_are_not_encoded,
         values::a_huge_argument_arrives_while_others_are_served,
-        values::lists_of_sixty_thousand_come_whole_and_longer_ones_are_refused,
+        values::lists_of_thirty_thousand_come_whole_and_longer_ones_are_refused,
         values::vectors_of_numbers_come_back_as_they_were,
         values::large_results_go_from_process_to_process_and_to_the_client,
         sockets::values_stay_on_their_host,

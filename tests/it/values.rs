@@ -60,8 +60,8 @@ fn count_in_order(values: Vec<u64>) -> Option<usize> {
     in_order.then_some(values.len())
 }
 
-pub(crate) fn lists_of_sixty_thousand_come_whole_and_longer_ones_are_refused() {
-    const COUNT: u64 = 60_000;
+pub(crate) fn lists_of_thirty_thousand_come_whole_and_longer_ones_are_refused() {
+    const COUNT: u64 = 30_000;
     let cluster = Cluster::new(2, 2);
     let client = cluster.client();
     let mapped = client.map(|x: u64| x, 0..COUNT);
@@ -71,7 +71,7 @@ pub(crate) fn lists_of_sixty_thousand_come_whole_and_longer_ones_are_refused() {
     assert_eq!(of_mapped.result().unwrap(), Some(COUNT as usize));
     assert_eq!(of_single.result().unwrap(), Some(COUNT as usize));
     // More edges than a message holds; the connection is fine.
-    let many: Vec<Remote<u64>> = single.iter().cycle().take(400_000).cloned().collect();
+    let many: Vec<Remote<u64>> = single.iter().cycle().take(200_000).cloned().collect();
     let error = client.submit(count_in_order, (&many,)).result().unwrap_err();
     assert!(error.to_string().contains("tree"), "{error}");
     assert_eq!(single[7].result().unwrap(), 7);
