@@ -28,7 +28,7 @@ use stage::Scale;
 Examples:
 
   cargo run --release -p rdask-chaos -- list
-  cargo run --release -p rdask-chaos -- run half-tree half-shuffle --times 20
+  cargo run --release -p rdask-chaos -- run half-tree half-shuffle-4gib --times 20
   cargo run --release -p rdask-chaos -- run --all --times 3
 
 Scenarios with a network of their own need root: each node is a network namespace. Without, they

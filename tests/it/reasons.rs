@@ -74,6 +74,7 @@ pub(crate) fn a_reduction_of_large_values_moves_little() {
     let sum = client.tree(blocks, add);
     assert_eq!(sum.result().unwrap(), vec![63 * 64 / 2; LEN as usize]);
     let moved = client.status().unwrap().transferred_bytes;
-    // One would do. Where the parts of two unequally quick processes meet, each level may cost one.
-    assert!(moved <= 8 * LEN * 8, "{} of 64 blocks moved", moved / (LEN * 8));
+    // One would do, and does where both processes get the time they want. On a busy machine one
+    // stands still meanwhile, and the other takes of what waits for it. At random it is 63.
+    assert!(moved <= 24 * LEN * 8, "{} of 64 blocks moved", moved / (LEN * 8));
 }

@@ -1,8 +1,8 @@
 //! POLICY: which process gets which ready tasks, and how many at a time.
 //!
 //! Ready work stays here until a process has room (late binding). First every idle slot gets a
-//! run, the emptiest process first; then windows are filled, so that a process has work for the
-//! time of a round trip. A window is sized in time by the measured mean of the function: tasks that
+//! run, the emptiest process first; then windows are filled in turns, so that a process has work for
+//! the time of a round trip. A window is sized in time by the measured mean of the function: tasks that
 //! take longer than the window are handed out one per slot, so that they need not be stolen back.
 
 use std::time::Duration;
