@@ -31,9 +31,14 @@ impl World {
                     mark(self, one.array, one.range.start, event);
                     if is_known {
                         let is_stored = matches!(one.end, End::Stored(_));
+                        let is_called_back = matches!(one.end, End::Cancelled);
                         for index in one.range {
                             let task = TaskId { array: one.array, index };
                             self.ledger.taken(task, from);
+                            if is_called_back {
+                                // It may have begun when the word was under way.
+                                self.ledger.called_back(task, from);
+                            }
                             if is_stored {
                                 self.holders.has(task, from);
                             }
