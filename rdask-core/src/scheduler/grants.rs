@@ -11,6 +11,7 @@ use crate::message::ToProcess;
 
 use super::Scheduler;
 use super::cluster::{Stage, Worker};
+use super::placement::Pick;
 
 /// What a program asks of every worker.
 #[derive(Clone, Copy, Debug, Default)]
@@ -148,19 +149,26 @@ impl Scheduler {
         running.map(|id| (*id, self.slots_alone(*id))).collect()
     }
 
-    /// How many slots an idle process needs for the least of what is ready for it.
+    /// How many slots an idle process needs for what is next for it. What wants fewer and comes later
+    /// waits for that, or what is wide would never have its turn.
     fn least_slots(&self, worker: &Worker, id: ProcessId) -> u32 {
-        let Some(process) = self.cluster.processes.get(&id).filter(|one| one.demand == 0) else {
-            return 0;
+        let is_idle = self.cluster.processes.get(&id).is_some_and(|one| one.demand == 0);
+        let Some(pick) = self.pick(id).filter(|_| is_idle) else { return 0 };
+        let gid = match pick {
+            Pick::Central { gid } => gid,
+            Pick::Local { key } => key.group,
         };
-        let shares = self.shares.values().filter(|share| share.program == process.program);
-        let central = shares.flat_map(|share| share.queues.keys().copied());
-        let local = process.local_ready.iter().filter_map(|(key, ranges)| {
-            Some(self.groups.get(key.group)?.class(ranges.first()?.start))
-        });
-        let wanted = central.chain(local).map(|class| self.classes.get(class));
-        let can_start = wanted.filter(|one| worker.suits(one) && worker.resource_room(one) > 0);
-        can_start.map(|one| u32::from(one.threads)).min().unwrap_or(0)
+        let Some(group) = self.groups.get(gid) else { return 0 };
+        let first = match pick {
+            Pick::Central { .. } => group.ready.first(),
+            Pick::Local { key } => {
+                let local = self.cluster.processes.get(&id).map(|process| &process.local_ready);
+                local.and_then(|local| local.get(&key)?.first())
+            }
+        };
+        let Some(first) = first else { return 0 };
+        let requirement = self.classes.get(group.class(first.start));
+        if worker.suits(requirement) { u32::from(requirement.threads) } else { 0 }
     }
 
     fn set_slots(&mut self, id: ProcessId, slots: u32, only_less: bool) {
