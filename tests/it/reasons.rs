@@ -76,5 +76,5 @@ pub(crate) fn a_reduction_of_large_values_moves_little() {
     let moved = client.status().unwrap().transferred_bytes;
     // One would do, and does where both processes get the time they want. On a busy machine one
     // stands still meanwhile, and the other takes of what waits for it. At random it is 63.
-    assert!(moved <= 24 * LEN * 8, "{} of 64 blocks moved", moved / (LEN * 8));
+    assert!(moved <= 16 * LEN * 8, "{} of 64 blocks moved", moved / (LEN * 8));
 }
