@@ -318,10 +318,11 @@ impl Endpoint {
             let lease = self.shared.pool.lease(&to.name, Instant::now());
             let mut fresh = None;
             let route = lease.slot().route.get_or_try_init(|| async {
+                let own = self.identity().name().clone();
                 Ok::<_, DialError>(match self.dial(to, Purpose::Data).await? {
                     Dialled::Quic(connection) => {
                         self.spawn(close_when_gone(connection.clone(), &self.shared.unreachable));
-                        Route::Quic(connection)
+                        Route::Quic(connection, own)
                     }
                     Dialled::Tls(stream, _) => {
                         fresh = Some(stream);
@@ -329,8 +330,8 @@ impl Endpoint {
                     }
                 })
             });
-            let connection = match route.await? {
-                Route::Quic(connection) => connection.clone(),
+            let (connection, own) = match route.await? {
+                Route::Quic(connection, own) => (connection.clone(), own),
                 Route::Tls => {
                     let stream = match fresh {
                         Some(stream) => stream,
@@ -347,7 +348,9 @@ impl Endpoint {
                     return Ok(DataStream::tls(stream, to.name.clone()));
                 }
             };
-            if let Some((stream, permit)) = self.open_local(&to.name, &connection, &lease).await {
+            if let Some((stream, permit)) =
+                self.open_local(own, &to.name, &connection, &lease).await
+            {
                 let place = Place::Lease(lease, permit);
                 return Ok(DataStream::local(stream, place, to.name.clone()));
             }
@@ -366,10 +369,11 @@ impl Endpoint {
         }
     }
 
-    /// A stream on the socket beside a data connection. If that is not there, or not the peer's, it
-    /// isn't tried again beside this connection.
+    /// A stream on the socket beside a data connection, by the name under which that was dialled. If
+    /// the socket is not there, or not the peer's, it isn't tried again beside this connection.
     async fn open_local(
         &self,
+        own: &PeerName,
         peer: &PeerName,
         connection: &quinn::Connection,
         lease: &Lease,
@@ -378,7 +382,7 @@ impl Endpoint {
             return None;
         }
         let permit = lease.slot().local.clone().acquire_owned().await.ok()?;
-        match local::dial(self.identity().name(), peer, &Proofs::of(connection)?).await {
+        match local::dial(own, peer, &Proofs::of(connection)?).await {
             Ok(stream) => Some((stream, permit)),
             Err(error) => {
                 tracing::debug!(%peer, %error, "there is no local way");

@@ -23,8 +23,8 @@ const CODE_UNUSED: VarInt = VarInt::from_u32(0);
 
 /// How data gets to a peer.
 pub(crate) enum Route {
-    /// Streams of one connection.
-    Quic(quinn::Connection),
+    /// Streams of one connection, and the name under which it was dialled.
+    Quic(quinn::Connection, PeerName),
     /// A TCP connection per stream; QUIC did not get through.
     Tls,
 }
@@ -112,7 +112,7 @@ impl Pool {
 
 impl Slot {
     fn is_broken(&self) -> bool {
-        matches!(self.route.get(), Some(Route::Quic(connection)) if connection.close_reason().is_some())
+        matches!(self.route.get(), Some(Route::Quic(connection, _)) if connection.close_reason().is_some())
     }
 
     /// Since when no stream uses the place; `None` while one does.
@@ -122,7 +122,7 @@ impl Slot {
     }
 
     fn close(&self) {
-        if let Some(Route::Quic(connection)) = self.route.get() {
+        if let Some(Route::Quic(connection, _)) = self.route.get() {
             connection.close(CODE_UNUSED, b"unused");
         }
     }

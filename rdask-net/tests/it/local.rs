@@ -6,7 +6,9 @@ use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-use rdask_net::{Authority, Carrier, DataStream, Endpoint, EndpointConfig, PeerName, PeerRole};
+use rdask_net::{
+    Authority, Carrier, DataStream, Endpoint, EndpointConfig, Identity, PeerName, PeerRole,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::cluster::{accept_data, run, soon};
@@ -26,9 +28,13 @@ impl Run {
         Self(Authority::new(&run).unwrap(), run)
     }
 
-    fn config(&self, id: u64) -> EndpointConfig {
+    fn identity(&self, id: u64) -> Identity {
         let name = PeerName::new(PeerRole::Process, id, &self.1).unwrap();
-        EndpointConfig::new(self.0.issue(&name).unwrap()).on_loopback()
+        self.0.issue(&name).unwrap()
+    }
+
+    fn config(&self, id: u64) -> EndpointConfig {
+        EndpointConfig::new(self.identity(id)).on_loopback()
     }
 
     async fn endpoint(&self, id: u64) -> Endpoint {
@@ -63,6 +69,22 @@ async fn streams(asker: &Endpoint, holder: &Endpoint) -> (DataStream, DataStream
     assert_eq!(far.peer(), asker.identity().name());
     assert_eq!(near.carrier(), far.carrier());
     (near, far)
+}
+
+#[test]
+fn a_connection_keeps_its_socket_when_its_dialer_gets_another_name() {
+    run(async {
+        let cluster = Run::new("renamed");
+        let (asker, holder) = (cluster.endpoint(1).await, cluster.endpoint(2).await);
+        let first = streams(&asker, &holder).await;
+        assert_eq!(first.0.carrier(), Carrier::Local);
+        asker.set_identity(cluster.identity(3));
+        let target = holder.target();
+        let near = soon("a dial", asker.open_data(&target)).await.unwrap();
+        assert_eq!(near.carrier(), Carrier::Local);
+        let far = accept_data(&holder).await;
+        assert_eq!(far.peer(), first.1.peer(), "known by the certificate of the connection");
+    });
 }
 
 #[test]
