@@ -103,10 +103,7 @@ impl Core {
     /// Tells the core something that is of no use to anybody if the core has ended.
     pub(crate) async fn tell(&self, input: Input) {
         match self.inputs.reserve().await {
-            Ok(place) => {
-                self.shared.waiting.fetch_add(1, Ordering::Relaxed);
-                place.send(input);
-            }
+            Ok(place) => self.queue(place, input),
             Err(_) => tracing::debug!("the core has ended"),
         }
     }
@@ -124,9 +121,14 @@ impl Core {
             false => input,
         };
         let Ok(place) = self.inputs.reserve().await else { return false };
-        self.shared.waiting.fetch_add(1, Ordering::Relaxed);
-        place.send(input());
+        self.queue(place, input());
         true
+    }
+
+    /// Leaves it to the core's thread.
+    fn queue(&self, place: mpsc::Permit<'_, Input>, input: Input) {
+        self.shared.waiting.fetch_add(1, Ordering::Relaxed);
+        place.send(input);
     }
 
     /// Resolves when the core has ended.
@@ -147,8 +149,7 @@ impl Core {
         let is_late = Instant::now() + shell.time_to_wait() < *looks_at;
         drop(running);
         if is_late && let Ok(place) = self.inputs.try_reserve() {
-            self.shared.waiting.fetch_add(1, Ordering::Relaxed);
-            place.send(Input::Look);
+            self.queue(place, Input::Look);
         }
         None
     }
