@@ -1,42 +1,39 @@
 //! A program's process at work: a thin shell around [`rdask_core::process::Process`].
 //!
-//! One loop owns the state machine and is the only one to touch it. Slot threads run chunks,
-//! fetches run beside the loop, peers are served by tasks of its own; all of them tell the loop
-//! what has happened, and what it does about it is what the state machine says. They bring along
-//! what they made or got, and only the loop puts it into the store: what is there is what the state
-//! machine knows of, and it alone says what goes.
+//! The state machine and what it acts on are one [`Shell`](shell::Shell). One loop brings it what
+//! the scheduler says, what time it is, and what others tell the loop: slot threads that run chunks,
+//! fetches, and the tasks that serve peers. A slot whose chunk has ended goes to the shell itself if
+//! nobody else is there, and leaves with its next chunk. They bring along what they made or got, and
+//! only the shell puts it into the store: what is there is what the state machine knows of, and it
+//! alone says what goes.
 //!
 //! It doesn't know where its messages come from: a link's pumps and the scheduler in the same OS
 //! process look alike.
 
 pub(crate) mod control;
 mod execute;
+mod shell;
 mod slots;
 pub mod store;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rdask_core::bulk::Bulk;
 use rdask_core::id::{AssignmentId, ProcessId, TaskId};
-use rdask_core::message::{Contact, FromProcess, ToProcess};
-use rdask_core::process::{Action, ChunkEnd, ChunkId, Process, StartChunk, ValueId};
-use rdask_core::range::Range;
-use rdask_core::time::Time;
+use rdask_core::message::{FromProcess, ToProcess};
+use rdask_core::process::{ChunkEnd, ChunkId, ValueId};
 use rdask_net::{Endpoint, Incoming};
 use tokio::sync::mpsc::{self, Receiver, Sender, UnboundedReceiver, UnboundedSender};
 use tokio::task::JoinSet;
 
 use crate::board::Board;
 use crate::data::{self, DataHandler};
-use crate::function::Input;
-use control::Control;
-use execute::{Job, Results};
-use slots::SlotThreads;
+use execute::Results;
+use shell::{Rest, ShellSetup, Turns};
 use store::Store;
 
 /// Where tasks run, as they and their errors tell it.
@@ -101,6 +98,8 @@ pub(crate) enum Event {
     /// Whether the holder denied having the value.
     FetchFailed(ValueId, ProcessId, bool),
     Put(TaskId, AssignmentId, Bulk),
+    /// Nothing, but the loop has to look at the shell again.
+    Look,
 }
 
 /// The values of a process, to be got and put by others: over the net, or by a client in the same
@@ -146,27 +145,17 @@ impl DataHandler for Values {
 /// A process that is ready to [`run`](Self::run).
 #[derive(Debug)]
 pub struct ProcessRuntime {
-    core: Process,
-    started: Instant,
-    home: Arc<Home>,
+    turns: Arc<Turns>,
+    values: Values,
     to_scheduler: Sender<FromProcess>,
     from_scheduler: Receiver<ToProcess>,
     /// Whether the connection to the scheduler has not ended.
     is_linked: bool,
     /// Where the next connection comes from, if there may be one.
     returns: Option<Receiver<Return>>,
-    data: DataPlane,
-    values: Values,
     events: UnboundedReceiver<Event>,
-    threads: SlotThreads,
-    chunks: BTreeMap<ChunkId, Arc<Control>>,
-    /// Fetches under way; the state machine bounds them.
-    fetches: JoinSet<()>,
-    /// What there was no room for in `to_scheduler`: answers to what was assigned, so the
-    /// scheduler's own windows bound it.
-    outgoing: VecDeque<FromProcess>,
-    /// Why the process ends, once it does.
-    end: Option<String>,
+    /// What the streams of others are served from.
+    endpoint: Option<Endpoint>,
 }
 
 /// Runs a process until the scheduler ends it, or the connection to it has ended and there will be
@@ -194,22 +183,30 @@ impl ProcessRuntime {
     #[must_use]
     pub fn new(setup: ProcessSetup) -> Self {
         let (sender, events) = mpsc::unbounded_channel();
-        Self {
-            core: Process::new(setup.process, setup.slots),
-            started: Instant::now(),
-            home: Arc::new(setup.home),
+        let board = Arc::new(setup.board);
+        let values = Values { store: Arc::default(), events: sender, board };
+        let endpoint = match &setup.data {
+            DataPlane::Network(endpoint) => Some(endpoint.clone()),
+            DataPlane::Local => None,
+        };
+        let to_scheduler = setup.to_scheduler.clone();
+        let shell = ShellSetup {
+            process: setup.process,
+            slots: setup.slots,
+            home: setup.home,
             to_scheduler: setup.to_scheduler,
+            endpoint: endpoint.clone(),
+            values: values.clone(),
+        };
+        Self {
+            turns: Turns::new(shell),
+            values,
+            to_scheduler,
             from_scheduler: setup.from_scheduler,
             is_linked: true,
             returns: None,
-            data: setup.data,
-            values: Values { store: Arc::default(), events: sender, board: Arc::new(setup.board) },
             events,
-            threads: SlotThreads::default(),
-            chunks: BTreeMap::new(),
-            fetches: JoinSet::new(),
-            outgoing: VecDeque::new(),
-            end: None,
+            endpoint,
         }
     }
 
@@ -222,30 +219,29 @@ impl ProcessRuntime {
     /// Runs until the scheduler ends the process or the link to it is lost. Returns why.
     pub async fn run(mut self) -> String {
         let mut server = JoinSet::new();
-        if let DataPlane::Network(endpoint) = &self.data {
-            server.spawn(serve(endpoint.clone(), self.values()));
+        if let Some(endpoint) = self.endpoint.take() {
+            server.spawn(serve(endpoint, self.values()));
         }
         loop {
-            self.act();
-            if let Some(reason) = self.end.take() {
-                self.values.board.close();
-                self.close().await;
-                return reason;
+            let rest = self.turns.lock().act();
+            match rest {
+                Rest::Until { deadline, has_more } => self.wait(deadline, has_more).await,
+                Rest::End(reason) => {
+                    self.values.board.close();
+                    self.events.close();
+                    let threads = self.turns.lock().close();
+                    // Fails only when the runtime itself ends.
+                    let _ = tokio::task::spawn_blocking(move || threads.close()).await;
+                    return reason;
+                }
             }
-            self.wait().await;
         }
-    }
-
-    fn now(&self) -> Time {
-        Time(u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX))
     }
 
     /// Waits for the next fact and takes in all that there are.
     ///
     /// All arms of the `select!` are cancel safe.
-    async fn wait(&mut self) {
-        let timeout = self.core.poll_timeout();
-        let deadline = timeout.map(|time| self.started + Duration::from_nanos(time.0));
+    async fn wait(&mut self, deadline: Option<Instant>, has_more: bool) {
         let sleep = async {
             match deadline {
                 Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
@@ -254,9 +250,8 @@ impl ProcessRuntime {
         };
         let fact = tokio::select! {
             biased;
-            permit = self.to_scheduler.reserve(),
-                if self.is_linked && !self.outgoing.is_empty() => match permit {
-                // Dropping the permit makes the room that `act` then finds.
+            permit = self.to_scheduler.reserve(), if self.is_linked && has_more => match permit {
+                // Dropping the permit makes the room that the shell then finds.
                 Ok(_) => Fact::Room,
                 Err(_) => Fact::LinkLost,
             },
@@ -275,205 +270,37 @@ impl ProcessRuntime {
             },
             () = sleep => Fact::Timeout,
         };
+        let mut shell = self.turns.lock();
         match fact {
-            Fact::Event(event) => self.handle_event(event),
-            Fact::Message(message) => self.core.handle_message(self.now(), message),
+            Fact::Event(event) => shell.handle_event(event),
+            Fact::Message(message) => shell.handle_message(message),
             // Its nanny ends it, or has it return.
             Fact::LinkLost if self.returns.is_some() => self.is_linked = false,
-            Fact::LinkLost => self.core.handle_link_lost(self.now()),
-            Fact::Returned(returned) => self.return_as(returned),
+            Fact::LinkLost => shell.handle_link_lost(),
+            Fact::Returned(Return { process, to_scheduler, from_scheduler }) => {
+                // What has ended by now is offered.
+                while let Ok(event) = self.events.try_recv() {
+                    shell.handle_event(event);
+                }
+                shell.return_as(process, to_scheduler.clone());
+                (self.to_scheduler, self.from_scheduler) = (to_scheduler, from_scheduler);
+                self.is_linked = true;
+            }
             Fact::Room | Fact::Timeout => {}
         }
         for _ in 0..TAKEN_AT_ONCE {
             let Ok(event) = self.events.try_recv() else {
                 break;
             };
-            self.handle_event(event);
+            shell.handle_event(event);
         }
         for _ in 0..TAKEN_AT_ONCE {
             let Ok(message) = self.from_scheduler.try_recv() else {
                 break;
             };
-            self.core.handle_message(self.now(), message);
+            shell.handle_message(message);
         }
-        self.core.handle_timeout(self.now());
-        while self.fetches.try_join_next().is_some() {}
-    }
-
-    fn return_as(&mut self, returned: Return) {
-        // What has ended by now is offered.
-        while let Ok(event) = self.events.try_recv() {
-            self.handle_event(event);
-        }
-        self.act();
-        self.chunks.values().for_each(|control| control.make_void());
-        self.outgoing.clear();
-        (self.to_scheduler, self.from_scheduler) = (returned.to_scheduler, returned.from_scheduler);
-        self.is_linked = true;
-        self.core.handle_returned(self.now(), returned.process);
-    }
-
-    fn handle_event(&mut self, event: Event) {
-        let now = self.now();
-        match event {
-            Event::ChunkEnded(chunk, end, mut stored) => {
-                let control = self.chunks.remove(&chunk);
-                // A run that was called back, or of a chunk that is void, may have gone on while
-                // another one made the value that counts.
-                let is_void = |id: &ValueId| {
-                    let control = control.as_ref();
-                    control.is_none_or(|one| one.is_void() || one.is_cancelled(id.task.index))
-                };
-                let void = stored.extract_if(.., |(id, _)| is_void(id));
-                let mut dropped: Vec<Input> = void.map(|(_, value)| Input::Typed(value)).collect();
-                if !stored.is_empty() {
-                    dropped.extend(self.store().insert_results(stored));
-                }
-                self.drop_later(dropped);
-                self.core.handle_chunk_ended(now, chunk, end);
-            }
-            Event::Parked(chunk) => self.core.handle_parked(now, chunk),
-            Event::UnparkWanted(chunk) => self.core.handle_unpark_wanted(now, chunk),
-            Event::Fetched(value, bytes, took) => {
-                let size = bytes.bytes().len() as u64;
-                self.store().insert_encoded(value, bytes);
-                self.core.handle_fetched(now, value, size, took);
-            }
-            Event::FetchFailed(value, holder, denied) => {
-                self.core.handle_fetch_failed(now, value, holder, denied);
-            }
-            Event::Put(task, assignment, bytes) => {
-                let size = bytes.bytes().len() as u64;
-                self.store().insert_encoded(ValueId { task, part: 0 }, bytes);
-                self.core.handle_put(now, task, assignment, size);
-            }
-        }
-    }
-
-    /// The values that are here, to put others to them. What was to be dropped is gone by then.
-    fn store(&mut self) -> &Store {
-        while let Some(action) = self.core.next_action() {
-            self.carry_out(action);
-        }
-        &self.values.store
-    }
-
-    /// Does what the state machine wants done.
-    fn act(&mut self) {
-        while let Some(action) = self.core.poll_action() {
-            self.carry_out(action);
-        }
-        self.send_more();
-    }
-
-    fn carry_out(&mut self, action: Action) {
-        match action {
-            Action::StartChunk(start) => self.start(start),
-            Action::TakeBack(chunk) => {
-                let control = self.chunks.get(&chunk);
-                let range = control.map(|control| control.take_back());
-                let range = range.unwrap_or(Range::new(0, 0));
-                self.core.handle_taken_back(self.now(), chunk, range);
-            }
-            Action::CancelRunning(chunk, range) => {
-                if let Some(control) = self.chunks.get(&chunk) {
-                    control.cancel(range);
-                }
-            }
-            Action::Resume(chunk) => {
-                if let Some(control) = self.chunks.get(&chunk) {
-                    control.let_go();
-                }
-            }
-            Action::Fetch { value, holder, contact } => self.fetch(value, holder, contact),
-            Action::DropValues(array, range) => {
-                self.drop_later(self.values.store.remove(array, range));
-            }
-            Action::DropReplica(value) => {
-                let dropped = self.values.store.remove_one(value);
-                self.drop_later(dropped.into_iter().collect());
-            }
-            Action::Send(message) => self.outgoing.push_back(message),
-            Action::Exit { reason } => self.end = Some(reason),
-        }
-    }
-
-    /// Sends what there is room for.
-    fn send_more(&mut self) {
-        while !self.outgoing.is_empty()
-            && let Ok(permit) = self.to_scheduler.try_reserve()
-        {
-            permit.send(self.outgoing.pop_front().expect("there is one to send"));
-        }
-    }
-
-    fn start(&mut self, start: StartChunk) {
-        let chunk = start.chunk;
-        let events = self.values.events.clone();
-        let control = Arc::new(Control::new(chunk, start.range, events.clone()));
-        self.chunks.insert(chunk, Arc::clone(&control));
-        let job = Job {
-            start,
-            control,
-            store: Arc::clone(&self.values.store),
-            board: Arc::clone(&self.values.board),
-            home: Arc::clone(&self.home),
-        };
-        let started = self.threads.run(move || {
-            let (end, stored) = job.run();
-            // Fails only when the loop has ended, and the process with it.
-            let _ = events.send(Event::ChunkEnded(chunk, end, stored));
-        });
-        if let Err(error) = started {
-            self.end = Some(format!("no thread for another slot: {error}"));
-        }
-    }
-
-    fn fetch(&mut self, value: ValueId, holder: ProcessId, contact: Contact) {
-        let values = self.values.clone();
-        match &self.data {
-            DataPlane::Local => {
-                let _ = values.events.send(Event::FetchFailed(value, holder, true));
-            }
-            DataPlane::Network(endpoint) => {
-                let endpoint = endpoint.clone();
-                let began = Instant::now();
-                self.fetches.spawn(async move {
-                    let got = data::get(&endpoint, &contact, holder, value.task, value.part).await;
-                    let event = match got {
-                        Ok(bytes) => Event::Fetched(value, bytes, began.elapsed()),
-                        Err(error) => {
-                            tracing::warn!(task = %value.task, %holder, %error, "an input was missed");
-                            Event::FetchFailed(value, holder, error.is_answer())
-                        }
-                    };
-                    let _ = values.events.send(event);
-                });
-            }
-        }
-    }
-
-    /// Drops values where user code may run.
-    fn drop_later(&mut self, values: Vec<Input>) {
-        if !values.is_empty()
-            && let Err(error) = self.threads.run(move || drop(values))
-        {
-            self.end = Some(format!("no thread to drop values: {error}"));
-        }
-    }
-
-    /// Lets nothing run on: parked runs go on to see their end, running ones see their token.
-    async fn close(mut self) {
-        self.fetches.abort_all();
-        self.events.close();
-        for control in self.chunks.values() {
-            control.cancel(control.all());
-            control.take_back();
-            control.let_go();
-        }
-        let threads = self.threads;
-        // Fails only when the runtime itself ends.
-        let _ = tokio::task::spawn_blocking(move || threads.close()).await;
+        shell.handle_timeout();
     }
 }
 

@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use rdask_core::blob::Blob;
 use rdask_core::failure::FailureKind;
 use rdask_core::id::{ArrayId, ClientId, FunctionKey, StealId};
-use rdask_core::message::{Assign, End, Feed, Finished, Place, Source};
+use rdask_core::message::{Assign, Contact, End, Feed, Finished, Place, Source};
+use rdask_core::range::Range;
 
 use super::*;
 use crate::context::{context, park_while, try_context};
