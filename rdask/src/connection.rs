@@ -1,6 +1,7 @@
 //! Typed control connections: the first frames of their links, and what carries messages after
 //! them. A connection is a session: it outlives its links.
 
+mod held;
 pub mod observer;
 mod queue;
 mod resume;

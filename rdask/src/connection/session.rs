@@ -21,6 +21,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
 use super::frame_of;
+use super::held::Held;
 use super::queue::{self, ConnectionEnd, Drained, Queue};
 use super::unacknowledged::Unacknowledged;
 use super::weight::Weigh;
@@ -103,6 +104,8 @@ struct Counts {
 
 struct Sending<Out> {
     queue: Queue<Out>,
+    /// Taken from the queue; they wait for others.
+    held: Held<Out>,
     /// Taken from the queue and not yet encoded; then the reason to close with, if it is time.
     drained: std::vec::IntoIter<Out>,
     close: Option<String>,
@@ -119,6 +122,7 @@ impl<Out: Serialize + Weigh + Send, In: DeserializeOwned + Send> Session<Out, In
     pub(crate) fn new(queue: Queue<Out>) -> Self {
         let sending = Sending {
             queue,
+            held: Held::new(),
             drained: Vec::new().into_iter(),
             close: None,
             unacknowledged: Unacknowledged::new(),
@@ -226,6 +230,7 @@ impl<Out: Serialize + Weigh> Sending<Out> {
             {
                 return Farewell::Close(reason);
             }
+            let may_drain = has_room && self.drained.len() == 0;
             tokio::select! {
                 // The queue comes last: it may never be empty.
                 biased;
@@ -239,13 +244,20 @@ impl<Out: Serialize + Weigh> Sending<Out> {
                 }
                 reason = &mut aborted => return Farewell::Close(reason),
                 drained = self.queue.drain(MESSAGES_PER_WRITE),
-                    if has_room && self.drained.len() == 0 => match drained {
+                    if may_drain => match drained {
+                    Some(Drained { messages, close: None }) => {
+                        self.drained = self.held.admit(messages).into_iter();
+                    }
                     Some(Drained { messages, close }) => {
-                        self.drained = messages.into_iter();
+                        self.drained = self.held.take_with(messages).into_iter();
                         self.close = close;
                     }
-                    None => return Farewell::Finish,
+                    None if self.held.is_empty() => return Farewell::Finish,
+                    None => self.drained = self.held.take().into_iter(),
                 },
+                () = self.held.waited(), if may_drain && !self.held.is_empty() => {
+                    self.drained = self.held.take().into_iter();
+                }
             }
         }
     }

@@ -10,6 +10,11 @@ use rdask_core::message::{
 pub trait Weigh {
     /// The number of bytes.
     fn weight(&self) -> usize;
+
+    /// Whether nobody waits for it: it may go a millisecond later, with others.
+    fn can_wait(&self) -> bool {
+        false
+    }
 }
 
 fn all_of<T: Weigh>(items: &[T]) -> usize {
@@ -68,6 +73,10 @@ impl Weigh for ToProcess {
             _ => size_of::<Self>(),
         }
     }
+
+    fn can_wait(&self) -> bool {
+        matches!(self, Self::Seen { .. } | Self::Drop { .. } | Self::DropCopies { .. })
+    }
 }
 
 impl Weigh for ToClient {
@@ -104,6 +113,10 @@ impl Weigh for FromClient {
             _ => 0,
         };
         size_of::<Self>() + inside
+    }
+
+    fn can_wait(&self) -> bool {
+        matches!(self, Self::Release { .. })
     }
 }
 
