@@ -548,6 +548,8 @@ impl Scheduler {
 
     /// Decides, once per batch of facts.
     fn settle(&mut self) {
+        // What ends may be the last to have a value.
+        self.make_copies();
         self.end_closing();
         self.launch_processes();
         self.launch_suspects();
@@ -573,7 +575,7 @@ impl Scheduler {
             self.next_lease_end(),
             self.ends.next_timeout(),
             self.look_again,
-            self.overruns.next_timeout(),
+            self.overruns.next_timeout(self.now),
             self.awaited.next_timeout(),
         ];
         due.into_iter().flatten().min()

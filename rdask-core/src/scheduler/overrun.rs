@@ -22,20 +22,25 @@ use super::replicas::COPIED_OFF_BYTES_MAX;
 /// that looks at its token at all looks more often; whoever waits for the slot can wait so long.
 const KILL_GRACE: Duration = Duration::from_secs(10);
 
+/// How much longer a process may stay for values that are being copied off it. Those that are
+/// scattered can't be made again.
+const COPY_TIME: Duration = Duration::from_secs(10);
+
 /// Who has been told to stop, and who pays for those that don't.
 #[derive(Debug, Default)]
 pub(crate) struct Overruns {
     /// When to look whether these have stopped, and how long their neighbours may go on then.
     /// Looked at once: entries of what has stopped go when their time comes.
     due: BTreeSet<(Time, AssignmentId, Range, Duration)>,
-    /// Processes that are to be ended, and when at the latest.
+    /// Processes that are to be ended, and until when at most their other runs are waited for.
     closing: BTreeMap<ProcessId, Time>,
 }
 
 impl Overruns {
-    pub(crate) fn next_timeout(&self) -> Option<Time> {
+    pub(crate) fn next_timeout(&self, now: Time) -> Option<Time> {
         let due = self.due.first().map(|(time, ..)| *time);
-        due.into_iter().chain(self.closing.values().copied()).min()
+        let next = |latest: &Time| if *latest > now { *latest } else { *latest + COPY_TIME };
+        due.into_iter().chain(self.closing.values().map(next)).min()
     }
 }
 
@@ -106,7 +111,10 @@ impl Scheduler {
         for (id, latest) in self.overruns.closing.clone() {
             if !self.cluster.processes.contains_key(&id) {
                 self.overruns.closing.remove(&id);
-            } else if latest <= self.now || (!self.has_live_runs(id) && self.is_copied_off(id)) {
+                continue;
+            }
+            let is_alone = latest <= self.now || !self.has_live_runs(id);
+            if latest + COPY_TIME <= self.now || (is_alone && self.is_copied_off(id)) {
                 self.overruns.closing.remove(&id);
                 self.end_process(id, "a run in it did not stop when it was told to");
             }

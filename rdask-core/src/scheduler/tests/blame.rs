@@ -19,6 +19,8 @@ pub(super) struct Court {
     /// The number of the array of which is spoken.
     pub(super) on_trial: u32,
     launching: Vec<ProcessId>,
+    /// Where scattered values go.
+    pub(super) puts: Vec<(ProcessId, AssignmentId)>,
     /// What runs, in the order it was assigned in.
     pub(super) running: Vec<(ProcessId, Assign)>,
     pub(super) ended: BTreeSet<ProcessId>,
@@ -49,6 +51,7 @@ impl Court {
             client,
             on_trial: 0,
             launching: Vec::new(),
+            puts: Vec::new(),
             running: Vec::new(),
             ended: BTreeSet::new(),
             failures: Vec::new(),
@@ -92,6 +95,9 @@ impl Court {
                     Outcome::Failed(failure) => self.failures.push(failure),
                     _ => self.done += range.len(),
                 },
+                Action::ToClient(_, ToClient::Put { process, assignment, .. }) => {
+                    self.puts.push((process, assignment));
+                }
                 _ => {}
             }
             if let Some(process) = self.launching.pop() {

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::blame::Court;
 use crate::failure::{Failure, FailureKind};
-use crate::id::ProcessId;
-use crate::message::{End, Exit, Finished, FromClient, FromProcess};
+use crate::id::{ArrayId, ProcessId, TaskId, ValueId};
+use crate::message::{End, Exit, Finished, FromClient, FromProcess, TaskOptions, Why};
 use crate::range::Range;
 use crate::time::Time;
 
@@ -64,7 +64,53 @@ fn a_cancelled_run_that_stops_in_time_costs_nothing() {
     court.pass(GRACE * 3);
     assert!(court.scheduler.knows(process) && court.ended.is_empty());
     assert_eq!((court.done, court.failures.len()), (1, 1));
-    assert_eq!(court.scheduler.overruns.next_timeout(), None);
+    assert_eq!(court.scheduler.overruns.next_timeout(court.now), None);
+}
+
+#[test]
+fn what_only_its_process_has_is_copied_first() {
+    let mut court = Court::new(1);
+    let scatter =
+        FromClient::Scatter { number: 0, sizes: vec![5000], options: TaskOptions::default() };
+    court.scheduler.handle_client(court.now, court.client, scatter);
+    court.act();
+    let (process, assignment) = court.puts[0];
+    let array = ArrayId { client: court.client, number: 0 };
+    let end = End::Stored(vec![5000]);
+    let finished = vec![Finished { assignment, array, range: Range::one(0), busy_ns: 0, end }];
+    court.hear(process, FromProcess::Report { number: 1, finished });
+    court.submit(1, 1, None);
+    court.on_trial = 1;
+    assert_eq!(court.home_of(0).map(|(at, _)| at), Some(process));
+    court.add_worker("other", 1);
+    court.cancel(0);
+    court.pass(GRACE);
+    assert!(court.scheduler.knows(process), "a scattered value is on its way");
+    court.pass(GRACE);
+    assert!(court.scheduler.knows(process), "nor does that depend on its neighbours' time");
+    let mut others = court.scheduler.cluster.processes.keys().copied();
+    let other = others.find(|id| *id != process).unwrap();
+    let value = ValueId { task: TaskId { array, index: 0 }, part: 0 };
+    court.hear(other, FromProcess::Holds { values: vec![value] });
+    assert!(court.ended.contains(&process));
+    let why = court.scheduler.explain(value.task).why;
+    assert_eq!(why, Why::Done { holders: vec![other] });
+}
+
+#[test]
+fn copies_that_do_not_arrive_hold_up_nobody_for_ever() {
+    let mut court = Court::new(1);
+    court.submit(0, 2, None);
+    let (process, _) = court.home_of(0).unwrap();
+    court.finish_all();
+    court.submit(1, 1, None);
+    court.on_trial = 1;
+    court.add_worker("other", 1);
+    court.cancel(0);
+    for _ in 0..31 {
+        court.pass(Duration::from_secs(1));
+    }
+    assert!(!court.scheduler.knows(process));
 }
 
 #[test]
