@@ -221,7 +221,8 @@ impl Scheduler {
 
     /// Tasks that were to run again need not: they end with what an earlier run made.
     fn adopt(&mut self, from: ProcessId, gid: Gid, range: Range, offered: &Offered) {
-        self.call_back(gid, range);
+        // Nobody asked for their end: they may take their time, beside whatever else runs there.
+        self.call_back(gid, range, false);
         self.delayed.retain(|(_, of, index)| *of != gid || !range.contains(*index));
         let Some(group) = self.groups.get_mut(gid) else { return };
         match &offered.what {

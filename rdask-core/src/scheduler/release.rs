@@ -61,7 +61,7 @@ impl Scheduler {
                         self.end_tasks(gid, part, State::Dropped)
                     }
                     State::Assigned(_) => {
-                        self.call_back(gid, part);
+                        self.call_back(gid, part, true);
                         self.end_tasks(gid, part, State::Dropped);
                     }
                     State::Done => self.drop_value_if_unwanted(gid, part),
@@ -73,8 +73,8 @@ impl Scheduler {
     }
 
     /// Tells the processes that have these tasks not to start them. What runs of them have
-    /// submitted is cancelled.
-    pub(crate) fn call_back(&mut self, gid: Gid, range: Range) {
+    /// submitted is cancelled. Runs that have to stop and don't cost their process.
+    pub(crate) fn call_back(&mut self, gid: Gid, range: Range, must_stop: bool) {
         let Some(group) = self.groups.get(gid) else {
             return;
         };
@@ -84,7 +84,9 @@ impl Scheduler {
                 && let Some(assignment) = self.assignments.get(&id)
             {
                 let process = assignment.process;
-                self.expect_stop(id, part);
+                if must_stop {
+                    self.expect_stop(id, part);
+                }
                 self.send_process(process, ToProcess::Cancel { array, range: part });
                 // Noted, not done at once: nesting may be deep.
                 let nested = self.groups.nested_in(array, part);
@@ -212,7 +214,7 @@ impl Scheduler {
             if state.is_over() {
                 continue;
             }
-            self.call_back(gid, part);
+            self.call_back(gid, part, true);
             let Some(group) = self.groups.get(gid) else {
                 return;
             };

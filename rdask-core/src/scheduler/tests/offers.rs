@@ -110,6 +110,21 @@ fn a_value_ends_its_task_that_was_to_run_again() {
 }
 
 #[test]
+fn a_run_that_is_not_needed_any_more_costs_its_process_nothing() {
+    let mut stage = Stage::new();
+    let (first, assignment) = given(&stage.submit(1));
+    stage.stores(first, assignment, 0);
+    let (second, _) = given(&stage.loses(first, 1));
+    stage.returns(first, stored(stage.array(0), 1));
+    for second in 7..60 {
+        stage.at(second);
+    }
+    // It goes on, deaf to its token.
+    assert!(stage.scheduler.knows(second));
+    assert!(!stage.scheduler.is_closing(second));
+}
+
+#[test]
 fn a_value_of_another_run_is_no_copy_and_one_of_the_same_run_is() {
     let mut stage = Stage::new();
     let (first, assignment) = given(&stage.submit(1));
