@@ -88,6 +88,14 @@ impl Slots {
         }
     }
 
+    /// A chunk goes on without slots, parked or not.
+    pub(super) fn deprive(&mut self, chunk: ChunkId, threads: u32) {
+        match self.parked.get_mut(&chunk) {
+            Some(given_back) => *given_back = 0,
+            None => self.used -= threads,
+        }
+    }
+
     /// The next parked run that gets its slots again.
     fn resume_next(&mut self) -> Option<ChunkId> {
         let chunk = *self.resuming.front()?;

@@ -1,6 +1,8 @@
 //! Given up, and back under another number: what was assigned is void, what is here is offered.
 //!
-//! Runs that are under way can't be taken back; they see their token, and nothing comes of them.
+//! Runs that are under way can't be taken back; they see their token, and nothing comes of them. They
+//! have no slots any more: the scheduler doesn't know of them, and one that is deaf to its token may
+//! last for hours.
 
 use std::sync::Arc;
 
@@ -48,10 +50,12 @@ impl Process {
     fn void(&mut self, id: super::ChunkId) {
         let Some(chunk) = self.chunks.get_mut(&id) else { return };
         chunk.is_void = true;
+        let threads = std::mem::take(&mut chunk.threads);
         if let Some(time) = chunk.alarm.take() {
             self.alarms.remove(&(time, id));
         }
         let (assignment, range) = (chunk.assignment, chunk.range);
+        self.slots.deprive(id, threads);
         let Some(work) = self.works.get_mut(&assignment) else { return };
         work.cancelled.insert(range);
         let assign = Arc::clone(&work.assign);

@@ -664,3 +664,21 @@ fn a_process_that_is_back_offers_what_it_has_and_nothing_else_counts() {
     assert_eq!(quiet, ["drop c1.2 0..1", "stopped 0..1"]);
     assert_eq!(script.assign(assign(9, 3, Range::new(4, 5), vec![])), ["start 5 a9 4..5"]);
 }
+
+#[test]
+fn runs_of_before_it_came_back_hold_no_slots() {
+    let mut script = Script::new(2);
+    script.assign(assign(1, 1, Range::new(0, 2), vec![]));
+    // One of them waits for nested tasks.
+    script.process.handle_parked(script.now, ChunkId(1));
+    script.returned(ProcessId(70));
+    script.tell(ToProcess::SetSlots { slots: 2 });
+    let log = script.assign(assign(2, 2, Range::new(0, 2), vec![]));
+    assert_eq!(log, ["start 2 a2 0..1", "start 3 a2 1..2"]);
+    script.process.handle_unpark_wanted(script.now, ChunkId(1));
+    assert_eq!(script.log()[0], "resume 1");
+    script.end(0, ended(Range::one(0)));
+    script.end(1, ended(Range::one(1)));
+    let log = script.assign(assign(3, 3, Range::new(0, 2), vec![]));
+    assert!(!log.iter().any(|line| line.starts_with("start")), "both slots are taken: {log:?}");
+}
