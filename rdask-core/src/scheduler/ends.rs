@@ -54,10 +54,10 @@ impl Scheduler {
 
     fn ends_at(&mut self, id: NannyId, at: Time, is_job: bool) {
         let Some(nanny) = self.cluster.nannies.get_mut(&id) else { return };
-        nanny.ends_with_job |= is_job;
         if nanny.ends_at.is_some_and(|earlier| earlier <= at) {
             return;
         }
+        nanny.ends_with_job = is_job;
         if let Some(later) = nanny.ends_at.replace(at) {
             self.ends.due.remove(&(later, id));
         }

@@ -82,6 +82,7 @@ impl Scheduler {
             }
         }
         self.stop_acquiring(id);
+        self.copies.forget(id);
         for (gid, ranges) in &process.copies {
             self.forget_copies(*gid, ranges, id);
         }
@@ -207,6 +208,8 @@ impl Scheduler {
         group.settled.remove(range);
         group.unfinished += range.len();
         group.made_by.remove(range);
+        // It has ended well before: its tries count from the start again.
+        group.tries.retain(|index, _| !range.contains(*index));
         if !group.misses.is_empty() {
             group.misses.retain(|index, _| !range.contains(*index));
         }

@@ -4,18 +4,18 @@
 //! off; scattered values may ask for more. What happens to holders is noted by
 //! [`watch_copies`](Scheduler::watch_copies), cheaply; once per batch of facts those that are short
 //! of holders are given some: the most wanted first, to processes of another pool, node, or with
-//! least to take in. A process acquires ranges, and answers each value once. One that can't be had
-//! is left alone until something happens to its holders.
+//! least to take in. A process acquires ranges, and answers each value once. Who could not
+//! get one from a holder is not sent there again until another process comes.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::id::{ArrayId, Peer, ProcessId, TaskId, WorkerId};
 use crate::message::ToProcess;
 use crate::range::{Range, RangeMap, RangeSet};
 
 use super::Scheduler;
-use super::cluster::Stage;
+use super::cluster::{Process, Stage};
 use super::group::{Gid, Group, Holding, Inputs};
 
 /// How many bytes of values are copied off a process whose time is short: what a slow network moves
@@ -33,6 +33,8 @@ pub(crate) struct Copies {
     short: BTreeMap<Gid, RangeSet>,
     /// What processes were told to acquire and have not answered, and from whom.
     on_way: BTreeMap<ProcessId, BTreeMap<ArrayId, RangeMap<ProcessId>>>,
+    /// Who could not get a value from whom: others are tried then.
+    apart: BTreeSet<(ProcessId, ProcessId)>,
     /// Whether a look may find something to do.
     changed: bool,
 }
@@ -56,6 +58,11 @@ impl Copies {
             self.on_way.remove(&at);
         }
         Some(source)
+    }
+
+    /// A process is gone.
+    pub(crate) fn forget(&mut self, id: ProcessId) {
+        self.apart.retain(|(at, source)| *at != id && *source != id);
     }
 
     fn has_source(&self, source: ProcessId) -> bool {
@@ -96,9 +103,10 @@ impl Scheduler {
             || self.cluster.processes.values().any(|process| process.leaving.is_some())
     }
 
-    /// A process came: it can take copies.
+    /// A process came: it can take copies. Whoever could not may try again, too.
     pub(crate) fn copies_have_a_place(&mut self) {
         self.copies.changed = true;
+        self.copies.apart.clear();
     }
 
     /// Has the values that only this process holds copied to others, up to so many bytes. From now
@@ -138,14 +146,23 @@ impl Scheduler {
         !waits && !self.copies.has_source(id)
     }
 
-    /// Whether another process of the same program is being started in a worker that stays.
+    /// Whether another process of the same program is being started or comes back in a worker that
+    /// stays, or is silent: then it is heard again soon, or given up.
     fn is_place_coming(&self, id: ProcessId) -> bool {
         let program = self.cluster.processes.get(&id).map(|process| process.program);
         let program = program.and_then(|hash| self.programs.get(hash));
         let mut processes = program.into_iter().flat_map(|program| &program.processes);
         processes.any(|other| {
             let process = self.cluster.processes.get(other);
-            process.is_some_and(|process| process.stage == Stage::Launching)
+            let is_coming = |process: &Process| match process.stage {
+                Stage::Launching | Stage::Returning | Stage::Offering => true,
+                Stage::Running => {
+                    process.leaving.is_none() && self.is_silent(Peer::Process(*other))
+                }
+                Stage::Ending => false,
+            };
+            *other != id
+                && process.is_some_and(is_coming)
                 && self.cluster.worker_of(*other).is_some_and(|worker| !worker.leaving)
         })
     }
@@ -262,6 +279,7 @@ impl Scheduler {
         let may_take = |id: &ProcessId| {
             self.is_staying(*id)
                 && *id != source
+                && !self.copies.apart.contains(&(*id, source))
                 && !self.copies.is_coming(*id, task)
                 && !matches!(group.holding.get(index), Holding::Held(first, _) if first == *id)
                 && !group.whole_copies(index).any(|copy| copy == *id)
@@ -339,11 +357,12 @@ impl Scheduler {
 
     /// A process could not get a value that it was told to acquire.
     pub(crate) fn not_acquired(&mut self, at: ProcessId, task: TaskId) {
-        let source = self.copies.answered(at, task);
-        // Perhaps another holder has taken the place of one that is gone.
-        if source.is_some_and(|source| !self.cluster.processes.contains_key(&source))
-            && let Some(gid) = self.groups.find(task.array)
-        {
+        let Some(source) = self.copies.answered(at, task) else { return };
+        // If the source is gone, another holder may have taken its place.
+        if self.cluster.processes.contains_key(&source) {
+            self.copies.apart.insert((at, source));
+        }
+        if let Some(gid) = self.groups.find(task.array) {
             self.watch_copies(gid, Range::one(task.index));
         }
     }

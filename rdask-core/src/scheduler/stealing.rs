@@ -100,13 +100,25 @@ impl Scheduler {
         thief: ProcessId,
         victims: &[(u64, ProcessId)],
     ) -> Option<(ProcessId, AssignmentId, u32)> {
+        victims.iter().rev().find_map(|(surplus, victim)| {
+            let (assignment, count) = self.loot(thief, *victim, *surplus)?;
+            Some((*victim, assignment, count))
+        })
+    }
+
+    /// What of a victim suits a thief: half of its surplus at most, of one assignment.
+    fn loot(
+        &self,
+        thief: ProcessId,
+        victim: ProcessId,
+        surplus: u64,
+    ) -> Option<(AssignmentId, u32)> {
         let program = self.cluster.processes.get(&thief)?.program;
         let worker = self.cluster.worker_of(thief)?;
-        let (surplus, victim, process) = victims.iter().rev().find_map(|(surplus, id)| {
-            let process = self.cluster.processes.get(id)?;
-            let is_one = process.program == program && *id != thief;
-            is_one.then_some((*surplus, *id, process))
-        })?;
+        let process = self.cluster.processes.get(&victim)?;
+        if process.program != program || victim == thief {
+            return None;
+        }
         // The latest assignment is the farthest from being started.
         let (id, assignment) = process.assignments.iter().rev().find_map(|id| {
             let assignment = self.assignments.get(id)?;
@@ -124,7 +136,7 @@ impl Scheduler {
         })?;
         let tasks = surplus / assignment.mean_ns.max(1);
         let half = tasks.div_ceil(2).min(assignment.remaining.len());
-        Some((victim, id, u32::try_from(half).unwrap_or(u32::MAX).max(1)))
+        Some((id, u32::try_from(half).unwrap_or(u32::MAX).max(1)))
     }
 
     /// A victim has answered.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::blob::BlobBuilder;
+use crate::failure::{Failure, FailureKind};
 use crate::id::*;
 use crate::message::*;
 use crate::range::Range;
@@ -80,7 +81,10 @@ impl Stage {
     }
 
     fn array(&mut self, number: u32, len: u32) -> Vec<Action> {
-        let options = TaskOptions::default();
+        self.array_with(number, len, TaskOptions::default())
+    }
+
+    fn array_with(&mut self, number: u32, len: u32, options: TaskOptions) -> Vec<Action> {
         let params = vec![Param::Inline];
         let shape = Shape { function: FunctionKey(1), name: "f".into(), params, options };
         let mut actions = self.say(FromClient::SubmitArray { number, len, shape, parent: None });
@@ -131,8 +135,12 @@ fn exits(actions: &[Action]) -> Vec<NannyId> {
 }
 
 fn inline() -> End {
+    inline_of(Range::one(0))
+}
+
+fn inline_of(range: Range) -> End {
     let mut blob = BlobBuilder::new();
-    blob.push(b"y");
+    range.iter().for_each(|_| blob.push(b"y"));
     End::Inline(blob.build())
 }
 
@@ -157,7 +165,7 @@ fn values_are_copied_in_as_few_commands_as_there_are_takers() {
     let halves = [(one, Range::new(0, 5), source), (two, Range::new(5, 10), source)];
     assert_eq!(acquires(&actions), halves);
     assert_eq!(exits(&actions), []);
-    // One of them fails: its value is left where it is, and nothing waits for it.
+    // One of them can't get a value: the other one is asked.
     let array = ArrayId { client: stage.client, number: 0 };
     let tasks = |range: Range| {
         range.iter().map(|index| ValueId { task: TaskId { array, index }, part: 0 }).collect()
@@ -166,8 +174,12 @@ fn values_are_copied_in_as_few_commands_as_there_are_takers() {
     assert_eq!(exits(&stage.process_says(one, holds)), []);
     let holds = FromProcess::Holds { values: tasks(Range::new(5, 9)) };
     assert_eq!(exits(&stage.process_says(two, holds)), []);
-    let failed = FromProcess::NotAcquired { task: TaskId { array, index: 9 } };
-    let actions = stage.process_says(two, failed);
+    let failed = || FromProcess::NotAcquired { task: TaskId { array, index: 9 } };
+    let actions = stage.process_says(two, failed());
+    assert_eq!(exits(&actions), []);
+    assert_eq!(acquires(&actions), [(one, Range::one(9), source)]);
+    // If nobody gets it, it is left where it is, and nothing waits for it.
+    let actions = stage.process_says(one, failed());
     assert_eq!((exits(&actions), acquires(&actions)), (vec![leaving], vec![]));
     // Only that one is made again.
     let again = assigned(&stage.lose(Peer::Nanny(leaving)));
@@ -183,6 +195,97 @@ fn without_another_worker_a_leaving_one_does_not_wait() {
     stage.finish(source, &assign, stored(assign.range), SECOND);
     let actions = stage.nanny_says(leaving, FromNanny::Leaving { reason: "notice".into() });
     assert_eq!(exits(&actions), [leaving]);
+}
+
+#[test]
+fn a_leaving_one_waits_for_who_is_only_silent_for_a_moment() {
+    let mut stage = Stage::new();
+    let (leaving, source) = stage.nanny("a");
+    let (_, assign) = assigned(&stage.array(0, 1)).remove(0);
+    stage.finish(source, &assign, stored(assign.range), SECOND);
+    let (_, other) = stage.nanny("b");
+    stage.actions();
+    stage.scheduler.handle_link_broken(stage.now, Peer::Process(other), Duration::ZERO);
+    let actions = stage.nanny_says(leaving, FromNanny::Leaving { reason: "notice".into() });
+    assert_eq!((exits(&actions), acquires(&actions)), (vec![], vec![]));
+    stage.scheduler.handle_link_resumed(stage.now, Peer::Process(other));
+    assert_eq!(acquires(&stage.actions()), [(other, assign.range, source)]);
+}
+
+#[test]
+fn a_lifetime_that_ends_before_the_job_does_leaves_time_for_everything() {
+    let mut stage = Stage::new();
+    let (nanny, _) = stage.nanny("a");
+    let ends_in = |seconds, is_job| {
+        let time = Duration::from_secs(seconds);
+        FromNanny::EndsIn { time, is_job }
+    };
+    stage.nanny_says(nanny, ends_in(10, false));
+    stage.nanny_says(nanny, ends_in(100, true));
+    assert!(!stage.scheduler.cluster.nannies[&nanny].ends_with_job);
+    stage.nanny_says(nanny, ends_in(5, true));
+    assert!(stage.scheduler.cluster.nannies[&nanny].ends_with_job);
+}
+
+#[test]
+fn a_task_that_is_made_again_may_fail_as_often_as_before() {
+    let mut stage = Stage::new();
+    let (_, first) = stage.nanny("a");
+    let options = TaskOptions { retries: 1, ..TaskOptions::default() };
+    let mut tasks = assigned(&stage.array_with(0, 1, options));
+    let failed = || {
+        let task = TaskId { array: ArrayId { client: ClientId(0), number: 0 }, index: 0 };
+        End::Failed(Failure::of_scheduler(FailureKind::Panicked, "ouch", task))
+    };
+    tasks.extend(assigned(&stage.finish(first, &tasks[0].1.clone(), failed(), SECOND)));
+    stage.finish(first, &tasks[1].1.clone(), stored(Range::one(0)), SECOND);
+    let (_, second) = stage.nanny("b");
+    stage.actions();
+    let again = assigned(&stage.lose(Peer::Process(first)));
+    assert_eq!(again[0].0, second);
+    let last = assigned(&stage.finish(second, &again[0].1, failed(), SECOND));
+    assert_eq!(last.len(), 1, "it is tried again");
+}
+
+#[test]
+fn a_thief_that_may_take_nothing_of_one_victim_turns_to_the_next() {
+    let mut stage = Stage::new();
+    let (_, one) = stage.nanny("a");
+    let (_, two) = stage.nanny("b");
+    stage.actions();
+    let only = |names: &[&str]| {
+        let workers = names.iter().map(|name| (*name).to_owned()).collect();
+        TaskOptions { workers, ..TaskOptions::default() }
+    };
+    // The one has more ahead than the other, all of which only it may run.
+    for (number, at, names) in [(0, one, &["a-0"][..]), (1, two, &["b-0", "c-0"])] {
+        let mut ahead = assigned(&stage.array_with(number, 4000, only(names)));
+        let len = |ahead: &[(ProcessId, Assign)]| -> u32 {
+            ahead.iter().map(|(_, assign)| assign.range.len()).sum()
+        };
+        while len(&ahead) < 60 {
+            let (_, assign) = ahead.remove(0);
+            let busy = 100_000 * u64::from(assign.range.len());
+            ahead.extend(assigned(&stage.finish(at, &assign, inline_of(assign.range), busy)));
+        }
+        assert!(ahead.iter().all(|(to, _)| *to == at));
+        let array = ArrayId { client: stage.client, number };
+        let last = ahead.iter().map(|(_, assign)| assign.range.end).max();
+        let range = Range::new(last.unwrap(), 4000);
+        stage.say(FromClient::Cancel { array, range });
+        let ends = if at == two { ahead.len() / 2 } else { 0 };
+        for (_, assign) in ahead.drain(..ends) {
+            let busy = 100_000 * u64::from(assign.range.len());
+            stage.finish(at, &assign, inline_of(assign.range), busy);
+        }
+    }
+    stage.nanny("c");
+    let asked = stage.actions();
+    let victims = asked.iter().filter_map(|action| match action {
+        Action::ToProcess(victim, ToProcess::Steal { .. }) => Some(*victim),
+        _ => None,
+    });
+    assert_eq!(victims.collect::<Vec<_>>(), [two]);
 }
 
 #[test]
