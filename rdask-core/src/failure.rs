@@ -17,7 +17,8 @@ pub enum FailureKind {
     Killed,
     /// Somebody cancelled the task.
     Cancelled,
-    /// An input that cannot be recomputed lost its last copy.
+    /// An input that cannot be recomputed lost its last copy, or one that can is out of reach of who
+    /// wants it, however often it is made.
     InputLost,
     /// The program cannot run this task: no such function, bytes that don't decode, no program.
     Unrunnable,

@@ -282,6 +282,8 @@ pub(crate) struct Group {
     pub(crate) tries: BTreeMap<u32, u32>,
     /// How often the holders of values could not be reached, where that happened.
     pub(crate) misses: BTreeMap<u32, Misses>,
+    /// How often a task was run again since its value could not be had from a living holder.
+    pub(crate) unreached: BTreeMap<u32, u32>,
     /// Processes that died while tasks ran, where any did.
     pub(crate) deaths: BTreeMap<u32, Deaths>,
     /// Copies of held values beyond the first, by task and part.
@@ -337,6 +339,7 @@ impl Group {
             made_by: RangeMap::new(),
             tries: BTreeMap::new(),
             misses: BTreeMap::new(),
+            unreached: BTreeMap::new(),
             deaths: BTreeMap::new(),
             copies: BTreeMap::new(),
             holders_min: 1,

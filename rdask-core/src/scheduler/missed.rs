@@ -3,10 +3,14 @@
 //! A holder that denies having a value has not got it. One that was not reached may have it all the
 //! same: connections fail for a moment, and whether a process lives its link says. So a value stays
 //! with a living holder until several tries in a row have failed, some time apart: two of a value
-//! that can be made again, which is cheaper than to wait, and many of one that can't.
+//! that can be made again, which is cheaper than to wait, and many of one that can't. But a firewall
+//! between who has values and who wants them stays: what has been made again for that a few times
+//! fails, and says so.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::failure::{Failure, FailureKind};
 use crate::id::{Peer, ProcessId, TaskId};
 use crate::message::ToProcess;
 use crate::range::{Range, RangeSet};
@@ -21,6 +25,9 @@ const TRY_AGAIN: Duration = Duration::from_millis(500);
 /// After so many failed tries a value is given up that can be made again.
 const TRIES: u32 = 2;
 
+/// So often a value is made again that nobody could get from a living holder.
+const ROUNDS: u32 = 3;
+
 /// After so many one that can't: if nobody reaches its holder for ten seconds, nobody will.
 const TRIES_FOR_SCATTERED: u32 = 20;
 
@@ -29,6 +36,16 @@ const TRIES_FOR_SCATTERED: u32 = 20;
 pub(crate) struct Misses {
     count: u32,
     last: Time,
+}
+
+/// What is to be thought of a holder that was not reached.
+enum Belief {
+    /// It has the value all the same.
+    There,
+    /// It has it, and it is of no use.
+    Unreached,
+    /// It is no holder.
+    Gone,
 }
 
 impl Scheduler {
@@ -41,8 +58,13 @@ impl Scheduler {
         if self.groups.get(gid).is_none_or(|group| task.index >= group.len) {
             return false;
         }
-        if !denied && self.may_be_there(gid, task.index, holder) {
-            return true;
+        let mut is_unreached = false;
+        if !denied {
+            match self.belief(gid, task.index, holder) {
+                Belief::There => return true,
+                Belief::Unreached => is_unreached = true,
+                Belief::Gone => {}
+            }
         }
         let range = RangeSet::from(Range::one(task.index));
         self.forget_copies(gid, &range, holder);
@@ -65,20 +87,23 @@ impl Scheduler {
             self.send_process(holder, ToProcess::Drop { ranges });
         }
         self.work_off();
+        if is_unreached {
+            self.count_unreached(gid, task.index, holder);
+        }
         false
     }
 
-    /// Whether a holder that was not reached is still believed to have a value.
-    fn may_be_there(&mut self, gid: Gid, index: u32, holder: ProcessId) -> bool {
+    /// What a holder that was not reached is believed to have.
+    fn belief(&mut self, gid: Gid, index: u32, holder: ProcessId) -> Belief {
         let now = self.now;
         let is_silent = self.is_silent(Peer::Process(holder));
-        let Some(group) = self.groups.get_mut(gid) else { return false };
+        let Some(group) = self.groups.get_mut(gid) else { return Belief::Gone };
         if !is_holder(group, index, holder) {
-            return false;
+            return Belief::Gone;
         }
         // Its lease decides.
         if is_silent {
-            return true;
+            return Belief::There;
         }
         let is_scattered = matches!(group.inputs, Inputs::Scattered(_));
         let tries = if is_scattered { TRIES_FOR_SCATTERED } else { TRIES };
@@ -86,11 +111,37 @@ impl Scheduler {
         if misses.count == 0 || now.since(misses.last) >= TRY_AGAIN {
             *misses = Misses { count: misses.count + 1, last: now };
         }
-        let is_believed = misses.count < tries;
-        if !is_believed {
-            group.misses.remove(&index);
+        if misses.count < tries {
+            return Belief::There;
         }
-        is_believed
+        group.misses.remove(&index);
+        Belief::Unreached
+    }
+
+    /// A value is made again since nobody could get it. Not for ever: the next holder may be as
+    /// hard to reach.
+    fn count_unreached(&mut self, gid: Gid, index: u32, holder: ProcessId) {
+        let Some(group) = self.groups.get_mut(gid) else { return };
+        let rounds = group.unreached.entry(index).or_insert(0);
+        *rounds += 1;
+        if *rounds <= ROUNDS || group.state.get(index).is_over() {
+            return;
+        }
+        let worker = self.cluster.worker_of(holder);
+        let whose = worker
+            .map_or(String::new(), |worker| format!(" of {} on {}", worker.info.name, worker.node));
+        let text = format!(
+            "it was run {} times, and each time somebody could not reach the process that had its \
+             value, the last one{whose}, though the scheduler can: a firewall may close the ports \
+             between the nodes, or between them and the client",
+            ROUNDS + 1
+        );
+        let range = Range::one(index);
+        let origin = group.task(index);
+        let failure = Failure::of_scheduler(FailureKind::InputLost, text, origin);
+        self.call_back(gid, range, true);
+        self.fail(gid, range, &Arc::new(failure));
+        self.work_off();
     }
 
     /// Somebody has got a value.
@@ -99,6 +150,7 @@ impl Scheduler {
             && let Some(group) = self.groups.get_mut(gid)
         {
             group.misses.remove(&task.index);
+            group.unreached.remove(&task.index);
         }
     }
 

@@ -294,6 +294,29 @@ fn a_value_that_was_not_reached_stays_as_long_as_its_holder_is_believed() {
 }
 
 #[test]
+fn a_value_that_nobody_reaches_is_not_made_again_for_ever() {
+    let mut stage = Stage::new();
+    let mut actions = stage.submit(1);
+    let (task, mut second) = (stage.task(0), 0);
+    for round in 1..=4 {
+        let (holder, assignment) = given(&actions);
+        stage.stores(holder, assignment, 0);
+        assert_eq!(stage.scheduler.explain(task).run, round);
+        for _ in 0..2 {
+            second += 1;
+            stage.at(second);
+            let missed = FromClient::Missed { task, holder, denied: false };
+            stage.scheduler.handle_client(stage.scheduler.now, stage.client, missed);
+            actions = stage.actions();
+        }
+    }
+    let why = stage.scheduler.explain(task).why;
+    let Why::Failed(failure) = why else { panic!("{why:?}") };
+    assert!(failure.message.contains("run 4 times"), "{failure:?}");
+    assert!(failure.message.contains("firewall"), "{failure:?}");
+}
+
+#[test]
 fn a_value_that_can_be_made_again_is_after_two_tries() {
     let mut stage = Stage::new();
     let (holder, assignment) = given(&stage.submit(1));
