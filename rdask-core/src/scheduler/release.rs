@@ -84,6 +84,11 @@ impl Scheduler {
                 && let Some(assignment) = self.assignments.get(&id)
             {
                 let process = assignment.process;
+                if assignment.threads == 0 {
+                    // A client was to put it there, and may never say whether it has.
+                    self.account(process, id, part);
+                    continue;
+                }
                 self.expect_stop(id, part);
                 self.send_process(process, ToProcess::Cancel { array, range: part });
                 // Noted, not done at once: nesting may be deep.
