@@ -4,7 +4,7 @@
 //! dropped, the run before failed or was called back. Run numbers rise, and no two processes that
 //! the scheduler counts on run the same task at a time (R6).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rdask_core::id::{ProcessId, TaskId};
 
@@ -42,6 +42,8 @@ pub(crate) struct Ledger {
     entries: BTreeMap<TaskId, Entry>,
     /// How often holders of a value were not reached.
     misses: BTreeMap<TaskId, u32>,
+    /// Who has said that they have the whole value of a task, if it has one output.
+    holders: BTreeMap<TaskId, BTreeSet<ProcessId>>,
     pub(crate) starts: u64,
     pub(crate) repeats: u64,
 }
@@ -77,13 +79,17 @@ impl Ledger {
                     entry.run
                 ));
             }
-            let is_lost = was_given_up && !(entry.fate == Fate::Inline && entry.is_taken);
+            let is_held =
+                self.holders.get(&task).is_some_and(|all| all.iter().any(|id| counts(*id)));
+            let is_with_scheduler = entry.fate == Fate::Inline && entry.is_taken;
+            let is_lost = was_given_up && !is_with_scheduler && !is_held;
             let has_cause =
                 is_lost || entry.is_dropped || entry.is_missed || entry.fate == Fate::Failed;
             is_dropped = entry.is_recalled;
             if !has_cause && !entry.is_recalled {
                 return Err(format!(
-                    "{task}: run {run} begins in {process} without a cause: {entry:?}"
+                    "{task}: run {run} begins in {process} without a cause: {entry:?}, held by {:?}",
+                    self.holders.get(&task)
                 ));
             }
         }
@@ -97,7 +103,46 @@ impl Ledger {
             is_recalled: false,
         };
         self.entries.insert(task, entry);
+        self.holders.remove(&task);
         Ok(())
+    }
+
+    /// A process says that it has the whole value of a task.
+    pub(crate) fn held(&mut self, task: TaskId, process: ProcessId) {
+        self.holders.entry(task).or_default().insert(process);
+    }
+
+    /// Whether anybody has said so, in the run that counts.
+    pub(crate) fn has_holders(&self, task: TaskId) -> bool {
+        self.holders.contains_key(&task)
+    }
+
+    /// A process is not to keep a value, or doesn't have it.
+    pub(crate) fn not_held(&mut self, task: TaskId, process: ProcessId) {
+        if let Some(holders) = self.holders.get_mut(&task) {
+            holders.remove(&process);
+        }
+    }
+
+    /// Whether only these have a value, of those that the scheduler counts on.
+    pub(crate) fn is_only_with(
+        &self,
+        task: TaskId,
+        these: &[ProcessId],
+        counts: impl Fn(ProcessId) -> bool,
+    ) -> bool {
+        let holders = self.holders.get(&task);
+        holders.is_some_and(|holders| {
+            let has_one_of_these = these.iter().any(|id| holders.contains(id));
+            has_one_of_these && !holders.iter().any(|id| !these.contains(id) && counts(*id))
+        })
+    }
+
+    /// Whether a run of a task goes on in a process, and its end counts.
+    pub(crate) fn runs_in(&self, task: TaskId, process: ProcessId) -> bool {
+        self.entries.get(&task).is_some_and(|entry| {
+            entry.process == process && entry.fate == Fate::Running && !entry.is_dropped
+        })
     }
 
     /// A body has ended, or the process has said so.
@@ -129,6 +174,7 @@ impl Ledger {
         if let Some(entry) = self.entries.get_mut(&task) {
             let (is_dropped, is_missed) = (false, false);
             let run = entry.run;
+            self.holders.remove(&task);
             *entry =
                 Entry { run, process, fate, is_taken: true, is_dropped, is_missed, is_recalled };
         }

@@ -12,7 +12,7 @@ use std::fmt::Write;
 
 use serde::{Deserialize, Serialize};
 
-pub(crate) use fault::{Fault, Ways, What};
+pub(crate) use fault::{Fault, Ways, What, Who};
 pub(crate) use work::{Fails, Input, Work};
 
 /// See the module.

@@ -28,6 +28,9 @@ pub(crate) fn compute(work: &Work, key: u64, argument: Option<u64>, inputs: &[u6
     inputs.iter().fold(start, |sum, input| mix(sum.wrapping_mul(31) ^ input))
 }
 
+/// The most that a value is taken for: its length is known up to a factor of two.
+pub(crate) const BYTES_MAX: u64 = 1 << 24;
+
 /// How many bytes a stored value is said to have.
 #[must_use]
 pub(crate) fn size_of(value: u64) -> u64 {

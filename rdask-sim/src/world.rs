@@ -8,12 +8,16 @@ mod data;
 mod fault;
 mod holders;
 mod leases;
+mod leave;
 mod node;
+mod notices;
 mod phase;
 mod process;
 mod returns;
 mod scheduler;
 mod session;
+mod stops;
+mod story;
 mod wire;
 
 use std::cmp::Reverse;
@@ -27,15 +31,17 @@ use rdask_core::time::Time;
 use crate::coverage::Coverage;
 use crate::dice::{Dice, mix};
 use crate::ledger::Ledger;
-use crate::link::{Link, Message, NEVER, Way};
+use crate::link::{Link, NEVER, Way};
 use crate::scenario::{Scenario, Work};
 
 use client::{Client, Kept};
 use data::Transfer;
 use holders::Holders;
 use node::Node;
+use notices::Notices;
 use process::Process;
 use scheduler::SchedulerShell;
+use stops::Stops;
 
 pub(crate) const US: u64 = 1_000;
 pub(crate) const MS: u64 = 1_000_000;
@@ -74,6 +80,9 @@ enum Event {
     ProgramStored(ProgramHash),
     NannyStarts(usize, u32),
     NannyTimeIsUp(usize, u32),
+    LifetimeIsOver(usize, u64),
+    JobIsOver(usize, u64),
+    SlurmAnswers(usize, u32),
     ProgramFetched(usize, u32, ProgramHash, bool),
     ProcessStarts(usize),
     ProcessGone(usize),
@@ -127,6 +136,8 @@ pub(crate) struct World {
     launches_failed: u64,
     /// Who has which scattered values.
     holders: Holders,
+    notices: Notices,
+    stops: Stops,
     /// Tasks that end their processes.
     poison: BTreeSet<TaskId>,
     /// Whose process died, how often: of that by a fault, and not by a task.
@@ -206,6 +217,8 @@ impl World {
             kept: BTreeMap::new(),
             launches_failed: 0,
             holders: Holders::default(),
+            notices: Notices::default(),
+            stops: Stops::default(),
             poison: BTreeSet::new(),
             deaths: BTreeMap::new(),
             missed: BTreeSet::new(),
@@ -325,6 +338,9 @@ impl World {
             Event::ProgramStored(hash) => self.program_stored(hash),
             Event::NannyStarts(node, age) => self.nanny_starts(node, age),
             Event::NannyTimeIsUp(node, age) => self.nanny_time_is_up(node, age),
+            Event::LifetimeIsOver(node, at) => self.lifetime_is_over(node, at),
+            Event::JobIsOver(node, at) => self.job_is_over(node, at),
+            Event::SlurmAnswers(node, age) => self.slurm_answers(node, age),
             Event::ProgramFetched(node, age, hash, well) => {
                 self.program_fetched(node, age, hash, well);
             }
@@ -354,9 +370,9 @@ impl World {
             | Event::SchedulerLosesLink(_)
             | Event::SchedulerMissesLink(..)
             | Event::DialArrives(..) => self.scheduler.frozen_until,
-            Event::NannyTimeIsUp(node, age) | Event::ProgramFetched(node, age, ..) => {
-                self.actor_awake_at(Actor::Nanny(node, age))
-            }
+            Event::NannyTimeIsUp(node, age)
+            | Event::SlurmAnswers(node, age)
+            | Event::ProgramFetched(node, age, ..) => self.actor_awake_at(Actor::Nanny(node, age)),
             Event::ProcessStarts(process)
             | Event::ProcessTimer(process)
             | Event::RunEnds(process, ..) => self.actor_awake_at(Actor::Process(process)),
@@ -403,41 +419,6 @@ impl World {
         }
     }
 
-    fn tell(&mut self, line: String) {
-        let at = self.now;
-        if let Some(trace) = &mut self.trace {
-            trace.push(format!("{:>10.6} {line}", at as f64 / SECOND as f64));
-        }
-    }
-
-    fn mix_in(&mut self, number: u64) {
-        self.hash[0] = mix(self.hash[0] ^ number);
-        self.hash[1] = mix(self.hash[1].rotate_left(17) ^ number.wrapping_mul(31));
-    }
-
-    fn mix_message(&mut self, link: usize, message: &Message) {
-        note!(self, "{:?} {}", self.links[link].actor, brief(message));
-        let mut buffer = std::mem::take(&mut self.buffer);
-        buffer.clear();
-        let written = match message {
-            Message::FromNanny(message) => postcard::to_extend(message, buffer),
-            Message::ToNanny(message) => postcard::to_extend(message, buffer),
-            Message::FromProcess(message) => postcard::to_extend(message, buffer),
-            Message::ToProcess(message) => postcard::to_extend(message, buffer),
-            Message::FromClient(message) => postcard::to_extend(message, buffer),
-            Message::ToClient(message) => postcard::to_extend(message, buffer),
-            Message::Hello(..) | Message::Welcome(_) | Message::Refused(_) => Ok(buffer),
-        };
-        let buffer = written.expect("a message encodes into memory");
-        self.mix_in(link as u64);
-        for bytes in buffer.chunks(8) {
-            let mut word = [0; 8];
-            word[..bytes.len()].copy_from_slice(bytes);
-            self.mix_in(u64::from_le_bytes(word));
-        }
-        self.buffer = buffer;
-    }
-
     /// Counts the states of all machines anew.
     fn recount(&mut self) {
         self.scheduler.core.check();
@@ -477,15 +458,4 @@ fn works_of(scenario: &Scenario) -> (Vec<Work>, Vec<Vec<u64>>) {
         keys.push(own);
     }
     (works, keys)
-}
-
-/// A message as a line of the story.
-fn brief(message: &Message) -> String {
-    let mut text = format!("{message:?}");
-    if text.len() > 400 {
-        let end = (0..=400).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
-        text.truncate(end);
-        text.push_str(" ..");
-    }
-    text
 }

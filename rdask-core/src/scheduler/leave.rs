@@ -146,5 +146,7 @@ impl Scheduler {
             self.end_process(process, GONE);
         }
         self.cluster.workers.remove(&id);
+        // What could not be copied is to be made again, and its place has not been looked for.
+        self.dirty = true;
     }
 }

@@ -54,6 +54,14 @@ impl Scheduler {
         }
     }
 
+    /// How many deaths of processes count against a task that has not come to its end.
+    #[must_use]
+    pub fn deaths(&self, task: TaskId) -> u32 {
+        let group = self.groups.find(task.array).and_then(|gid| self.groups.get(gid));
+        let deaths = group.and_then(|group| group.deaths.get(&task.index));
+        deaths.map_or(0, |deaths| deaths.len() as u32)
+    }
+
     /// Checks that no process has idle slots while there is ready work that it could begin with.
     /// It holds when there are no actions left.
     ///

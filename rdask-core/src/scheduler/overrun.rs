@@ -57,12 +57,18 @@ impl Scheduler {
 
     /// Timed-out runs of a process have ended: only now their slots are free.
     pub(crate) fn stopped(&mut self, from: ProcessId, assignment: AssignmentId, range: Range) {
-        let group = self.assignments.get(&assignment).and_then(|one| self.groups.get(one.group));
-        let Some(group) = group else { return self.stale_count += 1 };
-        // Runs that nobody told to stop end with a report.
-        let told = group.state.runs_vec(range.intersection(group.all()));
-        for (part, state) in told {
-            let is_told = state != State::Assigned(assignment);
+        let Some(gid) = self.assignments.get(&assignment).map(|one| one.group) else {
+            return self.stale_count += 1;
+        };
+        // Runs that nobody told to stop end with a report. Of a group that is forgotten all were.
+        let told: Vec<(Range, bool)> = match self.groups.get(gid) {
+            Some(group) => {
+                let parts = group.state.runs(range.intersection(group.all()));
+                parts.map(|(part, state)| (part, state != State::Assigned(assignment))).collect()
+            }
+            None => vec![(range, true)],
+        };
+        for (part, is_told) in told {
             if !is_told || self.account(from, assignment, part).is_empty() {
                 self.stale_count += 1;
             }

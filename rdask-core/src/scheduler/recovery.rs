@@ -37,7 +37,10 @@ impl Scheduler {
         if self.cluster.nannies.contains_key(&process.nanny) {
             // Fenced: whatever is left of it has no right to go on.
             self.send_nanny(process.nanny, ToNanny::Kill { process: id, reason: why.to_owned() });
-            self.await_verdict(id, &process);
+            // Whom the scheduler itself has ended did not die of a task, whatever ran there.
+            if process.stage != Stage::Ending {
+                self.await_verdict(id, &process);
+            }
         }
         if let Some(worker) = self.cluster.workers.get_mut(&process.worker) {
             match process.alone_for {

@@ -84,6 +84,11 @@ impl Scheduler {
                 && let Some(assignment) = self.assignments.get(&id)
             {
                 let process = assignment.process;
+                if assignment.threads == 0 {
+                    // A client was to put it there, and may never say whether it has.
+                    self.account(process, id, part);
+                    continue;
+                }
                 if must_stop {
                     self.expect_stop(id, part);
                 }

@@ -65,9 +65,10 @@ impl Copies {
         self.apart.retain(|(at, source)| *at != id && *source != id);
     }
 
-    fn has_source(&self, source: ProcessId) -> bool {
-        let mut values = self.on_way.values().flat_map(BTreeMap::values);
-        values.any(|values| values.iter().any(|(_, from)| *from == source))
+    /// Who was to give what has not been answered yet.
+    fn sources(&self) -> impl Iterator<Item = ProcessId> + '_ {
+        let values = self.on_way.values().flat_map(BTreeMap::values);
+        values.flat_map(|values| values.iter().map(|(_, from)| *from))
     }
 }
 
@@ -143,7 +144,9 @@ impl Scheduler {
             short.is_some_and(|short| held.iter().any(|part| short.intersects(part)))
         };
         let waits = process.held.iter().any(is_short) && self.is_place_coming(id);
-        !waits && !self.copies.has_source(id)
+        // Who was to be fetched from and is gone may have left its values to this process.
+        let is_asked = |from: ProcessId| from == id || !self.cluster.processes.contains_key(&from);
+        !waits && !self.copies.sources().any(is_asked)
     }
 
     /// Whether another process of the same program is being started or comes back in a worker that

@@ -1,7 +1,7 @@
 //! What goes wrong.
 
 use crate::dice::Dice;
-use crate::scenario::{Fault, Node, Ways, What};
+use crate::scenario::{Fault, Node, Ways, What, Who};
 
 pub(super) fn faults(
     dice: &mut Dice,
@@ -11,7 +11,7 @@ pub(super) fn faults(
     programs: u8,
 ) -> Vec<Fault> {
     // One seed of ten has no fault, one of ten one kind.
-    const KINDS: u64 = 19;
+    const KINDS: u64 = 22;
     let kinds: Vec<u64> = match dice.below(10) {
         0 => return Vec::new(),
         1 => vec![dice.below(KINDS)],
@@ -71,6 +71,18 @@ fn fault(dice: &mut Dice, kinds: &[u64], nodes: &[Node], clients: usize, program
         15 => What::ResetNode { node, ms: down_ms },
         16 => What::ResetProcess { node, worker, program, ms: down_ms },
         17 => What::ResetClient { client, ms: dice.magnitude(1, 60_000) },
-        _ => What::FreezeScheduler { ms: dice.magnitude(10, 40_000) },
+        18 => What::FreezeScheduler { ms: dice.magnitude(10, 40_000) },
+        19 => {
+            let pool = nodes[node].pool;
+            let who = if dice.chance(50) { Who::Pool(pool) } else { Who::Worker { node, worker } };
+            What::Retire { who, returns_ms }
+        }
+        20 => What::Lifetime { node, ms: dice.magnitude(10, 20_000), returns_ms },
+        _ => What::JobEnds {
+            pool: nodes[node].pool,
+            ms: dice.magnitude(10, 60_000),
+            is_known: dice.chance(50),
+            returns_ms,
+        },
     }
 }

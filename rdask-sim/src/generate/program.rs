@@ -43,7 +43,7 @@ impl<'a> Program<'a> {
     pub(super) fn write(mut self) -> Vec<Step> {
         for _ in 0..self.dice.between(1, JOBS_MAX) {
             let before = self.arrays.len();
-            match self.dice.below(13) {
+            match self.dice.below(14) {
                 0 | 1 => self.map_and_gather(),
                 2 | 3 => self.tree(),
                 4 => self.chain(),
@@ -52,6 +52,7 @@ impl<'a> Program<'a> {
                 8 => self.nested(),
                 9 | 10 => self.patterns(),
                 11 => self.shuffle(),
+                12 => self.cancelled(),
                 _ => self.all_to_all(),
             }
             self.afterwards(before);
@@ -106,6 +107,7 @@ impl<'a> Program<'a> {
                 // Frozen processes must not make others late.
                 work.busy_us = 10;
                 work.timeout_ms = Some(200_000);
+                work.kill_grace_ms = *self.dice.pick(&[None, None, Some(0), Some(2_000)]);
             }
         }
     }
@@ -279,6 +281,24 @@ impl<'a> Program<'a> {
         let len = u32::from(parts);
         self.step(Act::Map { array: above, len, inputs, work: second });
         self.gather(above, len, None);
+    }
+
+    /// Long runs, some of which are cancelled while others go on beside them.
+    fn cancelled(&mut self) {
+        let len = self.dice.between(2, 16) as u32;
+        let mut work = self.work();
+        work.busy_us = self.dice.magnitude(50_000, 4_000_000);
+        work.kill_grace_ms = Some(*self.dice.pick(&[0, 50, 500, 3_000]));
+        let array = self.array(len, true);
+        self.step(Act::Map { array, len, inputs: vec![Input::Inline], work });
+        if self.dice.chance(50) {
+            self.map_and_gather();
+        }
+        let from = self.dice.below(u64::from(len)) as u32;
+        let count = self.dice.between(1, u64::from((len - from).min(3))) as u32;
+        let after_us = self.dice.magnitude(20_000, 4_000_000);
+        self.steps.push(Step { after_us, act: Act::Cancel { array, from, len: count } });
+        self.gather(array, len, None);
     }
 
     /// As a shuffle without parts: everything takes everything.

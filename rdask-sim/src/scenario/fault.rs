@@ -22,6 +22,20 @@ pub enum Ways {
     Down,
 }
 
+/// Workers that somebody names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Who {
+    /// All of a pool.
+    Pool(u32),
+    /// One.
+    Worker {
+        /// On which node.
+        node: usize,
+        /// Which of its workers.
+        worker: usize,
+    },
+}
+
 /// What goes wrong. A duration of `None` is for ever.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum What {
@@ -180,6 +194,33 @@ pub enum What {
         /// For how long.
         ms: u64,
     },
+    /// `rdask retire`: workers are let go by name.
+    Retire {
+        /// Which.
+        who: Who,
+        /// When the nannies that go by it are started again.
+        returns_ms: Option<u64>,
+    },
+    /// The lifetime of a nanny's workers is about to be over.
+    Lifetime {
+        /// Of which.
+        node: usize,
+        /// In how long.
+        ms: u64,
+        /// When the next one is started.
+        returns_ms: Option<u64>,
+    },
+    /// A pool is a job of Slurm's, and is killed at its end.
+    JobEnds {
+        /// Which.
+        pool: u32,
+        /// In how long.
+        ms: u64,
+        /// Whether its nannies know: or else one of them has to ask.
+        is_known: bool,
+        /// When the next job begins.
+        returns_ms: Option<u64>,
+    },
 }
 
 impl What {
@@ -199,6 +240,10 @@ impl What {
             }
             Self::Notice { grace_ms, returns_ms, .. } => grace_ms + returns_ms.unwrap_or(0),
             Self::SlowNode { delay_ms, ms, .. } => delay_ms + ms,
+            Self::Lifetime { ms, returns_ms, .. } | Self::JobEnds { ms, returns_ms, .. } => {
+                ms + returns_ms.unwrap_or(0)
+            }
+            Self::Retire { returns_ms, .. } => returns_ms.unwrap_or(0),
             Self::FreezeScheduler { ms }
             | Self::ResetNode { ms, .. }
             | Self::ResetProcess { ms, .. }

@@ -78,6 +78,8 @@ pub struct Work {
     pub retry_delay_ms: u64,
     /// How long a run may last.
     pub timeout_ms: Option<u64>,
+    /// How long a run may go on that was told to stop.
+    pub kill_grace_ms: Option<u64>,
     /// How many tasks it submits itself.
     pub nested: u32,
     /// How many outputs it has.
@@ -100,6 +102,7 @@ impl Default for Work {
             retries: 0,
             retry_delay_ms: 0,
             timeout_ms: None,
+            kill_grace_ms: None,
             nested: 0,
             parts: 1,
             replicas: 1,

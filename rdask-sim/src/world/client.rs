@@ -30,6 +30,8 @@ pub(super) struct Client {
     /// The process whose nested tasks it submits.
     pub(super) home: Option<usize>,
     pub(super) program: u8,
+    /// The workers that it lets go, if that is all that it is there for.
+    pub(super) retires: Option<String>,
     pub(super) core: Option<Core>,
     pub(super) link: Option<usize>,
     pub(super) is_alive: bool,
@@ -59,6 +61,7 @@ impl World {
             spec,
             home,
             program,
+            retires: None,
             core: None,
             link: None,
             is_alive: true,
@@ -122,6 +125,9 @@ impl World {
         match message {
             Message::Welcome(You::Client(id)) => {
                 self.clients[client].core = Some(Core::new(id));
+                if let Some(name) = self.clients[client].retires.clone() {
+                    self.core(client).retire(vec![name]);
+                }
                 if self.clients[client].spec.is_some() {
                     self.client_step(client);
                 }
@@ -182,10 +188,8 @@ impl World {
                 let put = (assignment, number, value.len() as u64);
                 self.start_put(Actor::Client(client), ValueId { task, part: 0 }, process, put);
             }
-            Action::Progress { .. }
-            | Action::Warn(_)
-            | Action::Retiring { .. }
-            | Action::Explained { .. } => {}
+            Action::Progress { .. } | Action::Warn(_) | Action::Explained { .. } => {}
+            Action::Retiring { .. } => self.kill_client(client, MS),
             Action::Complete(waiter) => self.completed(client, waiter),
             Action::Attached { request, ranges } => self.attached(client, request, ranges),
             Action::States { .. } | Action::Status { .. } => {

@@ -133,6 +133,15 @@ impl World {
                 let until = self.now + ms * MS;
                 self.scheduler_stands_still(until);
             }
+            What::Retire { who, returns_ms } => self.retire(who, returns_ms),
+            What::Lifetime { node, ms, returns_ms } => {
+                if node < self.nodes.len() {
+                    self.lifetime_ends(node, ms, returns_ms);
+                }
+            }
+            What::JobEnds { pool, ms, is_known, returns_ms } => {
+                self.job_ends(pool, ms, is_known, returns_ms);
+            }
             What::ResetNode { node, ms } => {
                 if node < self.nodes.len() {
                     let all = self.actors_on(node);

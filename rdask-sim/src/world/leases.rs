@@ -38,6 +38,11 @@ impl Leases {
         self.ends.remove(&peer);
     }
 
+    /// Whether a peer's link is broken.
+    pub(super) fn is_silent(&self, peer: Peer) -> bool {
+        self.ends.contains_key(&peer)
+    }
+
     /// Whose time is over.
     pub(super) fn ended(&self, now: Time) -> Vec<Peer> {
         if now.0 < self.no_verdict_before {
@@ -98,6 +103,7 @@ impl World {
         if !is_fair {
             self.fail(format!("the scheduler closes the connection to {peer}: {reason}"));
         }
+        self.notices.is_gone(peer);
         let state = &mut self.links[link];
         (state.scheduler_has, state.core_has) = (false, false);
         self.scheduler.leases.forget(peer);
@@ -143,7 +149,7 @@ impl World {
         reason == SILENT && end.is_some_and(|end| end <= self.now)
     }
 
-    fn nanny_of(&self, process: ProcessId) -> Option<Peer> {
+    pub(super) fn nanny_of(&self, process: ProcessId) -> Option<Peer> {
         let one = &self.processes[*self.by_id.get(&process)?];
         let actor = Actor::Nanny(one.node, one.nanny_age);
         self.links.iter().filter(|link| link.actor == actor).find_map(|link| link.peer)
@@ -163,6 +169,7 @@ impl World {
 
     /// Nothing new is given to a process that is silent.
     pub(super) fn check_heard(&mut self, to: ProcessId, what: &str, array: ArrayId) {
+        self.check_stays(to, what);
         if self.scheduler.leases.ends.contains_key(&Peer::Process(to)) {
             self.fail(format!("{to} is silent, and is given tasks of {array} to {what}"));
         }

@@ -6,6 +6,7 @@ use rdask_core::hello::You;
 use rdask_core::id::{NannyId, ProcessId, ProgramHash, TaskId, WorkerId};
 use rdask_core::message::{Exit, FromNanny, Launch, ToNanny};
 
+use super::leave::Ends;
 use super::scheduler::hash_of;
 use super::session::PORT_CLOSED;
 use super::{Actor, Event, MS, SECOND, World, note};
@@ -27,6 +28,7 @@ pub(super) struct Node {
     /// Those that it still had when it was given up, by the numbers that they had then.
     pub(super) named: BTreeMap<ProcessId, usize>,
     pub(super) is_leaving: bool,
+    pub(super) ends: Ends,
     /// Whether it will not come back.
     pub(super) is_gone: bool,
     pub(super) frozen_until: u64,
@@ -51,6 +53,7 @@ impl Node {
             waiting: BTreeMap::new(),
             named: BTreeMap::new(),
             is_leaving: false,
+            ends: Ends::default(),
             is_gone: false,
             frozen_until: 0,
             nanny_frozen_until: 0,
@@ -70,6 +73,7 @@ impl World {
         let state = &mut self.nodes[node];
         state.is_alive = true;
         state.is_leaving = false;
+        state.ends = Ends::default();
         state.id = None;
         state.workers.clear();
         state.waiting.clear();
@@ -89,6 +93,7 @@ impl World {
             Message::Welcome(You::Nanny(id, workers)) => {
                 self.nodes[node].id = Some(id);
                 self.nodes[node].workers = workers;
+                self.tell_ends(node);
             }
             Message::ToNanny(ToNanny::Launch(launch)) => self.launch(node, launch),
             Message::ToNanny(ToNanny::FetchProgram { hash, from }) => {
@@ -104,7 +109,7 @@ impl World {
                 }
             }
             Message::ToNanny(ToNanny::Keep { was, process }) => self.keep(node, was, process),
-            Message::ToNanny(ToNanny::AskJobEnd) => {}
+            Message::ToNanny(ToNanny::AskJobEnd) => self.ask_slurm(node),
             Message::ToNanny(ToNanny::Exit { .. }) => {
                 note!(self, "node {node} is told to go");
                 self.nanny_goes(node, 10 * MS);
@@ -189,7 +194,7 @@ impl World {
         let state = &self.processes[process];
         let exit = state.exit.clone();
         let board = state.running_runs();
-        if exit != Exit::Planned {
+        if exit != Exit::Planned && !self.stops.ended.contains(&id) {
             let by_fault = u32::from(state.is_struck);
             for (task, _) in &board {
                 let (count, struck) = self.deaths.entry(*task).or_default();
@@ -244,11 +249,6 @@ impl World {
         let at = self.now + self.dice.between(100 * MS, SECOND);
         let age = self.nodes[node].age;
         self.push(at, Event::NannyStarts(node, age));
-    }
-
-    /// It has ended its processes and leaves.
-    fn nanny_goes(&mut self, node: usize, within: u64) {
-        self.nanny_ends(node, within);
     }
 
     /// A nanny ends, whatever the reason, and its processes with it. The scheduler hears of the

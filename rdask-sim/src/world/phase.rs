@@ -11,6 +11,9 @@ use crate::scenario::{Ways, What};
 /// How long everything may take once the core is healed.
 const LIVENESS: u64 = 20_000 * SECOND;
 
+/// How long who leaves may wait for others.
+const PATIENCE: u64 = 300 * SECOND;
+
 /// How long it takes until what nobody wants any more is gone everywhere.
 const REST: u64 = 45 * SECOND;
 
@@ -43,10 +46,11 @@ impl World {
                 self.release_all(client);
             }
         }
-        // Bodies that don't look at their token go on.
+        // Bodies that don't look at their token go on for a while.
         let end = self.now + LIVENESS;
         while self.failure.is_none() && self.now < end && self.is_anything_running() {
             self.run_until(self.now + SECOND);
+            self.check_stopped();
         }
         self.run_until(self.now + REST);
         self.check_rest();
@@ -102,8 +106,12 @@ impl World {
                 self.fail(format!("not over in time: {}; {status:?}", waits.join("; ")));
                 return false;
             }
+            if self.now > self.quiet_at + PATIENCE {
+                self.end_stuck();
+            }
             let pause = (self.now + SECOND).min(end);
             self.run_until(pause);
+            self.check_stopped();
         }
     }
 
@@ -223,6 +231,7 @@ impl World {
             let store = &self.processes[self.by_id[id]].store;
             self.fail(format!("{id} keeps values that nobody wants: {store:?}"));
         }
+        self.check_gone();
     }
 
     /// Nobody is there any more: no process, no timer.

@@ -216,6 +216,7 @@ impl World {
                 }
             }
             Action::Exit { reason } => {
+                self.processes[process].exit = Exit::Code(0);
                 note!(self, "process {} ends: {reason}", self.processes[process].id);
                 self.kill_process(process, PORT_CLOSED);
             }

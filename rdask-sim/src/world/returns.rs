@@ -19,6 +19,10 @@ pub(super) type OpenOffer = (TaskId, Look, Fate);
 impl World {
     /// A nanny that was given up is one again, and names the processes that it still has.
     pub(super) fn nanny_joins_again(&mut self, node: usize) {
+        if self.nodes[node].ends.is_over(self.now) {
+            // There is nothing to join for.
+            return self.nanny_goes(node, PORT_CLOSED);
+        }
         note!(self, "the nanny of node {node} joins anew");
         let state = &mut self.nodes[node];
         state.age += 1;
@@ -100,7 +104,7 @@ impl World {
     }
 
     /// Of what is offered: the values of tasks that have none.
-    pub(super) fn open_offers(&mut self, message: &FromProcess) -> Vec<OpenOffer> {
+    pub(super) fn open_offers(&mut self, from: ProcessId, message: &FromProcess) -> Vec<OpenOffer> {
         let FromProcess::Offer { values, .. } = message else { return Vec::new() };
         let mut open = Vec::new();
         for offered in values {
@@ -112,6 +116,9 @@ impl World {
                 let task = TaskId { array: offered.array, index };
                 let look = self.scheduler.core.look(task);
                 self.coverage.mark(look, "offered");
+                if self.ledger.has_holders(task) {
+                    self.ledger.held(task, from);
+                }
                 if !is_done(look) {
                     open.push((task, look, fate));
                 }

@@ -3,7 +3,7 @@
 mod observe;
 
 use rdask_core::hello::You;
-use rdask_core::id::{Peer, ProcessId, ProgramHash};
+use rdask_core::id::{NannyId, Peer, ProcessId, ProgramHash, TaskId};
 use rdask_core::message::{Contact, FromNanny, ProgramInfo, Returning, Surroundings, WorkerInfo};
 use rdask_core::scheduler::{Action, ClientInfo, Config, NannyInfo, Scheduler};
 
@@ -138,7 +138,9 @@ impl World {
                     if let Some(peer) = self.links[link].peer {
                         self.mark_losses(peer);
                         self.scheduler.leases.forget(peer);
+                        self.notices.is_gone(peer);
                         self.scheduler.core.handle_link_lost(now, peer);
+                        self.note_gone(peer);
                     }
                 }
                 Fact::Broken(link, silent) => self.link_broke(link, silent),
@@ -151,6 +153,7 @@ impl World {
         if self.scheduler.core.poll_timeout().is_some_and(|at| at <= now) {
             self.scheduler.core.handle_timeout(now);
         }
+        self.stops.look(self.now);
         while let Some(action) = self.scheduler.core.poll_action() {
             self.scheduler_does(action, &silent);
         }
@@ -180,11 +183,14 @@ impl World {
                 if let FromNanny::LaunchFailed { .. } = message {
                     self.launches_failed += 1;
                 }
-                self.scheduler.core.handle_nanny(now, id, message);
+                self.observe_nanny(id, &message);
+                self.hear_nanny(id, message);
             }
             (Some(Peer::Process(id)), Message::FromProcess(message)) => {
                 self.observe_process(id, &message);
-                let offers = self.open_offers(&message);
+                self.observe_offer(id, &message);
+                self.stops.hear(id, &message, self.now);
+                let offers = self.open_offers(id, &message);
                 self.scheduler.core.handle_process(now, id, message);
                 self.observe_adoptions(id, offers);
             }
@@ -196,6 +202,46 @@ impl World {
             // It was never welcomed, and speaks as if it had been.
             (None, _) => {}
             (peer, message) => self.fail(format!("{peer:?} said {message:?}")),
+        }
+    }
+
+    /// A nanny speaks. Who is blamed for the end of a process was seen to run, as it ended by itself.
+    fn hear_nanny(&mut self, id: NannyId, message: FromNanny) {
+        let board: Vec<TaskId> = match &message {
+            FromNanny::Exited { board, .. } => board.iter().map(|(task, _)| *task).collect(),
+            _ => Vec::new(),
+        };
+        let now = self.time();
+        let exited = match &message {
+            FromNanny::Exited { process, .. } => Some(Peer::Process(*process)),
+            _ => None,
+        };
+        self.scheduler.core.handle_nanny(now, id, message);
+        exited.into_iter().for_each(|process| self.note_gone(process));
+        for task in board {
+            let counted = self.scheduler.core.deaths(task);
+            let seen = self.deaths.get(&task).map_or(0, |(count, _)| *count);
+            if counted > seen {
+                self.fail(format!("{task} is blamed for {counted} deaths, not {seen}"));
+            }
+        }
+    }
+
+    /// Who a process was gone with: what it had is lost before anything else is heard.
+    fn note_gone(&mut self, peer: Peer) {
+        let gone: Vec<ProcessId> = match peer {
+            Peer::Process(id) => vec![id],
+            Peer::Nanny(_) => {
+                let ids = self.by_id.iter();
+                let own = ids.filter(|(id, _)| self.nanny_of(**id) == Some(peer));
+                own.map(|(id, _)| *id).collect()
+            }
+            Peer::Client(_) => Vec::new(),
+        };
+        for id in gone {
+            if !self.scheduler.core.knows(id) {
+                self.holders.is_gone(id, 0);
+            }
         }
     }
 
@@ -228,6 +274,7 @@ impl World {
                     contact: contact(),
                 };
                 let (id, workers) = core.connect_nanny(now, info);
+                self.notices.joined(id, &workers);
                 core.handle_return(now, id, returning);
                 self.links[link].peer = Some(Peer::Nanny(id));
                 You::Nanny(id, workers)
@@ -243,6 +290,11 @@ impl World {
             }
             Actor::Client(client) => {
                 let program = self.clients[client].program;
+                if self.clients[client].retires.is_some() {
+                    let id = core.connect_observer(now);
+                    self.links[link].peer = Some(Peer::Client(id));
+                    return self.welcomed(link, You::Client(id));
+                }
                 let program = ProgramInfo { hash: hash_of(program), size: 1, path: "p".into() };
                 let info = ClientInfo {
                     program,
@@ -255,6 +307,10 @@ impl World {
                 You::Client(id)
             }
         };
+        self.welcomed(link, you);
+    }
+
+    fn welcomed(&mut self, link: usize, you: You) {
         note!(self, "the scheduler welcomes {you:?}");
         if let Some(peer) = self.links[link].peer {
             self.links_by_peer.insert(peer, link);
@@ -264,12 +320,18 @@ impl World {
 
     fn scheduler_does(&mut self, action: Action, silent: &[Peer]) {
         let (peer, message) = match action {
-            Action::ToClient(id, message) => (Peer::Client(id), Message::ToClient(message)),
+            Action::ToClient(id, message) => {
+                self.observe_answer(id, &message);
+                (Peer::Client(id), Message::ToClient(message))
+            }
             Action::ToProcess(id, message) => {
                 self.observe_order(id, &message);
                 (Peer::Process(id), Message::ToProcess(message))
             }
-            Action::ToNanny(id, message) => (Peer::Nanny(id), Message::ToNanny(message)),
+            Action::ToNanny(id, message) => {
+                self.check_nanny_order(id, &message);
+                (Peer::Nanny(id), Message::ToNanny(message))
+            }
             Action::Close(peer, reason) => {
                 self.scheduler_closes(peer, &reason, silent);
                 return;

@@ -389,3 +389,54 @@ fn a_scattered_value_with_two_copies_survives_one_holder_and_gets_another() {
     let is_there = |action: &Action| matches!(action, Action::ToClient(_, ToClient::Ended { outcome: Outcome::Held { holder, .. }, .. }) if *holder == third);
     assert!(failed.iter().any(is_there), "{failed:?}");
 }
+
+#[test]
+fn a_value_that_a_dead_client_was_to_put_keeps_no_worker_from_leaving() {
+    let mut stage = Stage::new();
+    let (leaving, _) = stage.nanny("a");
+    stage.actions();
+    let options = TaskOptions::default();
+    let actions = stage.say(FromClient::Scatter { number: 0, sizes: vec![1 << 20], options });
+    let is_put = |action: &Action| matches!(action, Action::ToClient(_, ToClient::Put { .. }));
+    assert!(actions.iter().any(is_put), "{actions:?}");
+    stage.lose(Peer::Client(stage.client));
+    let actions = stage.nanny_says(leaving, FromNanny::Leaving { reason: "notice".into() });
+    assert_eq!(exits(&actions), [leaving]);
+}
+
+#[test]
+fn what_cannot_be_copied_off_a_retired_worker_is_made_again_at_once() {
+    let mut stage = Stage::new();
+    let worker = |name: &str| WorkerInfo {
+        name: name.into(),
+        slots: 1,
+        memory_limit: 0,
+        resources: Vec::new(),
+    };
+    let (node, pool) = ("a".to_owned(), "a".to_owned());
+    let workers = vec![worker("a-0"), worker("a-1")];
+    let info = NannyInfo { node, pool, workers, contact: contact() };
+    let (_, ids) = stage.scheduler.connect_nanny(stage.now, info);
+    let launches: Vec<Launch> = stage
+        .actions()
+        .into_iter()
+        .filter_map(|action| match action {
+            Action::ToNanny(_, ToNanny::Launch(launch)) => Some(launch),
+            _ => None,
+        })
+        .collect();
+    for launch in &launches {
+        stage.scheduler.connect_process(stage.now, launch.process, contact()).unwrap();
+    }
+    let (source, assign) = assigned(&stage.array(0, 1)).remove(0);
+    stage.finish(source, &assign, stored(assign.range), SECOND);
+    let home = launches.iter().find(|launch| launch.process == source).unwrap().worker;
+    let other = launches.iter().find(|launch| launch.process != source).unwrap().process;
+    let names = vec![if home == ids[0] { "a-0".to_owned() } else { "a-1".to_owned() }];
+    let actions = stage.say(FromClient::Retire { request: 0, names });
+    assert_eq!(acquires(&actions), [(other, assign.range, source)]);
+    let task = TaskId { array: assign.array, index: 0 };
+    let actions = stage.process_says(other, FromProcess::NotAcquired { task });
+    let again: Vec<ProcessId> = assigned(&actions).iter().map(|(to, _)| *to).collect();
+    assert_eq!(again, [other]);
+}

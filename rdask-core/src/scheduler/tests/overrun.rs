@@ -185,3 +185,35 @@ fn a_timed_out_run_that_goes_on_costs_its_process() {
     assert_eq!((court.done, court.failures.len()), (1, 1));
     assert!(court.now > Time(0));
 }
+
+#[test]
+fn who_ends_by_itself_because_it_was_told_to_blames_nobody() {
+    let mut court = Court::new(2);
+    court.submit(0, 2, None);
+    let (process, _) = court.home_of(1).expect("the neighbour runs");
+    court.cancel(0);
+    court.pass(GRACE);
+    court.pass(GRACE);
+    assert!(!court.scheduler.knows(process));
+    // It was told at the same time as its nanny, and both runs were on its board.
+    court.exited(process, Exit::Code(0), &[0, 1]);
+    assert_eq!(court.scheduler.deaths(court.task(1)), 0);
+    court.finish_all();
+    assert_eq!((court.done, court.failures.len()), (1, 1));
+}
+
+#[test]
+fn a_run_that_stops_costs_nothing_although_its_array_is_forgotten() {
+    let mut court = Court::new(2);
+    court.submit(0, 1, None);
+    let array = court.task(0).array;
+    let assignment = court.running[0].1.assignment;
+    let process = court.time_out(0);
+    let ranges = vec![(array, Range::one(0))];
+    court.scheduler.handle_client(court.now, court.client, FromClient::Release { ranges });
+    court.act();
+    court.hear(process, FromProcess::Stopped { assignment, range: Range::one(0) });
+    court.pass(GRACE);
+    court.pass(GRACE);
+    assert!(court.scheduler.knows(process) && court.ended.is_empty());
+}

@@ -175,6 +175,7 @@ pub(super) fn shape(key: u64, work: &Work, params: Vec<Param>) -> Shape {
         retries: work.retries,
         retry_delay: std::time::Duration::from_millis(work.retry_delay_ms),
         timeout: work.timeout_ms.map(std::time::Duration::from_millis),
+        kill_grace: work.kill_grace_ms.map(std::time::Duration::from_millis),
         threads: work.threads.max(1),
         resources: if work.cards > 0 {
             vec![("card".to_owned(), work.cards * 10_000)]

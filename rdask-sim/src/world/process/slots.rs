@@ -264,6 +264,12 @@ impl World {
         self.push(at, Event::RunEnds(process, id, index));
     }
 
+    /// Whether runs wait for nested tasks, or may come to.
+    pub(in crate::world) fn has_parents(&self, process: usize) -> bool {
+        let mut chunks = self.processes[process].chunks.values();
+        chunks.any(|chunk| self.work(chunk.start.assign.function.0).nested > 0)
+    }
+
     /// The function that a chunk runs.
     pub(in crate::world) fn key_of(&self, process: usize, chunk: ChunkId) -> Option<u64> {
         let chunk = self.processes[process].chunks.get(&chunk)?;

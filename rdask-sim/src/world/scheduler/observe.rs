@@ -1,11 +1,13 @@
 //! What is noted of what the scheduler hears and says: for the ledger, and for coverage.
 
 use rdask_core::id::{ArrayId, ClientId, Peer, ProcessId, TaskId, ValueId};
-use rdask_core::message::{End, FromClient, FromProcess, ToProcess};
+use rdask_core::message::{End, FromClient, FromProcess, ToClient, ToProcess};
 use rdask_core::range::Range;
 use rdask_core::scheduler::Look;
 
 use crate::world::World;
+use crate::world::notices::GONE;
+use crate::world::stops::OVERRUN;
 
 /// How often the holder of a scattered value is not to be reached before the value is lost.
 const TRIES_FOR_SCATTERED: u32 = 20;
@@ -42,6 +44,9 @@ impl World {
                             if is_stored {
                                 self.holders.has(task, from);
                             }
+                            if is_whole(&one.end, one.range) {
+                                self.ledger.held(task, from);
+                            }
                         }
                     }
                 }
@@ -51,6 +56,9 @@ impl World {
                     mark(self, task.array, task.index, "copied");
                     if is_known {
                         self.holders.has(*task, from);
+                        if self.ledger.has_holders(*task) {
+                            self.ledger.held(*task, from);
+                        }
                     }
                 }
             }
@@ -105,6 +113,7 @@ impl World {
                     mark(edge.task.array, Range::one(edge.task.index), "depended on");
                 }
             }
+            FromClient::Retire { names, .. } => self.observe_retirement(from, names),
             _ => {}
         }
     }
@@ -113,6 +122,7 @@ impl World {
         let count = self.ledger.missed(task, denied);
         if is_known && (denied || count >= TRIES_FOR_SCATTERED) {
             self.holders.has_not(task, holder);
+            self.ledger.not_held(task, holder);
         }
         self.missed.insert(task);
     }
@@ -133,6 +143,15 @@ impl World {
         }
     }
 
+    /// What clients are told: where to put values, and whom they have let go.
+    pub(super) fn observe_answer(&mut self, to: ClientId, message: &ToClient) {
+        match message {
+            ToClient::Put { process, .. } => self.check_stays(*process, "a value of a client"),
+            ToClient::Retiring { workers, .. } => self.check_retired(to, workers),
+            _ => {}
+        }
+    }
+
     pub(super) fn observe_order(&mut self, to: ProcessId, message: &ToProcess) {
         let mut dropped = |array: ArrayId, range: Range| {
             for index in range {
@@ -144,15 +163,35 @@ impl World {
             }
         };
         match message {
-            ToProcess::Assign(assign) => self.check_heard(to, "run", assign.array),
+            ToProcess::Assign(assign) => {
+                let grace_ms = self.work(assign.function.0).kill_grace_ms;
+                self.stops.assigned(assign, grace_ms);
+                self.check_heard(to, "run", assign.array);
+            }
             ToProcess::Acquire { array, .. } => self.check_heard(to, "hold", *array),
             ToProcess::Cancel { array, range } => {
+                self.stops.told(to, *array, *range, self.now);
                 for index in *range {
                     self.ledger.called_back(TaskId { array: *array, index }, to);
                 }
             }
             ToProcess::Drop { ranges } => {
                 ranges.iter().for_each(|(array, range)| dropped(*array, *range));
+                for (array, range) in ranges {
+                    let tasks = range.iter().map(|index| TaskId { array: *array, index });
+                    tasks.for_each(|task| self.ledger.not_held(task, to));
+                }
+            }
+            ToProcess::DropCopies { values } => {
+                values.iter().for_each(|value| self.ledger.not_held(value.task, to));
+            }
+            ToProcess::Exit { reason } => {
+                self.stops.ended.insert(to);
+                match reason.as_str() {
+                    OVERRUN => self.check_overrun(to),
+                    GONE => self.check_let_go(&[to]),
+                    _ => {}
+                }
             }
             ToProcess::Steal { .. } => {
                 self.coverage.mark(Look::Assigned, "asked back");
@@ -160,4 +199,9 @@ impl World {
             _ => {}
         }
     }
+}
+
+/// Whether a run has ended with one output, that stays with the process.
+fn is_whole(end: &End, range: Range) -> bool {
+    matches!(end, End::Stored(sizes) if sizes.len() == range.len() as usize)
 }
