@@ -223,6 +223,7 @@ impl Client {
                 self.outbox.push_back(Action::Explained { request, explanation });
             }
             ToClient::Warning { message } => self.outbox.push_back(Action::Warn(message)),
+            ToClient::Gone { process } => self.handle_gone(process),
         }
     }
 

@@ -230,6 +230,11 @@ pub enum ToClient {
         /// How it is.
         explanation: Explanation,
     },
+    /// A process that was named as a holder is gone: don't wait for anything from it.
+    Gone {
+        /// Which.
+        process: ProcessId,
+    },
 }
 
 /// Names that are no pool's and no worker's.

@@ -25,6 +25,8 @@ pub(crate) struct Client {
     pub(crate) wants_in: BTreeSet<Gid>,
     /// Bytes of inline results sent and not yet taken.
     pub(crate) in_flight: u64,
+    /// Processes that it has been told of as holders.
+    pub(crate) knows: BTreeSet<ProcessId>,
     /// Groups with results that wait until it has taken others.
     pub(crate) backlog: BTreeSet<Gid>,
 }
@@ -91,6 +93,7 @@ impl Scheduler {
             attached: BTreeMap::new(),
             wants_in: BTreeSet::new(),
             in_flight: 0,
+            knows: BTreeSet::new(),
             backlog: BTreeSet::new(),
         };
         self.clients.insert(id, client);
