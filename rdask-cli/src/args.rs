@@ -314,3 +314,6 @@ pub(crate) struct Map {
     #[command(flatten)]
     pub(crate) commands: Commands,
 }
+
+#[cfg(test)]
+mod examples;

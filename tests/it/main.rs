@@ -12,6 +12,7 @@
 mod api;
 mod blame;
 mod data;
+mod documents;
 mod failures;
 mod fairness;
 mod gather;
@@ -79,6 +80,8 @@ fn patient_trials() -> Vec<Trial> {
         links::a_node_that_stands_still_is_given_up_after_a_while_and_comes_back,
         offers::a_node_that_was_given_up_comes_back_with_what_it_holds,
         offers::a_run_that_ends_while_its_node_is_given_up_counts,
+        documents::every_line_to_type_is_one_that_works,
+        documents::the_cluster_of_the_readme_comes_up_and_computes,
         gather::a_gather_goes_on_when_the_node_of_the_holder_falls_silent,
         reasons::every_task_that_waits_says_why,
         intruders::the_file_of_another_run_is_told_to_be_so,
