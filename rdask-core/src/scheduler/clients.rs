@@ -141,11 +141,15 @@ impl Scheduler {
             }
             FromClient::Taken { bytes } => self.results_taken(from, bytes),
             FromClient::ProgramNotSent { message } => self.program_not_sent(from, &message),
-            FromClient::Retire { request, names } => {
-                let workers = self.retire(&names);
+            FromClient::Retire { request, names, within } => {
+                let workers = self.retire(&names, within);
                 self.send_client(from, ToClient::Retiring { request, workers });
             }
             FromClient::PutGone { assignment } => self.put_gone(assignment),
+            FromClient::AskLeaving { request, workers } => {
+                let workers = self.leftovers(&workers);
+                self.send_client(from, ToClient::Leaving { request, workers });
+            }
             FromClient::Explain { request, task } => self.asking_why.push((from, request, task)),
         }
         self.work_off();

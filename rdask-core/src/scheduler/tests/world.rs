@@ -954,11 +954,15 @@ impl World {
         self.noticed.insert(nanny);
         let pool = self.pools[&nanny].clone();
         match self.dice.below(4) {
-            0 => self.say(FromClient::Retire { request: 0, names: vec![pool] }),
+            0 => {
+                let within = self.time_to_go();
+                self.say(FromClient::Retire { request: 0, names: vec![pool], within });
+            }
             // One worker of it.
             1 => {
                 let name = format!("w{}-0", &pool[1..]);
-                self.say(FromClient::Retire { request: 0, names: vec![name] });
+                let within = self.time_to_go();
+                self.say(FromClient::Retire { request: 0, names: vec![name], within });
             }
             2 => {
                 let time = std::time::Duration::from_nanos(self.dice.below(9_000_000));
@@ -972,6 +976,12 @@ impl World {
         }
         self.react();
         self.lose_gone();
+    }
+
+    /// Who is gentle gives workers the time that they need.
+    fn time_to_go(&mut self) -> Option<Duration> {
+        let is_short = !self.gentle && self.dice.chance(40);
+        is_short.then(|| Duration::from_nanos(self.dice.below(9_000_000)))
     }
 
     /// Some of the tasks that a process has, in their first runs or others.
