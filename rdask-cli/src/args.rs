@@ -198,10 +198,15 @@ Examples:
 
   rdask retire 4711                  the workers of the Slurm job 4711
   rdask retire node7-0 node8-0       these two workers
+  rdask retire --timeout 10m 4711    the same, and in ten minutes at most
   rdask retire --no-wait gpu         begin, and don't wait until they are gone
 
-Their running tasks end. What they have not started goes to other workers, and so does what only
-they hold. `rdask status` shows the names of pools and workers.")]
+Their running tasks end, however long that takes. What they have not started goes to other workers,
+and so does what only they hold. With --timeout, what is left by then is given up: those tasks run
+again elsewhere, and those values are made again.
+
+It says what it waits for, on standard error. Ctrl-C ends the wait only: the workers go all the same.
+`rdask status` shows the names of pools and workers.")]
 pub(crate) struct Retire {
     /// The file that the scheduler writes
     #[arg(long, value_name = "FILE", env = "RDASK_SCHEDULER_FILE")]
@@ -209,6 +214,9 @@ pub(crate) struct Retire {
     /// Pools, or names of workers
     #[arg(required = true, value_name = "POOL|WORKER")]
     pub(crate) names: Vec<String>,
+    /// How long their tasks and copies may take, such as '10 minutes' [default: as long as they do]
+    #[arg(long, value_name = "TIME", value_parser = quantity::duration)]
+    pub(crate) timeout: Option<Duration>,
     /// Don't wait until they are gone
     #[arg(long)]
     pub(crate) no_wait: bool,
@@ -314,3 +322,6 @@ pub(crate) struct Map {
     #[command(flatten)]
     pub(crate) commands: Commands,
 }
+
+#[cfg(test)]
+mod examples;

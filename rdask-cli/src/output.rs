@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 
-use rdask::connection::{ClusterStatus, WorkerStatus};
+use rdask::connection::{ClusterStatus, LeavingWorker, WorkerStatus};
 use rdask::scheduler::{SchedulerFile, WorkerId};
 use serde::Serialize;
 use tracing_subscriber::EnvFilter;
@@ -155,19 +155,86 @@ struct RetiredDocument {
     version: u32,
     workers: Vec<String>,
     gone: bool,
+    left: Vec<LeavingDocument>,
 }
 
-/// The workers that were retired, as one JSON document.
-pub(crate) fn retired_json(workers: &[WorkerId], gone: bool) -> String {
-    let workers = workers.iter().map(ToString::to_string).collect();
-    let document = RetiredDocument { schema: "rdask-retire", version: 1, workers, gone };
+/// A worker that is still there, and what for.
+#[derive(Serialize)]
+struct LeavingDocument {
+    id: String,
+    name: String,
+    runs: u64,
+    values: u64,
+    bytes: u64,
+    tasks: Vec<String>,
+    left_seconds: Option<f64>,
+}
+
+/// The workers that were retired, as one JSON document, and what those that are there have left.
+pub(crate) fn retired_json(workers: &[WorkerId], left: &[LeavingWorker]) -> String {
+    let left = left.iter().map(|worker| LeavingDocument {
+        id: worker.id.to_string(),
+        name: worker.name.clone(),
+        runs: worker.runs,
+        values: worker.values,
+        bytes: worker.bytes,
+        tasks: worker.first_runs.iter().map(ToString::to_string).collect(),
+        left_seconds: worker.left.map(|time| time.as_secs_f64()),
+    });
+    let left: Vec<LeavingDocument> = left.collect();
+    let document = RetiredDocument {
+        schema: "rdask-retire",
+        version: 1,
+        workers: workers.iter().map(ToString::to_string).collect(),
+        gone: left.is_empty(),
+        left,
+    };
     let json = serde_json::to_string_pretty(&document);
     json.expect("numbers and text always become JSON") + "\n"
 }
 
 /// The same for people.
-pub(crate) fn retired_text(workers: &[WorkerId], gone: bool) -> String {
-    format!("{} worker(s) {}\n", workers.len(), if gone { "have left" } else { "are leaving" })
+pub(crate) fn retired_text(workers: &[WorkerId], left: &[LeavingWorker]) -> String {
+    match (workers.len(), left.len()) {
+        (all, 0) => format!("{all} worker(s) have left\n"),
+        (all, left) if all == left => format!("{all} worker(s) are leaving\n"),
+        (all, left) => format!("{left} of {all} worker(s) are leaving, the others have left\n"),
+    }
+}
+
+/// How many workers' doings are shown of those that leave.
+const LEAVING_SHOWN: usize = 10;
+
+/// What workers have left to do before they go, a line for each.
+pub(crate) fn leaving_text(left: &[LeavingWorker]) -> String {
+    let mut text = String::new();
+    for worker in left.iter().take(LEAVING_SHOWN) {
+        let mut waits = Vec::new();
+        if worker.runs > 0 {
+            let tasks: Vec<String> = worker.first_runs.iter().map(ToString::to_string).collect();
+            let more = if worker.runs > tasks.len() as u64 { ", ..." } else { "" };
+            waits.push(format!("{} task(s) to end ({}{more})", worker.runs, tasks.join(", ")));
+        }
+        if worker.values > 0 {
+            waits.push(format!(
+                "{} value(s) of about {} to copy",
+                worker.values,
+                show_size(worker.bytes)
+            ));
+        }
+        if waits.is_empty() {
+            waits.push("nothing, and goes".to_owned());
+        }
+        let time = worker.left.map_or(String::new(), |time| {
+            format!("; goes in {:.0} s in any case", time.as_secs_f64().ceil())
+        });
+        // Writing to a string never fails.
+        let _ = writeln!(text, "{} waits for {}{time}", worker.name, waits.join(", "));
+    }
+    if left.len() > LEAVING_SHOWN {
+        let _ = writeln!(text, "and {} more", left.len() - LEAVING_SHOWN);
+    }
+    text
 }
 
 /// The status for people: one line per pool, the workers of each below.

@@ -360,6 +360,51 @@ fn retire_names_pools_or_workers_and_waits_until_they_are_gone() {
     assert_eq!((code, out.as_str()), (0, "2 worker(s) are leaving\n"));
 }
 
+/// A command that runs for a minute on some worker, and has begun.
+fn begin(cluster: &Cluster) -> Running {
+    let mut client = cluster.client(&["submit", "--", "sh", "-c", "echo x >> began; sleep 60"]);
+    client.stderr(Stdio::null()).stdout(Stdio::null());
+    let client = Running(client.spawn().unwrap());
+    wait_until("it runs", || cluster.folder.path().join("began").exists());
+    client
+}
+
+#[test]
+fn retire_says_what_it_waits_for_and_gives_up_what_is_left_in_the_end() {
+    let cluster = Cluster::new();
+    let _scheduler = cluster.start("scheduler --host 127.0.0.1", "s");
+    let mut worker = cluster.start("worker --host 127.0.0.1 --nthreads 1 --name w0", "w");
+    assert_eq!(cluster.status("--wait --timeout 30s").0, 0);
+    let _client = begin(&cluster);
+    let (code, out, err) =
+        text(&cluster.client(&["retire", "w0", "--no-wait", "--json"]).output().unwrap());
+    assert!(code == Some(0) && out.contains("\"runs\": 1"), "{out}{err}");
+    // Ctrl-C ends the wait, and the worker leaves on.
+    let mut waiting = cluster.client(&["retire", "w0"]);
+    let waiting = waiting.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let pid = waiting.id().to_string();
+    // A signal that comes before it listens would end it.
+    let blocked = || {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        status.contains("SigBlk:\t0000000000000002")
+    };
+    wait_until("it listens", blocked);
+    assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    let (code, out, err) = text(&waiting.wait_with_output().unwrap());
+    assert_eq!((code, out.as_str()), (Some(130), "1 worker(s) are leaving\n"), "{err}");
+    assert!(err.starts_with("w0 waits for 1 task(s) to end (c"), "{err}");
+    assert!(cluster.status("").1.contains("leaving"));
+    let ended = cluster.client(&["retire", "w0", "--timeout", "1s"]).output();
+    let (code, out, err) = text(&ended.unwrap());
+    assert_eq!((code, out.as_str()), (Some(0), "1 worker(s) have left\n"), "{err}");
+    assert!(err.contains("goes in 1 s in any case"), "{err}");
+    assert_eq!(worker.exit_code(), 0, "{}", cluster.log("w"));
+    // What was given up runs again, and nobody is blamed.
+    fs::remove_file(cluster.folder.path().join("began")).unwrap();
+    let _next = cluster.start("worker --host 127.0.0.1 --nthreads 1", "w2");
+    wait_until("it runs again", || cluster.folder.path().join("began").exists());
+}
+
 #[test]
 fn a_lifetime_ends_a_worker_with_and_without_a_scheduler() {
     let cluster = Cluster::new();

@@ -223,6 +223,9 @@ impl Client {
                 self.outbox.push_back(Action::Explained { request, explanation });
             }
             ToClient::Warning { message } => self.outbox.push_back(Action::Warn(message)),
+            ToClient::Gone { process } => self.handle_gone(process),
+            // Only observers ask.
+            ToClient::Leaving { .. } => {}
         }
     }
 
@@ -318,7 +321,7 @@ impl Client {
     pub fn retire(&mut self, names: Vec<String>) -> u32 {
         self.flush_batch();
         let request = self.number_request();
-        self.send(FromClient::Retire { request, names });
+        self.send(FromClient::Retire { request, names, within: None });
         request
     }
 

@@ -12,6 +12,7 @@ use std::time::Duration;
 mod client;
 mod data;
 mod explain;
+mod leaving;
 mod nanny;
 mod process;
 mod task;
@@ -21,6 +22,7 @@ pub use client::{
 };
 pub use data::{DataReply, DataRequest};
 pub use explain::{Explanation, InputState, Lack, Moving, NAMED_MAX, ProgramState, Why};
+pub use leaving::{LEAVING_MAX, LeavingWorker};
 pub use nanny::{Exit, FromNanny, Launch, Returning, ToNanny, WorkerInfo};
 pub use process::{
     Assign, End, Feed, Finished, FromProcess, Offered, Offering, Place, Source, ToProcess,

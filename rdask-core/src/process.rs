@@ -226,6 +226,9 @@ impl Process {
             }
             ToProcess::DropCopies { values } => self.drop_copies(&values),
             ToProcess::Gone { process } => self.peer_gone(process),
+            ToProcess::DropResults { assignment, array, range } => {
+                self.drop_results(assignment, array, range);
+            }
         }
         self.settle();
     }
@@ -272,7 +275,7 @@ impl Process {
         self.now = now;
         let range = Range::one(task.index);
         // A value that is put is what it is in every run.
-        self.kept.stored(task.array, range, Stored::new(1, &[size]));
+        self.kept.stored(task, Stored::new(assignment, 1, &[size]));
         let finished = Finished {
             assignment,
             array: task.array,

@@ -54,6 +54,7 @@ mod group;
 mod invariants;
 mod leases;
 mod leave;
+mod leftovers;
 mod locality;
 mod look;
 mod missed;
@@ -380,6 +381,7 @@ impl Scheduler {
                     alone: BTreeSet::new(),
                     free,
                     leaving: false,
+                    leaves_by: None,
                     ends_at: None,
                 },
             );
@@ -577,6 +579,7 @@ impl Scheduler {
             self.look_again,
             self.overruns.next_timeout(self.now),
             self.awaited.next_timeout(),
+            self.next_departure(),
         ];
         due.into_iter().flatten().min()
     }

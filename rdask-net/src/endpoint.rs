@@ -369,8 +369,8 @@ impl Endpoint {
         }
     }
 
-    /// A stream on the socket beside a data connection, by the name under which that was dialled. If
-    /// the socket is not there, or not the peer's, it isn't tried again beside this connection.
+    /// A stream on the socket beside a data connection, by the name under which that was dialled, if
+    /// that is there and is to be tried now.
     async fn open_local(
         &self,
         own: &PeerName,
@@ -381,12 +381,17 @@ impl Endpoint {
         if !self.shared.local_sockets {
             return None;
         }
-        let permit = lease.slot().local.clone().acquire_owned().await.ok()?;
+        let way = &lease.slot().local;
+        let permit = way.enter().await?;
+        let began = Instant::now();
         match local::dial(own, peer, &Proofs::of(connection)?).await {
-            Ok(stream) => Some((stream, permit)),
+            Ok(stream) => {
+                way.works();
+                Some((stream, permit))
+            }
             Err(error) => {
-                tracing::debug!(%peer, %error, "there is no local way");
-                lease.slot().local.close();
+                tracing::debug!(%peer, %error, "there is no local way now");
+                way.refused(&error, began, Instant::now());
                 None
             }
         }

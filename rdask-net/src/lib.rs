@@ -51,6 +51,7 @@ mod identity;
 mod interface;
 mod link;
 mod local;
+mod local_way;
 mod peer_name;
 mod pool;
 mod scheduler_file;

@@ -45,6 +45,10 @@ const GREETINGS_MAX: usize = 256;
 /// has 1,024.
 const SEATS_MAX: usize = 256;
 
+/// Who can't have its name tries again after so long. Somebody has taken it, or there is no way to
+/// have one.
+const BIND_PAUSE: Duration = Duration::from_secs(1);
+
 /// What the kernel may hold for a reader. With the usual 208 KiB the two sides wait for each other
 /// twenty times as often.
 const BUFFER_BYTES: usize = 4 << 20;
@@ -164,7 +168,7 @@ pub(crate) async fn dial(
         let mut proof = [0; PROOF_BYTES];
         stream.read_exact(&mut proof).await?;
         if !same(&proof, &proofs.acceptor) {
-            return Err(io::Error::other("somebody else has the peer's name"));
+            return Err(denied("somebody else has the peer's name".to_owned()));
         }
         Ok(stream)
     });
@@ -197,8 +201,8 @@ async fn accept_as(own: &PeerName, guests: &Guests, incoming: &mpsc::Sender<Inco
     let listener = match listener {
         Ok(listener) => listener,
         Err(error) => {
-            tracing::debug!(%own, %error, "values go over the network within this host, too");
-            return std::future::pending().await;
+            tracing::debug!(%own, %error, "values go over the network within this host, for now");
+            return tokio::time::sleep(BIND_PAUSE).await;
         }
     };
     let mut greetings = JoinSet::new();
@@ -267,9 +271,14 @@ fn tune(stream: &UnixStream) -> io::Result<()> {
     // As the kernel noted it when the other side connected, or began to listen.
     let (user, own) = (stream.peer_cred()?.uid(), nix::unistd::geteuid().as_raw());
     if user != own {
-        return Err(io::Error::other(format!("it is of user {user}, not {own}")));
+        return Err(denied(format!("it is of user {user}, not {own}")));
     }
     SockRef::from(stream).set_send_buffer_size(BUFFER_BYTES)
+}
+
+/// Whoever it is, it is not the peer, and will not be.
+fn denied(why: String) -> io::Error {
+    io::Error::new(io::ErrorKind::PermissionDenied, why)
 }
 
 /// The abstract name of a peer's socket. It has the run in it.

@@ -9,10 +9,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use quinn::VarInt;
-use tokio::sync::{OnceCell, Semaphore};
+use tokio::sync::OnceCell;
 
+use crate::local_way::LocalWay;
 use crate::peer_name::PeerName;
-use crate::transport::{DATA_IDLE, DATA_STREAMS};
+use crate::transport::DATA_IDLE;
 
 /// Connections kept beside those in use: a worker that gathers from more peers at once dials
 /// again, at 0.5 ms of CPU each.
@@ -33,9 +34,8 @@ pub(crate) enum Route {
 pub(crate) struct Slot {
     /// Set once by whoever dials first; the others wait for it.
     pub(crate) route: OnceCell<Route>,
-    /// Streams at a time over the local socket beside the connection. Closed once that has turned
-    /// out not to be there.
-    pub(crate) local: Arc<Semaphore>,
+    /// The local socket beside the connection.
+    pub(crate) local: LocalWay,
     usage: Mutex<Usage>,
 }
 
@@ -63,8 +63,7 @@ impl Pool {
             return Lease::new(slot.clone(), now);
         }
         let usage = Mutex::new(Usage { streams: 0, last_used: now });
-        let local = Arc::new(Semaphore::new(DATA_STREAMS as usize));
-        let slot = Arc::new(Slot { route: OnceCell::new(), local, usage });
+        let slot = Arc::new(Slot { route: OnceCell::new(), local: LocalWay::default(), usage });
         slots.insert(peer.clone(), slot.clone());
         let lease = Lease::new(slot, now);
         while slots.len() > CONNECTIONS_MAX {

@@ -12,8 +12,10 @@
 mod api;
 mod blame;
 mod data;
+mod documents;
 mod failures;
 mod fairness;
+mod gather;
 mod intruders;
 mod leave;
 mod links;
@@ -78,6 +80,9 @@ fn patient_trials() -> Vec<Trial> {
         links::a_node_that_stands_still_is_given_up_after_a_while_and_comes_back,
         offers::a_node_that_was_given_up_comes_back_with_what_it_holds,
         offers::a_run_that_ends_while_its_node_is_given_up_counts,
+        documents::every_line_to_type_is_one_that_works,
+        documents::the_cluster_of_the_readme_comes_up_and_computes,
+        gather::a_gather_goes_on_when_the_node_of_the_holder_falls_silent,
         reasons::every_task_that_waits_says_why,
         intruders::the_file_of_another_run_is_told_to_be_so,
         scheduler_file::the_file_of_a_dead_scheduler_is_told_to_be_stale,
@@ -123,6 +128,7 @@ fn trials() -> Vec<Trial> {
         leave::a_scattered_value_with_two_holders_survives_the_death_of_one,
         leave::a_process_that_gets_sigterm_goes_on,
         leave::a_nanny_whose_parent_dies_takes_that_as_a_notice,
+        gather::a_gather_goes_on_when_the_holder_is_killed,
         blame::a_killer_among_a_thousand_ends_after_three_runs_and_the_others_are_right,
         blame::each_way_to_die_is_told,
         blame::a_memory_hog_is_told_to_be_one,

@@ -10,12 +10,12 @@ use crate::blob::Blob;
 use crate::failure::{Failure, FailureKind};
 use crate::id::ProcessId;
 use crate::message::TaskStatus;
-use crate::range::{Range, RangeMap};
+use crate::range::{Range, RangeMap, RangeSet};
 
 /// How a task ended, as far as this client has heard.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Known {
-    /// Well. Where the value is nobody asked.
+    /// Well. Where the value is nobody asked, or it isn't there any more.
     Done,
     /// Well, and the value is with this process.
     Held(ProcessId),
@@ -148,6 +148,34 @@ impl Array {
         }
     }
 
+    /// A holder is gone: what is not here of its values is somewhere else, if anywhere. Returns
+    /// those that somebody waits for, which are wanted from now on.
+    pub(super) fn forget_holder(&mut self, process: ProcessId) -> RangeSet {
+        let theirs = self.known.iter().filter(|(_, known)| **known == Known::Held(process));
+        let theirs: Vec<Range> = theirs.map(|(range, _)| range).collect();
+        let mut awaited = RangeSet::new();
+        for range in theirs {
+            self.known.insert(range, Known::Done);
+            let waits = self.awaiting(Interest::Value).within(range);
+            waits.for_each(|(part, _)| awaited.insert(part));
+        }
+        awaited.iter().for_each(|range| self.wanted.insert(range, Interest::Value));
+        awaited
+    }
+
+    /// The parts of `range` of which no large value is here.
+    fn unfetched(&self, range: Range) -> Vec<Range> {
+        let mut parts = Vec::new();
+        let mut next = range.start;
+        for (&index, _) in self.fetched.range(range.start..range.end) {
+            parts.push(Range::new(next, index));
+            next = index + 1;
+        }
+        parts.push(Range::new(next, range.end));
+        parts.retain(|part| !part.is_empty());
+        parts
+    }
+
     /// Blobs that share indexes with `range`, and what they cover.
     fn blobs_within(&self, range: Range) -> impl Iterator<Item = (Range, &Blob)> {
         let first = match self.blobs.range(..=range.start).next_back() {
@@ -167,12 +195,9 @@ impl Array {
         if interest > Interest::End {
             for (part, known) in self.known.within(range) {
                 match known {
-                    Known::Done => unknown.push(part),
+                    Known::Done => unknown.extend(self.unfetched(part)),
                     Known::Held(_) if interest == Interest::Small => {}
-                    Known::Held(_) => {
-                        let absent = part.iter().filter(|index| !self.fetched.contains_key(index));
-                        unfetched.extend(merge(absent));
-                    }
+                    Known::Held(_) => unfetched.extend(self.unfetched(part)),
                     Known::Value | Known::Failed(_) => {}
                 }
             }
@@ -188,13 +213,15 @@ impl Array {
             pieces.extend(absent(next, part.start));
             next = part.end;
             match known {
-                Known::Done => pieces.extend(absent(part.start, part.end)),
-                Known::Held(_) => pieces.extend(part.iter().map(|index| {
-                    let value = self.fetched.get(&index).cloned();
-                    value.map_or(Piece::Absent(Range::one(index)), |value| {
-                        Piece::Value(index, value)
-                    })
-                })),
+                Known::Done | Known::Held(_) => {
+                    let mut next = part.start;
+                    for (&index, value) in self.fetched.range(part.start..part.end) {
+                        pieces.extend(absent(next, index));
+                        pieces.push(Piece::Value(index, value.clone()));
+                        next = index + 1;
+                    }
+                    pieces.extend(absent(next, part.end));
+                }
                 Known::Value => pieces.extend(self.blobs_within(part).map(|(whole, blob)| {
                     let part = part.intersection(whole);
                     let inside = Range::new(part.start - whole.start, part.end - whole.start);
@@ -240,18 +267,6 @@ pub(super) fn gaps<V: Clone + PartialEq>(map: &RangeMap<V>, range: Range) -> Vec
     gaps.push(Range::new(next, range.end));
     gaps.retain(|gap| !gap.is_empty());
     gaps
-}
-
-/// Rising indexes as ranges.
-pub(super) fn merge(indexes: impl Iterator<Item = u32>) -> Vec<Range> {
-    let mut ranges: Vec<Range> = Vec::new();
-    for index in indexes {
-        match ranges.last_mut() {
-            Some(last) if last.end == index => last.end = index + 1,
-            _ => ranges.push(Range::one(index)),
-        }
-    }
-    ranges
 }
 
 fn count_up(counts: &mut RangeMap<u32>, range: Range) {

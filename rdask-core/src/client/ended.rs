@@ -8,7 +8,7 @@ use super::array::{Known, gaps};
 use super::wait::Interest;
 use super::{Action, Client, FETCHES_MAX, TAKEN_BYTES};
 use crate::blob::Blob;
-use crate::id::{ArrayId, TaskId};
+use crate::id::{ArrayId, ProcessId, TaskId};
 use crate::message::{FromClient, Outcome};
 use crate::range::Range;
 use crate::time::Time;
@@ -96,10 +96,17 @@ impl Client {
 
     /// A value has not come from its holder: the scheduler must find another one, or have the task
     /// run again. `denied` says whether the holder said itself that it has not got it.
-    pub fn handle_fetch_failed(&mut self, _now: Time, task: TaskId, denied: bool) {
-        let Some(holder) = self.fetches.running.remove(&task) else {
+    pub fn handle_fetch_failed(
+        &mut self,
+        _now: Time,
+        task: TaskId,
+        holder: ProcessId,
+        denied: bool,
+    ) {
+        if self.fetches.running.get(&task) != Some(&holder) {
             return;
-        };
+        }
+        self.fetches.running.remove(&task);
         if let Some(record) = self.arrays.get_mut(&task.array)
             && record.known.get(task.index) == Some(&Known::Held(holder))
         {
@@ -111,6 +118,22 @@ impl Client {
         } else {
             // Another holder was named meanwhile, and is asked if somebody still waits.
             self.fetches.queue.push_back((task.array, Range::one(task.index)));
+        }
+        self.pump_fetches();
+    }
+
+    /// A holder is gone. Nobody waits for what is on its way from there; what somebody waits for is
+    /// asked for anew, and what nobody does has ended, wherever it may be now.
+    pub(super) fn handle_gone(&mut self, process: ProcessId) {
+        self.fetches.contacts.remove(&process);
+        self.fetches.running.retain(|_, holder| *holder != process);
+        let mut wants = Vec::new();
+        for (&array, record) in &mut self.arrays {
+            let awaited = record.forget_holder(process);
+            wants.extend(awaited.iter().map(|range| (array, range)));
+        }
+        for (array, range) in wants {
+            self.send(FromClient::Want { array, range, values: true });
         }
         self.pump_fetches();
     }
@@ -138,7 +161,7 @@ impl Client {
     }
 
     /// Who holds a value that somebody waits for and nobody fetches.
-    fn fetchable(&self, task: TaskId) -> Option<crate::id::ProcessId> {
+    fn fetchable(&self, task: TaskId) -> Option<ProcessId> {
         let record = self.arrays.get(&task.array)?;
         let Known::Held(holder) = record.known.get(task.index)? else {
             return None;

@@ -229,7 +229,7 @@ fn a_holder_that_fails_is_missed_and_another_one_awaited() {
     let waiter = client.wait(&[(array, range)], Interest::Value);
     client.handle_message(Time(0), ended(array, range, held()));
     actions(&mut client);
-    client.handle_fetch_failed(Time(1), task(0, 0), true);
+    client.handle_fetch_failed(Time(1), task(0, 0), HOLDER, true);
     let missed = FromClient::Missed { task: task(0, 0), holder: HOLDER, denied: true };
     let want = FromClient::Want { array, range, values: true };
     assert_eq!(sent(&mut client), [missed, want]);
@@ -240,6 +240,36 @@ fn a_holder_that_fails_is_missed_and_another_one_awaited() {
     };
     client.handle_fetched(Time(3), task(0, 0), Bytes::new());
     assert_eq!(actions(&mut client), [Action::Complete(waiter)]);
+}
+
+#[test]
+fn nobody_waits_for_a_holder_that_is_gone() {
+    let (mut client, array) = with_array(3);
+    let all = Range::new(0, 3);
+    client.wait(&[(array, all)], Interest::End);
+    let waiter = client.wait(&[(array, Range::new(0, 2))], Interest::Value);
+    client.handle_message(Time(0), ended(array, all, held()));
+    actions(&mut client);
+    client.handle_fetched(Time(0), task(0, 0), Bytes::new());
+    client.handle_message(Time(1), ToClient::Gone { process: HOLDER });
+    // The first has come, the third is of no interest, and has ended all the same.
+    let want = FromClient::Want { array, range: Range::one(1), values: true };
+    assert_eq!(sent(&mut client), [want]);
+    assert_eq!(client.status(task(0, 2)), Some(TaskStatus::Finished));
+    let holder = ProcessId(9);
+    let outcome = Outcome::Held { holder, contact: contact() };
+    client.handle_message(Time(2), ended(array, Range::one(1), outcome));
+    let fetch = Action::Fetch { task: task(0, 1), holder, contact: contact() };
+    assert_eq!(actions(&mut client), [fetch]);
+    // The old one's silence says nothing of the new one.
+    client.handle_fetch_failed(Time(3), task(0, 1), HOLDER, false);
+    assert_eq!(actions(&mut client), []);
+    client.handle_fetched(Time(4), task(0, 1), Bytes::new());
+    assert_eq!(actions(&mut client), [Action::Complete(waiter)]);
+    // Who comes later doesn't ask the dead one.
+    client.wait(&[(array, Range::one(2))], Interest::Value);
+    let want = FromClient::Want { array, range: Range::one(2), values: true };
+    assert_eq!(sent(&mut client), [want]);
 }
 
 #[test]
@@ -353,7 +383,7 @@ fn late_and_bad_words_do_no_harm() {
     client.release(Time(0), array, all);
     client.handle_message(Time(1), ended(array, all, Outcome::Values(values(all))));
     client.handle_fetched(Time(1), task(0, 0), Bytes::new());
-    client.handle_fetch_failed(Time(1), task(0, 0), true);
+    client.handle_fetch_failed(Time(1), task(0, 0), HOLDER, true);
     client.flush();
     assert_eq!(sent(&mut client).len(), 1);
     assert_eq!(client.status(task(0, 0)), None);

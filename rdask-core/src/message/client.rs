@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::explain::Explanation;
+use super::leaving::LeavingWorker;
 use super::task::{Batch, Contact, Shape, TaskOptions};
 use crate::blob::Blob;
 use crate::failure::Failure;
@@ -149,6 +150,8 @@ pub enum FromClient {
         request: u32,
         /// Pools, or names of workers.
         names: Vec<String>,
+        /// How long what they run and hold may keep them; for as long as it takes if nothing is said.
+        within: Option<Duration>,
     },
     /// A put that the scheduler asked for is not possible: a process had taken the value before, and
     /// the client does not have it any more.
@@ -162,6 +165,13 @@ pub enum FromClient {
         request: u32,
         /// Which task.
         task: TaskId,
+    },
+    /// What have these workers left to do before they go?
+    AskLeaving {
+        /// A number of the client's to know the answer by.
+        request: u32,
+        /// Which.
+        workers: Vec<WorkerId>,
     },
 }
 
@@ -229,6 +239,18 @@ pub enum ToClient {
         request: u32,
         /// How it is.
         explanation: Explanation,
+    },
+    /// A process that was named as a holder is gone: don't wait for anything from it.
+    Gone {
+        /// Which.
+        process: ProcessId,
+    },
+    /// The answer to [`FromClient::AskLeaving`].
+    Leaving {
+        /// The request.
+        request: u32,
+        /// Those that are still there, up to a thousand of them.
+        workers: Vec<LeavingWorker>,
     },
 }
 

@@ -95,6 +95,16 @@ pub enum ToProcess {
         /// Which.
         process: ProcessId,
     },
+    /// Results that you told of came too late: nobody wants them. What you have made of these tasks
+    /// by another assignment stays.
+    DropResults {
+        /// By which they were made.
+        assignment: AssignmentId,
+        /// Which array.
+        array: ArrayId,
+        /// Which tasks.
+        range: Range,
+    },
 }
 
 /// A range of tasks of one shape, handed to a process.

@@ -88,6 +88,14 @@ impl Process {
         self.drop_unused(array, Range::new(start, range.end));
     }
 
+    /// Nobody wants what an assignment has made of these tasks. What a later one has made may be here
+    /// already, or come while values of the first are still taken.
+    pub(super) fn drop_results(&mut self, by: AssignmentId, array: ArrayId, range: Range) {
+        for range in self.kept.stored_by(by, array, range) {
+            self.drop_values(array, range);
+        }
+    }
+
     /// Nobody elsewhere knows of these copies. Results of runs here stay, also of the same tasks.
     pub(super) fn drop_copies(&mut self, values: &[ValueId]) {
         for value in values {

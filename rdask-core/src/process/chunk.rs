@@ -316,8 +316,9 @@ impl Process {
                 let parts = usize::from(assign.parts);
                 assert_eq!(sizes.len(), range.len() as usize * parts, "one size per part");
                 for (index, sizes) in range.iter().zip(sizes.chunks(parts)) {
-                    let stored = Stored::new(run_number(&assign, index), sizes);
-                    self.kept.stored(array, Range::one(index), stored);
+                    let run = run_number(&assign, index);
+                    let stored = Stored::new(assign.assignment, run, sizes);
+                    self.kept.stored(TaskId { array, index }, stored);
                 }
                 self.values_came(array, range);
             }

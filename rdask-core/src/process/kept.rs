@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::ValueId;
 use crate::blob::Blob;
-use crate::id::{ArrayId, TaskId};
+use crate::id::{ArrayId, AssignmentId, TaskId};
 use crate::message::Assign;
 use crate::range::{Range, RangeMap};
 
@@ -27,6 +27,8 @@ type SmallId = (ArrayId, u32, u64);
 /// A result that is with the runtime.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Stored {
+    /// The assignment by which it was made.
+    assignment: AssignmentId,
     /// The run that made it.
     pub(super) run: u32,
     /// How many bits the length of each of its outputs takes.
@@ -41,13 +43,13 @@ pub(super) enum Sizes {
 }
 
 impl Stored {
-    pub(super) fn new(run: u32, sizes: &[u64]) -> Self {
+    pub(super) fn new(assignment: AssignmentId, run: u32, sizes: &[u64]) -> Self {
         let bits = |size: &u64| (u64::BITS - size.leading_zeros()) as u8;
         let sizes = match sizes {
             [size] => Sizes::One(bits(size)),
             sizes => Sizes::Several(sizes.iter().map(bits).collect()),
         };
-        Self { run, sizes }
+        Self { assignment, run, sizes }
     }
 }
 
@@ -77,9 +79,25 @@ pub(super) struct Kept {
 }
 
 impl Kept {
-    /// The results of `range`, all alike, are with the runtime.
-    pub(super) fn stored(&mut self, array: ArrayId, range: Range, stored: Stored) {
-        self.stored.entry(array).or_default().insert(range, stored);
+    /// The result of `task` is with the runtime. A slow run of an earlier assignment may end after
+    /// one of a later; the scheduler counts on the later.
+    pub(super) fn stored(&mut self, task: TaskId, stored: Stored) {
+        let results = self.stored.entry(task.array).or_default();
+        if results.get(task.index).is_none_or(|there| there.assignment <= stored.assignment) {
+            results.insert(Range::one(task.index), stored);
+        }
+    }
+
+    /// Those of these tasks whose results were made by this assignment.
+    pub(super) fn stored_by(
+        &self,
+        assignment: AssignmentId,
+        array: ArrayId,
+        range: Range,
+    ) -> Vec<Range> {
+        let results = self.stored.get(&array).into_iter().flat_map(|all| all.within(range));
+        let made_by_it = results.filter(|(_, stored)| stored.assignment == assignment);
+        made_by_it.map(|(part, _)| part).collect()
     }
 
     /// All whole results that are with the runtime.
@@ -212,7 +230,7 @@ pub(super) fn first_of(array: ArrayId, index: u32) -> ValueId {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::{AssignmentId, ClientId, FunctionKey};
+    use crate::id::{ClientId, FunctionKey};
 
     const ARRAY: ArrayId = ArrayId { client: ClientId(1), number: 2 };
 
@@ -259,7 +277,9 @@ mod tests {
     #[test]
     fn a_dropped_range_is_forgotten_with_its_replicas() {
         let mut kept = Kept::default();
-        kept.stored(ARRAY, Range::new(0, 4), Stored::new(1, &[2000]));
+        (0..4).for_each(|index| {
+            kept.stored(task(index), Stored::new(AssignmentId(1), 1, &[2000]));
+        });
         let replica = ValueId { task: task(9), part: 3 };
         kept.replicated(replica);
         assert!(kept.has(replica) && kept.has(first_of(ARRAY, 2)));

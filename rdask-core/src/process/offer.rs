@@ -75,7 +75,17 @@ impl Process {
         for (array, range, stored) in self.kept.all_stored() {
             let sizes = stored.sizes.as_slice().to_vec();
             let what = Offering::Stored { run: stored.run, sizes };
-            all.push(Offered { array, range, what });
+            match all.last_mut() {
+                // Neighbours that were made by different assignments.
+                Some(last)
+                    if last.array == array
+                        && last.range.end == range.start
+                        && last.what == what =>
+                {
+                    last.range.end = range.end;
+                }
+                _ => all.push(Offered { array, range, what }),
+            }
         }
         let copies = self.kept.all_replicas().filter(|value| !self.kept.is_stored(value.task));
         copies.for_each(|value| offer_copy(value, &mut all));

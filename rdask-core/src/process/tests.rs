@@ -575,6 +575,53 @@ fn what_was_dropped_is_not_what_a_run_makes_later() {
     assert_eq!(script.end(0, stored(Range::one(0))), ["report 1: a1 0..1 stored"]);
 }
 
+fn late(id: u64) -> ToProcess {
+    let assignment = AssignmentId(id);
+    ToProcess::DropResults { assignment, array: array(1), range: Range::new(0, 9) }
+}
+
+#[test]
+fn a_result_that_came_too_late_is_not_what_was_made_again() {
+    // The same task twice: nobody wanted it while it ran the first time, and somebody did again.
+    for order in [[0, 1], [1, 0]] {
+        let mut script = Script::new(2);
+        script.assign(assign(1, 1, Range::one(0), vec![]));
+        script.assign(Assign {
+            runs: vec![(Range::one(0), 2)],
+            ..assign(2, 1, Range::one(0), vec![])
+        });
+        for chunk in order {
+            script.end(chunk, stored(Range::one(0)));
+        }
+        // The second has been reported when the word about the first comes.
+        assert_eq!(script.tell(late(1)), [""; 0]);
+        assert!(script.process.kept.is_stored(task(1, 0)), "{order:?}");
+        assert_eq!(script.tell(late(2)), ["drop c1.1 0..1"]);
+    }
+}
+
+#[test]
+fn a_result_that_came_too_late_goes_while_its_task_runs_again() {
+    let mut script = Script::new(2);
+    script.assign(assign(1, 1, Range::one(0), vec![]));
+    script.assign(assign(2, 1, Range::one(0), vec![]));
+    script.end(0, stored(Range::one(0)));
+    assert_eq!(script.tell(late(1)), ["drop c1.1 0..1"]);
+    assert_eq!(script.end(1, stored(Range::one(0))), ["report 2: a2 0..1 stored"]);
+    assert!(script.process.kept.is_stored(task(1, 0)));
+}
+
+#[test]
+fn a_value_that_is_put_again_outlives_the_first_put() {
+    let mut script = Script::new(1);
+    for id in [1, 2] {
+        script.process.handle_put(script.now, task(1, 0), AssignmentId(id), 9);
+    }
+    script.log();
+    assert_eq!(script.tell(late(1)), [""; 0]);
+    assert!(script.process.kept.is_stored(task(1, 0)));
+}
+
 #[test]
 fn a_value_made_again_here_outlives_the_copies_of_the_one_before() {
     let mut script = Script::new(2);

@@ -25,6 +25,8 @@ pub(crate) struct Client {
     pub(crate) wants_in: BTreeSet<Gid>,
     /// Bytes of inline results sent and not yet taken.
     pub(crate) in_flight: u64,
+    /// Processes that it has been told of as holders.
+    pub(crate) knows: BTreeSet<ProcessId>,
     /// Groups with results that wait until it has taken others.
     pub(crate) backlog: BTreeSet<Gid>,
 }
@@ -91,6 +93,7 @@ impl Scheduler {
             attached: BTreeMap::new(),
             wants_in: BTreeSet::new(),
             in_flight: 0,
+            knows: BTreeSet::new(),
             backlog: BTreeSet::new(),
         };
         self.clients.insert(id, client);
@@ -138,11 +141,15 @@ impl Scheduler {
             }
             FromClient::Taken { bytes } => self.results_taken(from, bytes),
             FromClient::ProgramNotSent { message } => self.program_not_sent(from, &message),
-            FromClient::Retire { request, names } => {
-                let workers = self.retire(&names);
+            FromClient::Retire { request, names, within } => {
+                let workers = self.retire(&names, within);
                 self.send_client(from, ToClient::Retiring { request, workers });
             }
             FromClient::PutGone { assignment } => self.put_gone(assignment),
+            FromClient::AskLeaving { request, workers } => {
+                let workers = self.leftovers(&workers);
+                self.send_client(from, ToClient::Leaving { request, workers });
+            }
             FromClient::Explain { request, task } => self.asking_why.push((from, request, task)),
         }
         self.work_off();

@@ -42,6 +42,8 @@ pub(crate) struct Worker {
     pub(crate) free: BTreeMap<String, u64>,
     /// It has been given notice: nothing new for it.
     pub(crate) leaving: bool,
+    /// When it goes although something is left to do, if that was said.
+    pub(crate) leaves_by: Option<Time>,
     /// When it will be, if that is known.
     pub(crate) ends_at: Option<Time>,
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::blob::Blob;
 use crate::failure::{Failure, FailureKind};
-use crate::id::{AssignmentId, ProcessId, ValueId};
+use crate::id::{ArrayId, AssignmentId, ProcessId, ValueId};
 use crate::message::{End, Finished, ToProcess};
 use crate::range::{Range, RangeSet};
 
@@ -51,7 +51,7 @@ impl Scheduler {
         let (Some(gid), false) = (gid, parts.is_empty()) else {
             self.stale_count += 1;
             if let End::Stored(_) = end {
-                self.send_process(from, ToProcess::Drop { ranges: vec![(array, range)] });
+                self.drop_late_results(from, assignment, array, range);
             }
             return;
         };
@@ -67,10 +67,34 @@ impl Scheduler {
                     self.apply_end(from, gid, part, range.start, &end);
                 } else if let End::Stored(_) = end {
                     // Cancelled or dropped while it ran.
-                    let ranges = vec![(array, part)];
-                    self.send_process(from, ToProcess::Drop { ranges });
+                    self.drop_late_results(from, assignment, array, part);
                 }
             }
+        }
+    }
+
+    /// Results came that nobody waits for. The process may have been given the same tasks again since,
+    /// and have ended them: so it is said which results are meant. What it counts as a holder of
+    /// stays, whoever made that.
+    fn drop_late_results(
+        &mut self,
+        from: ProcessId,
+        assignment: AssignmentId,
+        array: ArrayId,
+        range: Range,
+    ) {
+        let mut late = RangeSet::from(range);
+        if let Some(gid) = self.groups.find(array)
+            && let Some(process) = self.cluster.processes.get(&from)
+        {
+            for counted in
+                [&process.held, &process.copies].into_iter().filter_map(|all| all.get(&gid))
+            {
+                counted.within(range).for_each(|part| late.remove(part));
+            }
+        }
+        for range in late.iter() {
+            self.send_process(from, ToProcess::DropResults { assignment, array, range });
         }
     }
 

@@ -103,6 +103,10 @@ impl Scheduler {
         for (id, process) in &self.cluster.processes {
             assert!(!process.is_laden() || self.laden.contains(id), "{id} has more than it runs");
         }
+        for (id, client) in &self.clients {
+            let is_there = |process| self.cluster.processes.contains_key(process);
+            assert!(client.knows.iter().all(is_there), "{id} has not been told of a loss");
+        }
         for (id, worker) in &self.cluster.workers {
             let is_noted = self.contested.contains(id);
             assert!(is_noted || !self.is_contested(*id), "nobody shares the slots of {id}");

@@ -3,12 +3,15 @@
 //! From its notice on a worker gets nothing new. What its processes have not started is asked back
 //! and goes elsewhere; what runs may end, as long as the nanny has time; values that nobody else has
 //! are [copied](super::replicas) to others. When nothing is left the worker goes, and its nanny with
-//! the last one. Nobody is blamed, and no run that ends in time is repeated.
+//! the last one. Nobody is blamed, and no run that ends in time is repeated. Who retires workers may
+//! say how long that may take; what is left then is given up, as at the end of a job.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use crate::id::{AssignmentId, NannyId, ProcessId, StealId, WorkerId};
 use crate::message::{ToNanny, ToProcess, UnknownWorkers};
+use crate::time::Time;
 
 use super::Scheduler;
 use super::cluster::Worker;
@@ -21,6 +24,9 @@ const NAMES_LISTED_MAX: usize = 100;
 
 /// What the log says of those that leave in good order.
 const GONE: &str = "it gave notice, and nothing is left to do";
+
+/// And of those that were to be gone by now. What they had is run and made again.
+const OVERDUE: &str = "it was to be gone by now, and something is left to do";
 
 impl Scheduler {
     /// A nanny gives notice.
@@ -35,7 +41,11 @@ impl Scheduler {
     ///
     /// # Errors
     /// With the names that are unknown, and those that are known.
-    pub(crate) fn retire(&mut self, names: &[String]) -> Result<Vec<WorkerId>, UnknownWorkers> {
+    pub(crate) fn retire(
+        &mut self,
+        names: &[String],
+        within: Option<Duration>,
+    ) -> Result<Vec<WorkerId>, UnknownWorkers> {
         let workers = &self.cluster.workers;
         let pools: BTreeSet<&String> = workers.values().map(|worker| &worker.pool).collect();
         let own: BTreeSet<&String> = workers.values().map(|worker| &worker.info.name).collect();
@@ -51,6 +61,10 @@ impl Scheduler {
         let named = workers.iter().filter(|(_, worker)| is_named(worker));
         let named: Vec<WorkerId> = named.map(|(id, _)| *id).collect();
         tracing::info!(workers = named.len(), ?names, "workers are retired");
+        let by = within.map(|time| self.now + time);
+        for worker in self.cluster.workers.values_mut().filter(|worker| is_named(worker)) {
+            worker.leaves_by = worker.leaves_by.into_iter().chain(by).min();
+        }
         // Nobody waits for them to be gone but who asked.
         self.take_leave(&named, u64::MAX);
         Ok(named)
@@ -104,15 +118,20 @@ impl Scheduler {
         let is_leaving =
             |id: &WorkerId| self.cluster.workers.get(id).is_some_and(|one| one.leaving);
         let mut done: Vec<(NannyId, Vec<WorkerId>)> = Vec::new();
+        let mut late: Vec<WorkerId> = Vec::new();
         for id in &self.leaving {
             let nanny = self.cluster.nannies.get(id).filter(|nanny| !nanny.may_go);
             let workers = nanny.map_or(&[][..], |nanny| &nanny.workers);
             let leaving: Vec<WorkerId> =
                 workers.iter().copied().filter(|id| is_leaving(id)).collect();
-            if leaving.iter().all(|id| self.is_through(*id)) {
+            let is_free = |id: &WorkerId| self.is_through(*id) || self.is_overdue(*id);
+            if leaving.iter().all(is_free) {
                 done.push((*id, leaving));
+            } else {
+                late.extend(leaving.into_iter().filter(|id| self.is_overdue(*id)));
             }
         }
+        late.into_iter().for_each(|worker| self.dismiss(worker));
         for (id, workers) in done {
             self.leaving.remove(&id);
             let Some(nanny) = self.cluster.nannies.get_mut(&id) else { continue };
@@ -122,12 +141,27 @@ impl Scheduler {
             }
             if nanny.workers.len() == workers.len() {
                 nanny.may_go = true;
-                self.send_nanny(id, ToNanny::Exit { reason: GONE.to_owned() });
+                let is_late = workers.iter().any(|worker| !self.is_through(*worker));
+                let reason = if is_late { OVERDUE } else { GONE };
+                self.send_nanny(id, ToNanny::Exit { reason: reason.to_owned() });
             } else {
-                nanny.workers.retain(|worker| !workers.contains(worker));
                 workers.into_iter().for_each(|worker| self.dismiss(worker));
             }
         }
+    }
+
+    /// Whether a worker's time is over, although it may have something to do.
+    fn is_overdue(&self, id: WorkerId) -> bool {
+        let leaves_by = self.cluster.workers.get(&id).and_then(|worker| worker.leaves_by);
+        leaves_by.is_some_and(|at| at <= self.now)
+    }
+
+    /// When the next worker goes although something is left to do.
+    pub(crate) fn next_departure(&self) -> Option<Time> {
+        let nannies = self.leaving.iter().filter_map(|id| self.cluster.nannies.get(id));
+        let workers = nannies.flat_map(|nanny| &nanny.workers);
+        let times = workers.filter_map(|id| self.cluster.workers.get(id)?.leaves_by);
+        times.filter(|at| *at > self.now).min()
     }
 
     /// Whether nothing of a leaving worker is left to do.
@@ -142,10 +176,15 @@ impl Scheduler {
     /// A worker goes, and its nanny stays for others.
     fn dismiss(&mut self, id: WorkerId) {
         let Some(worker) = self.cluster.workers.get(&id) else { return };
+        let reason = if self.is_through(id) { GONE } else { OVERDUE };
+        let nanny = worker.nanny;
         for process in worker.all_processes().collect::<Vec<ProcessId>>() {
-            self.end_process(process, GONE);
+            self.end_process(process, reason);
         }
         self.cluster.workers.remove(&id);
+        if let Some(nanny) = self.cluster.nannies.get_mut(&nanny) {
+            nanny.workers.retain(|worker| *worker != id);
+        }
         // What could not be copied is to be made again, and its place has not been looked for.
         self.dirty = true;
     }

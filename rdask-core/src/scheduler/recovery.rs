@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use crate::failure::{Failure, FailureKind};
-use crate::id::{NannyId, Peer, ProcessId};
-use crate::message::{ToNanny, ToProcess};
+use crate::id::{ClientId, NannyId, Peer, ProcessId};
+use crate::message::{ToClient, ToNanny, ToProcess};
 use crate::range::{Range, RangeSet};
 
 use super::cluster::Stage;
@@ -105,6 +105,12 @@ impl Scheduler {
             all.filter_map(|(other, record)| record.knows.remove(&id).then_some(*other)).collect();
         for other in knowing {
             self.send_process(other, ToProcess::Gone { process: id });
+        }
+        let all = self.clients.iter_mut();
+        let knowing: Vec<ClientId> =
+            all.filter_map(|(one, record)| record.knows.remove(&id).then_some(*one)).collect();
+        for one in knowing {
+            self.send_client(one, ToClient::Gone { process: id });
         }
     }
 

@@ -149,6 +149,29 @@ impl Scheduler {
         !waits && !self.copies.sources().any(is_asked)
     }
 
+    /// What of a process is still to be copied, or is being copied.
+    pub(crate) fn to_copy_off(&self, id: ProcessId) -> Vec<(Gid, Range)> {
+        let mut all: BTreeMap<Gid, RangeSet> = BTreeMap::new();
+        if let Some(process) = self.cluster.processes.get(&id)
+            && self.is_place_coming(id)
+        {
+            for (gid, held) in &process.held {
+                let Some(short) = self.copies.short.get(gid) else { continue };
+                let waiting = held.iter().flat_map(|part| short.within(part));
+                waiting.for_each(|part| all.entry(*gid).or_default().insert(part));
+            }
+        }
+        for (array, values) in self.copies.on_way.values().flatten() {
+            let Some(gid) = self.groups.find(*array) else { continue };
+            let coming = values.iter().filter(|(_, source)| **source == id);
+            coming.for_each(|(part, _)| all.entry(gid).or_default().insert(part));
+        }
+        let parts = |(gid, ranges): (Gid, RangeSet)| {
+            ranges.iter().map(|part| (gid, part)).collect::<Vec<_>>()
+        };
+        all.into_iter().flat_map(parts).collect()
+    }
+
     /// Whether another process of the same program is being started or comes back in a worker that
     /// stays, or is silent: then it is heard again soon, or given up.
     fn is_place_coming(&self, id: ProcessId) -> bool {
@@ -372,7 +395,7 @@ impl Scheduler {
 }
 
 /// About how many bytes these values have: a length is known up to a factor of two.
-fn bytes_of(group: &Group, range: Range) -> u64 {
+pub(crate) fn bytes_of(group: &Group, range: Range) -> u64 {
     let each = group.holding.runs(range.intersection(group.all())).map(|(part, holding)| {
         let Holding::Held(_, log2) = holding else { return 0 };
         ((3u64 << log2.min(60)) / 4).saturating_mul(u64::from(part.len()))

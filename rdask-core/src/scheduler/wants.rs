@@ -129,6 +129,7 @@ impl Scheduler {
                         }
                         Holding::Held(holder, _) => {
                             let contact = self.cluster.processes.get(&holder)?.contact.clone();
+                            self.clients.get_mut(&client)?.knows.insert(holder);
                             told.push((part, Outcome::Held { holder, contact }));
                         }
                         // Dropped, since nobody had a handle: nobody can want it either.

@@ -5,6 +5,7 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+use std::time::Duration;
 
 use rdask_net::{
     Authority, Carrier, DataStream, Endpoint, EndpointConfig, Identity, PeerName, PeerRole,
@@ -148,6 +149,50 @@ fn who_has_taken_a_name_gets_nothing_but_the_data_connection_to_go_by() {
         }
         let heard = squatting.join().unwrap();
         assert!(!heard.windows(4).any(|window| window == b"word"), "{heard:?}");
+    });
+}
+
+/// Streams until one of them is on a socket.
+async fn until_local(asker: &Endpoint, holder: &Endpoint) {
+    let tries = async {
+        while streams(asker, holder).await.0.carrier() != Carrier::Local {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    soon("a local stream", tries).await;
+}
+
+#[test]
+fn who_was_turned_away_for_a_while_comes_back_to_the_socket() {
+    run(async {
+        let cluster = Run::new("again");
+        let asker = cluster.endpoint(1).await;
+        let name = "p2.".to_owned() + &cluster.1 + ".rdask";
+        let squatter = SocketAddr::from_abstract_name(name).unwrap();
+        let squatter = UnixListener::bind_addr(&squatter).unwrap();
+        let holder = cluster.endpoint(2).await;
+        let squatting = std::thread::spawn(move || drop(squatter.accept().unwrap()));
+        let first = streams(&asker, &holder).await;
+        assert_eq!(first.0.carrier(), Carrier::Quic);
+        squatting.join().unwrap();
+        // Beside the same connection, which `first` keeps.
+        until_local(&asker, &holder).await;
+    });
+}
+
+#[test]
+fn a_holder_under_another_name_is_found_at_its_socket() {
+    run(async {
+        let cluster = Run::new("holder");
+        let (asker, holder) = (cluster.endpoint(1).await, cluster.endpoint(2).await);
+        let first = streams(&asker, &holder).await;
+        assert_eq!(first.0.carrier(), Carrier::Local);
+        holder.set_identity(cluster.identity(3));
+        until_local(&asker, &holder).await;
+        // A process registers anew before it knows what it is: nobody finds it before that.
+        let late = Endpoint::bind(cluster.config(4)).await.unwrap();
+        late.set_identity(cluster.identity(5));
+        assert_eq!(streams(&asker, &late).await.0.carrier(), Carrier::Local);
     });
 }
 

@@ -154,7 +154,7 @@ impl World {
                     (Kind::Get, Some(bytes)) => {
                         core.handle_fetched(now, value.task, bytes_of(bytes));
                     }
-                    (Kind::Get, None) => core.handle_fetch_failed(now, value.task, denied),
+                    (Kind::Get, None) => core.handle_fetch_failed(now, value.task, holder, denied),
                     (Kind::Put(..), Some(_)) => core.handle_put(now, value.task),
                     (Kind::Put(assignment, ..), None) => {
                         core.handle_put_failed(now, assignment, "it failed".to_owned());

@@ -35,6 +35,13 @@ impl Holders {
         self.loses(task, process, 0);
     }
 
+    /// A process is told that what it said to have is of no use. Another one takes it from the client.
+    pub(super) fn is_too_late(&mut self, task: TaskId, process: ProcessId) {
+        if let Some(holders) = self.scattered.get_mut(&task) {
+            holders.remove(&process);
+        }
+    }
+
     /// A process was given up. It may come back with what it has until then.
     pub(super) fn is_gone(&mut self, process: ProcessId, until: u64) {
         // The client may have thought it safe there.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rdask_core::bulk::Bulk;
 use rdask_core::client::Action;
-use rdask_core::id::{AssignmentId, TaskId};
+use rdask_core::id::{AssignmentId, ProcessId, TaskId};
 use rdask_core::message::{FromClient, ToClient};
 use rdask_core::time::Time;
 use tokio::task::JoinSet;
@@ -25,7 +25,7 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 /// The end of something that was started outside the machine.
 #[derive(Debug)]
 enum Ended {
-    Fetch(TaskId, Result<Bulk, NotFetched>),
+    Fetch(TaskId, ProcessId, Result<Bulk, NotFetched>),
     Put(TaskId, AssignmentId, Result<(), String>),
     Program(Result<(), String>),
 }
@@ -108,7 +108,7 @@ impl Driver {
             Action::Fetch { task, holder, contact } => {
                 let values = Arc::clone(&self.values);
                 self.running.spawn(async move {
-                    Ended::Fetch(task, values.get(task, holder, contact).await)
+                    Ended::Fetch(task, holder, values.get(task, holder, contact).await)
                 });
             }
             Action::Put { task, assignment, process, contact, value } => {
@@ -173,10 +173,10 @@ impl Driver {
         let now = self.shared.now();
         let mut state = self.shared.lock();
         match ended {
-            Ok(Ended::Fetch(task, Ok(value))) => state.machine.handle_fetched(now, task, value),
-            Ok(Ended::Fetch(task, Err(NotFetched { reason, denied }))) => {
-                tracing::debug!(%task, reason, "a value did not come");
-                state.machine.handle_fetch_failed(now, task, denied);
+            Ok(Ended::Fetch(task, _, Ok(value))) => state.machine.handle_fetched(now, task, value),
+            Ok(Ended::Fetch(task, holder, Err(NotFetched { reason, denied }))) => {
+                tracing::debug!(%task, %holder, reason, "a value did not come");
+                state.machine.handle_fetch_failed(now, task, holder, denied);
             }
             Ok(Ended::Put(task, _, Ok(()))) => state.machine.handle_put(now, task),
             Ok(Ended::Put(task, assignment, Err(reason))) => {

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use rdask_core::hello::Role;
 use rdask_core::id::{TaskId, WorkerId};
-use rdask_core::message::{ClusterStatus, Explanation, FromClient, ToClient, UnknownWorkers};
+use rdask_core::message::{
+    ClusterStatus, Explanation, FromClient, LeavingWorker, ToClient, UnknownWorkers,
+};
 use rdask_net::{BindError, Endpoint, EndpointConfig, FileMode, ReadError, SchedulerFile};
 use thiserror::Error;
 use tokio::runtime::Runtime;
@@ -140,18 +142,35 @@ impl Observer {
         )
     }
 
-    /// Lets workers go: pools, or workers by name. Which ones go, or why none does.
+    /// Lets workers go: pools, or workers by name; after some time, if any is said, whatever they
+    /// have left to do. Which ones go, or why none does.
     ///
     /// # Errors
     /// See [`ObserveError`].
     pub fn retire(
         &mut self,
         names: Vec<String>,
+        within: Option<Duration>,
     ) -> Result<Result<Vec<WorkerId>, UnknownWorkers>, ObserveError> {
         self.ask(
-            |request| FromClient::Retire { request, names },
+            |request| FromClient::Retire { request, names, within },
             |asked, answer| match answer {
                 ToClient::Retiring { request, workers } if request == asked => Some(workers),
+                _ => None,
+            },
+        )
+    }
+
+    /// What those of these workers that are still there have left to do before they go.
+    ///
+    /// # Errors
+    /// See [`ObserveError`].
+    pub fn leaving(&mut self, workers: &[WorkerId]) -> Result<Vec<LeavingWorker>, ObserveError> {
+        let workers = workers.to_vec();
+        self.ask(
+            |request| FromClient::AskLeaving { request, workers },
+            |asked, answer| match answer {
+                ToClient::Leaving { request, workers } if request == asked => Some(workers),
                 _ => None,
             },
         )

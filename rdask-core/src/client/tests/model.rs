@@ -17,6 +17,8 @@ enum Step {
     Answer,
     /// A fetch succeeds or fails.
     Fetched(prop::sample::Index, bool),
+    /// The holder is gone, and the next one has its values; fetches from it fail late.
+    Gone,
     Wait(Range, Interest),
     Stop(prop::sample::Index),
     Retain(Range),
@@ -38,6 +40,7 @@ fn step() -> impl Strategy<Value = Step> {
         Just(Step::Answer),
         (any::<prop::sample::Index>(), prop::bool::weighted(0.7))
             .prop_map(|(which, well)| Step::Fetched(which, well)),
+        Just(Step::Gone),
         (range(), interest()).prop_map(|(range, interest)| Step::Wait(range, interest)),
         any::<prop::sample::Index>().prop_map(Step::Stop),
         range().prop_map(Step::Retain),
@@ -55,6 +58,7 @@ struct World {
     /// Wants that have no answer: whether the value is wanted.
     wanted: BTreeMap<u32, bool>,
     fetching: BTreeSet<u32>,
+    holder: ProcessId,
     /// What the program holds and waits for.
     handles: Vec<Range>,
     waiters: BTreeMap<WaiterId, (Range, Interest)>,
@@ -71,6 +75,7 @@ impl World {
             ended: vec![None; LEN as usize],
             wanted: BTreeMap::new(),
             fetching: BTreeSet::new(),
+            holder: HOLDER,
             handles: vec![Range::new(0, LEN)],
             waiters: BTreeMap::new(),
             complete: BTreeSet::new(),
@@ -99,6 +104,15 @@ impl World {
                     let position = which.index(self.fetching.len());
                     let index = *self.fetching.iter().nth(position).unwrap();
                     self.end_fetch(index, well);
+                }
+            }
+            Step::Gone => {
+                let process = self.holder;
+                self.client.handle_message(Time(0), ToClient::Gone { process });
+                self.holder = ProcessId(process.0 + 1);
+                for index in std::mem::take(&mut self.fetching) {
+                    let task = TaskId { array: self.array, index };
+                    self.client.handle_fetch_failed(Time(0), task, process, false);
                 }
             }
             Step::Wait(range, interest) => {
@@ -160,7 +174,7 @@ impl World {
                 2 => failed(),
                 _ if !value => Outcome::Done,
                 0 => Outcome::Values(values(range)),
-                _ => held(),
+                _ => Outcome::Held { holder: self.holder, contact: contact() },
             };
             range.iter().for_each(|index| {
                 self.wanted.remove(&index);
@@ -178,7 +192,7 @@ impl World {
             let value = Bytes::from(bytes_of(index));
             self.client.handle_fetched(Time(0), task, value);
         } else {
-            self.client.handle_fetch_failed(Time(0), task, true);
+            self.client.handle_fetch_failed(Time(0), task, self.holder, true);
         }
     }
 
@@ -198,7 +212,8 @@ impl World {
                     }
                 }
                 Action::Send(FromClient::Missed { .. } | FromClient::Taken { .. }) => {}
-                Action::Fetch { task, .. } => {
+                Action::Fetch { task, holder, .. } => {
+                    assert_eq!(holder, self.holder, "{task} is fetched from the dead");
                     assert!(self.fetching.insert(task.index), "{task} is fetched twice");
                 }
                 Action::Complete(waiter) => {

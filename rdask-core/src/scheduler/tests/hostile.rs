@@ -438,7 +438,17 @@ impl Mob {
                     when_ready: self.dice.chance(50),
                 },
             },
-            23 => FromClient::Retire { request: self.number32(), names: vec![self.name()] },
+            23 => match self.dice.below(2) {
+                0 => FromClient::Retire {
+                    request: self.number32(),
+                    names: vec![self.name()],
+                    within: self.dice.chance(50).then(|| Duration::from_nanos(self.number())),
+                },
+                _ => FromClient::AskLeaving {
+                    request: self.number32(),
+                    workers: vec![WorkerId(self.number32())],
+                },
+            },
             _ => FromClient::Taken { bytes: self.number() },
         }
     }

@@ -295,7 +295,7 @@ fn unknown_workers_are_not_retired_and_known_ones_are_named() {
     stage.actions();
     let retire = |stage: &mut Stage, name: &str| {
         let names = vec!["a".to_owned(), name.to_owned()];
-        stage.say(FromClient::Retire { request: 7, names })
+        stage.say(FromClient::Retire { request: 7, names, within: None })
     };
     let actions = retire(&mut stage, "b");
     let Some(Action::ToClient(_, ToClient::Retiring { request: 7, workers: Err(error) })) =
@@ -306,6 +306,40 @@ fn unknown_workers_are_not_retired_and_known_ones_are_named() {
     assert_eq!(error.to_string(), "no pool and no worker is called b; there are a, a-0");
     assert_eq!(exits(&actions), []);
     assert_eq!(exits(&retire(&mut stage, "a-0")), [nanny]);
+}
+
+#[test]
+fn what_a_retired_worker_has_left_when_its_time_is_over_runs_again() {
+    let mut stage = Stage::new();
+    let (leaving, from) = stage.nanny("a");
+    let (_, stays) = stage.nanny("b");
+    stage.actions();
+    let given = assigned(&stage.array(0, 2));
+    assert_eq!(given.len(), 2);
+    let (_, assign) = given.iter().find(|(at, _)| *at == from).unwrap();
+    let index = assign.range.start;
+    let within = Some(Duration::from_secs(60));
+    stage.say(FromClient::Retire { request: 1, names: vec!["a".into()], within });
+    // Who says less later means it, and who says nothing takes nothing back.
+    let within = Some(Duration::from_secs(20));
+    stage.say(FromClient::Retire { request: 2, names: vec!["a".into()], within });
+    stage.say(FromClient::Retire { request: 3, names: vec!["a".into()], within: None });
+    let workers: Vec<WorkerId> = stage.scheduler.cluster.workers.keys().copied().collect();
+    let left = stage.scheduler.leftovers(&workers[..1]);
+    let task = TaskId { array: assign.array, index };
+    assert_eq!((left[0].runs, &left[0].first_runs[..]), (1, &[task][..]));
+    assert_eq!(left[0].left, Some(Duration::from_secs(20)));
+    assert_eq!(stage.scheduler.poll_timeout(), Some(Time(20 * SECOND)));
+    stage.now = Time(20 * SECOND);
+    stage.scheduler.handle_timeout(stage.now);
+    assert_eq!(exits(&stage.actions()), [leaving]);
+    assert_ne!(stage.scheduler.poll_timeout(), Some(Time(20 * SECOND)), "it would spin");
+    stage.lose(Peer::Nanny(leaving));
+    assert_eq!(stage.scheduler.leftovers(&workers[..1]), []);
+    let (_, first) = given.iter().find(|(at, _)| *at == stays).unwrap();
+    let again = assigned(&stage.finish(stays, first, inline(), 1));
+    assert_eq!(again[0].1.range, Range::one(index));
+    assert_eq!(again[0].1.runs, [(Range::one(index), 2)]);
 }
 
 #[test]

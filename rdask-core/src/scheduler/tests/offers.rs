@@ -102,7 +102,8 @@ fn a_value_ends_its_task_that_was_to_run_again() {
     assert!(told(&actions, second, |it| matches!(it, ToProcess::Cancel { .. })), "{actions:?}");
     assert_eq!(stage.holders(0), [back]);
     // The run that was called back comes to nothing.
-    assert!(told(&stage.stores(second, again, 0), second, is_drop));
+    let late = |it: &ToProcess| matches!(it, ToProcess::DropResults { assignment, .. } if *assignment == again);
+    assert!(told(&stage.stores(second, again, 0), second, late));
     assert_eq!(stage.holders(0), [back]);
     // The next run has a number of its own.
     stage.loses(back, 20);
@@ -122,6 +123,57 @@ fn a_run_that_is_not_needed_any_more_costs_its_process_nothing() {
     // It goes on, deaf to its token.
     assert!(stage.scheduler.knows(second));
     assert!(!stage.scheduler.is_closing(second));
+}
+
+#[test]
+fn a_put_that_was_taken_and_failed_is_no_reason_to_drop_the_next_one() {
+    let mut stage = Stage::new();
+    let now = stage.scheduler.now;
+    let scatter = |stage: &mut Stage, message| {
+        stage.scheduler.handle_client(now, stage.client, message);
+        given(&stage.actions())
+    };
+    let options = TaskOptions::default();
+    let (process, first) =
+        scatter(&mut stage, FromClient::Scatter { number: 0, sizes: vec![2000], options });
+    // The value is there, and the client does not hear it. It is asked for elsewhere.
+    let failed = FromClient::PutFailed { assignment: first, message: "no answer came".to_owned() };
+    let (other, second) = scatter(&mut stage, failed);
+    let is_late = |it: &ToProcess| matches!(it, ToProcess::DropResults { assignment, .. } if *assignment == first);
+    assert!(told(&stage.stores(process, first, 0), process, is_late));
+    // If it was asked for in the same process, the first word of it means what was put before.
+    stage.stores(other, second, 0);
+    assert_eq!(stage.holders(0), [other]);
+    let actions = stage.stores(other, first, 0);
+    assert!(!told(&actions, other, |it| matches!(it, ToProcess::DropResults { .. })));
+}
+
+#[test]
+fn who_was_named_a_holder_is_told_of_its_loss_once() {
+    let mut stage = Stage::new();
+    let (first, assignment) = given(&stage.submit(1));
+    let (array, client) = (stage.array(0), stage.client);
+    let gone = |actions: &[Action]| {
+        let is_gone = |one: &&Action| {
+            matches!(one, Action::ToClient(to, ToClient::Gone { process })
+                if (*to, *process) == (client, first))
+        };
+        actions.iter().filter(is_gone).count()
+    };
+    stage.stores(first, assignment, 0);
+    let now = stage.scheduler.now;
+    let want = FromClient::Want { array, range: TASK, values: true };
+    stage.scheduler.handle_client(now, client, want.clone());
+    let named = |one: &Action| {
+        matches!(one, Action::ToClient(_, ToClient::Ended { outcome: Outcome::Held { .. }, .. }))
+    };
+    assert!(stage.actions().iter().any(named));
+    let actions = stage.loses(first, 1);
+    assert_eq!(gone(&actions), 1, "{actions:?}");
+    // Who asks again hears of the next holder.
+    let (second, again) = given(&actions);
+    stage.scheduler.handle_client(stage.scheduler.now, client, want);
+    assert!(stage.stores(second, again, 0).iter().any(named));
 }
 
 #[test]

@@ -75,8 +75,8 @@ struct FakeProcess {
     steals: Vec<(StealId, AssignmentId, u32)>,
     /// Copies that it was told to make, and from whom.
     acquiring: Vec<(TaskId, ProcessId)>,
-    /// Which run made the values that are its own.
-    made: BTreeMap<TaskId, u32>,
+    /// By which assignment, and in which run, the values were made that are its own.
+    made: BTreeMap<TaskId, (AssignmentId, u32)>,
     /// Small results that the scheduler never heard of: of which task and run.
     unheard: Vec<(TaskId, u32, u64)>,
 }
@@ -305,7 +305,7 @@ impl World {
             } else {
                 let output = |part| (ValueId { task, part }, part_value(value, part));
                 fake.values.extend((0..assign.parts).map(output));
-                fake.made.insert(task, run);
+                fake.made.insert(task, (assign.assignment, run));
             }
         }
         fake.steals.clear();
@@ -377,7 +377,7 @@ impl World {
             let outputs = ValueId { task, part: 0 }..=ValueId { task, part: u16::MAX };
             let parts = fake.values.range(outputs).count();
             offers.push(match fake.made.get(&task) {
-                Some(run) => (task, Offering::Stored { run: *run, sizes: vec![4; parts] }),
+                Some((_, run)) => (task, Offering::Stored { run: *run, sizes: vec![4; parts] }),
                 None => (task, Offering::Copies),
             });
         }
@@ -540,6 +540,15 @@ impl World {
                     process.made.retain(|task, _| stays(task));
                 }
             }
+            ToProcess::DropResults { assignment, array, range } => {
+                let inside = |task: &TaskId| task.array == array && range.contains(task.index);
+                let late = |(task, (by, _)): (&TaskId, &(AssignmentId, u32))| {
+                    (inside(task) && *by == assignment).then_some(*task)
+                };
+                let late: BTreeSet<TaskId> = process.made.iter().filter_map(late).collect();
+                process.values.retain(|id, _| !late.contains(&id.task));
+                process.made.retain(|task, _| !late.contains(task));
+            }
             ToProcess::DropCopies { values } => {
                 let is_copy = |id: &ValueId| !process.made.contains_key(&id.task);
                 let dropped = values.into_iter().filter(is_copy).collect::<Vec<_>>();
@@ -608,7 +617,7 @@ impl World {
                 let value = self.scattered[&task];
                 if let Some(fake) = self.processes.get_mut(&process) {
                     fake.values.insert(ValueId { task, part: 0 }, value);
-                    fake.made.insert(task, 1);
+                    fake.made.insert(task, (assignment, 1));
                     fake.assigned.push((
                         put_as_assign(task, assignment),
                         RangeSet::from(Range::one(task.index)),
@@ -945,11 +954,15 @@ impl World {
         self.noticed.insert(nanny);
         let pool = self.pools[&nanny].clone();
         match self.dice.below(4) {
-            0 => self.say(FromClient::Retire { request: 0, names: vec![pool] }),
+            0 => {
+                let within = self.time_to_go();
+                self.say(FromClient::Retire { request: 0, names: vec![pool], within });
+            }
             // One worker of it.
             1 => {
                 let name = format!("w{}-0", &pool[1..]);
-                self.say(FromClient::Retire { request: 0, names: vec![name] });
+                let within = self.time_to_go();
+                self.say(FromClient::Retire { request: 0, names: vec![name], within });
             }
             2 => {
                 let time = std::time::Duration::from_nanos(self.dice.below(9_000_000));
@@ -963,6 +976,12 @@ impl World {
         }
         self.react();
         self.lose_gone();
+    }
+
+    /// Who is gentle gives workers the time that they need.
+    fn time_to_go(&mut self) -> Option<Duration> {
+        let is_short = !self.gentle && self.dice.chance(40);
+        is_short.then(|| Duration::from_nanos(self.dice.below(9_000_000)))
     }
 
     /// Some of the tasks that a process has, in their first runs or others.
@@ -1218,7 +1237,8 @@ impl World {
                     if let Some(process) = self.processes.get_mut(&id) {
                         let output = |part| (ValueId { task, part }, part_value(value, part));
                         process.values.extend(parts.clone().map(output));
-                        process.made.insert(task, crate::process::run_number(&assign, index));
+                        let run = crate::process::run_number(&assign, index);
+                        process.made.insert(task, (assign.assignment, run));
                     }
                     *self.runs.entry(task).or_insert(0) += 1;
                     // All values of a gentle world together may be copied.

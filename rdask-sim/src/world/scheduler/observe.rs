@@ -193,6 +193,12 @@ impl World {
                     _ => {}
                 }
             }
+            ToProcess::DropResults { array, range, .. } => {
+                for task in range.iter().map(|index| TaskId { array: *array, index }) {
+                    self.ledger.dropped(task);
+                    self.holders.is_too_late(task, to);
+                }
+            }
             ToProcess::Steal { .. } => {
                 self.coverage.mark(Look::Assigned, "asked back");
             }

@@ -234,6 +234,7 @@ impl World {
             | FromClient::Missed { .. }
             | FromClient::Release { .. }
             | FromClient::Retire { .. }
+            | FromClient::AskLeaving { .. }
             | FromClient::Taken { .. }
             | FromClient::ProgramNotSent { .. } => {}
         }
