@@ -279,6 +279,9 @@ pub(crate) struct Commands {
     /// Set a variable for the command; may be given several times
     #[arg(long, value_name = "NAME=VALUE", value_parser = quantity::variable)]
     pub(crate) env: Vec<(String, String)>,
+    /// Accept a scheduler file that others could read, on file systems that can't show modes
+    #[arg(long)]
+    pub(crate) insecure_file_mode: bool,
     /// The command and its arguments
     #[arg(last = true, required = true, value_name = "COMMAND")]
     pub(crate) command: Vec<String>,

@@ -159,6 +159,10 @@ fn a_file_that_others_can_read_is_refused_with_the_command_to_run() {
     assert_eq!(cluster.status("--insecure-file-mode").0, 0);
     let mut worker = cluster.start("worker", "w");
     assert_eq!(worker.exit_code(), 4, "{}", cluster.log("w"));
+    let _worker = cluster.start("worker --host 127.0.0.1 --insecure-file-mode", "w2");
+    let submit = ["submit", "--insecure-file-mode", "--", "echo", "1"];
+    let (code, out, err) = text(&cluster.client(&submit).output().unwrap());
+    assert_eq!((code, out.as_str()), (Some(0), "1\n"), "{err}");
 }
 
 #[test]

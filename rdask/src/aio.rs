@@ -8,7 +8,7 @@ use std::time::Duration;
 use rdask_core::message::{ClusterStatus, Explanation};
 
 pub use crate::as_completed::Completed;
-use crate::client::{self, Core, Waited};
+use crate::client::{self, ConnectOptions, Core, Waited};
 use crate::codec::Data;
 use crate::error::Result;
 use crate::remote::{Handles, Remote, Remotes};
@@ -56,7 +56,27 @@ impl Client {
     /// # }
     /// ```
     pub async fn connect(scheduler_file: impl AsRef<Path>) -> Result<Self> {
-        let session = client::connect::connect(scheduler_file.as_ref()).await?;
+        Self::connect_with(scheduler_file, ConnectOptions::new()).await
+    }
+
+    /// As [`connect`](Self::connect), and with options.
+    ///
+    /// # Errors
+    /// As for [`connect`](Self::connect).
+    ///
+    /// ```no_run
+    /// # async fn job() -> rdask::Result<()> {
+    /// // On a file system that knows no owners.
+    /// let options = rdask::ConnectOptions::new().insecure_file_mode(true);
+    /// let client = rdask::aio::Client::connect_with("scheduler.json", options).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn connect_with(
+        scheduler_file: impl AsRef<Path>,
+        options: ConnectOptions,
+    ) -> Result<Self> {
+        let session = client::connect::connect(scheduler_file.as_ref(), options).await?;
         Ok(Self { core: Core::new(session) })
     }
 

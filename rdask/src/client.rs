@@ -33,6 +33,7 @@ mod tests;
 pub(crate) mod values;
 pub(crate) mod waiting;
 
+pub use self::connect::ConnectOptions;
 pub use self::core::Core;
 use parking::block_on;
 use parts::ClientParts;
@@ -87,7 +88,27 @@ impl Client {
     /// # }
     /// ```
     pub fn connect(scheduler_file: impl AsRef<Path>) -> Result<Self> {
-        let session = block_on(connect::connect(scheduler_file.as_ref()))?;
+        Self::connect_with(scheduler_file, ConnectOptions::new())
+    }
+
+    /// As [`connect`](Self::connect), and with options.
+    ///
+    /// # Errors
+    /// As for [`connect`](Self::connect).
+    ///
+    /// # Panics
+    /// Inside an async runtime.
+    ///
+    /// ```no_run
+    /// # fn main() -> rdask::Result<()> {
+    /// // On a file system that knows no owners.
+    /// let options = rdask::ConnectOptions::new().insecure_file_mode(true);
+    /// let client = rdask::Client::connect_with("scheduler.json", options)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn connect_with(scheduler_file: impl AsRef<Path>, options: ConnectOptions) -> Result<Self> {
+        let session = block_on(connect::connect(scheduler_file.as_ref(), options))?;
         Ok(Self::from_session(session))
     }
 

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rdask::Client;
+use rdask::{Client, ConnectOptions};
 
 use crate::cluster::Cluster;
 use crate::proc::kill_9;
@@ -53,6 +53,8 @@ pub(crate) fn a_file_that_others_can_read_is_refused_with_the_command_to_run() {
     let error = error_at_once(&file);
     assert!(error.contains("0644"), "{error}");
     assert!(error.contains(&format!("run: chmod 600 '{}'", file.display())), "{error}");
+    let insecure = ConnectOptions::new().insecure_file_mode(true);
+    assert!(Client::connect_with(&file, insecure).is_ok());
     fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
     assert!(Client::connect(&file).is_ok());
 }

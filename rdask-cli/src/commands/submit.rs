@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use rdask::{Client, ConnectionError, Error, slurm};
+use rdask::{Client, ConnectOptions, ConnectionError, Error, slurm};
 use serde::{Deserialize, Serialize};
 
 use super::{Failed, Failure};
@@ -119,7 +119,8 @@ fn run(args: &Commands, commands: Vec<Vec<String>>) -> Result<u8, Failed> {
     let folder = folder.map_err(|error| Failed::new(Failure::Usage, error))?;
     let place =
         Place { folder: folder.to_string_lossy().into_owned(), environment: args.env.clone() };
-    let client = Client::connect(&args.scheduler_file).map_err(failed)?;
+    let options = ConnectOptions::new().insecure_file_mode(args.insecure_file_mode);
+    let client = Client::connect_with(&args.scheduler_file, options).map_err(failed)?;
     let mut first_failure = 0;
     for task in client.map_with(run_command, commands, place) {
         let status = match task.result() {

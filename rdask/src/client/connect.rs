@@ -46,17 +46,53 @@ pub(crate) fn file_from_env() -> Result<PathBuf> {
         .ok_or_else(|| ConnectionError::NotNamed.into())
 }
 
+/// How a client connects, where [`Client::connect`](crate::Client::connect) does not fit.
+///
+/// ```no_run
+/// # fn main() -> rdask::Result<()> {
+/// use rdask::{Client, ConnectOptions};
+///
+/// let options = ConnectOptions::new().insecure_file_mode(true);
+/// let client = Client::connect_with("scheduler.json", options)?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug, Default)]
+#[must_use = "options do nothing until a client connects with them"]
+pub struct ConnectOptions {
+    file_mode: FileMode,
+}
+
+impl ConnectOptions {
+    /// What [`Client::connect`](crate::Client::connect) does.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Whether to accept a scheduler file that others could read, for file systems that can't show
+    /// owners or permissions. Unless told so a client refuses such a file: whoever can read it can
+    /// run code as you.
+    ///
+    /// ```
+    /// let options = rdask::ConnectOptions::new().insecure_file_mode(true);
+    /// ```
+    pub fn insecure_file_mode(mut self, accept: bool) -> Self {
+        self.file_mode = if accept { FileMode::Insecure } else { FileMode::Private };
+        self
+    }
+}
+
 /// Where it says how to join.
 enum Door {
     /// In a file that may be new, or about to be replaced.
-    Path(PathBuf),
+    Path(PathBuf, FileMode),
     /// Here.
     File(Box<SchedulerFile>),
 }
 
 /// Joins the scheduler of a file as a client.
-pub(crate) async fn connect(file: &Path) -> Result<Arc<Session>> {
-    connect_through(Door::Path(file.to_owned()), None, None).await
+pub(crate) async fn connect(file: &Path, options: ConnectOptions) -> Result<Arc<Session>> {
+    connect_through(Door::Path(file.to_owned(), options.file_mode), None, None).await
 }
 
 /// Joins a scheduler whose file has been read, perhaps as the client that a process's tasks share.
@@ -136,8 +172,8 @@ async fn try_join(door: &Door, role: Role) -> Result<Joined, NoEntry> {
     let again =
         |error: &dyn std::error::Error| NoEntry { last: false, error: not_connected(chain(error)) };
     let file = match door {
-        Door::Path(path) => {
-            let file = SchedulerFile::read(path, FileMode::default());
+        Door::Path(path, mode) => {
+            let file = SchedulerFile::read(path, *mode);
             file.map_err(|error| NoEntry { last: !error.may_pass(), ..again(&error) })?
         }
         Door::File(file) => (**file).clone(),
