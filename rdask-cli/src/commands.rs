@@ -26,10 +26,12 @@ pub(crate) enum Failure {
     Usage = 2,
     /// No scheduler can be reached.
     Unreachable = 3,
-    /// Somebody said no: permissions, certificates.
+    /// Somebody said no: permissions, certificates, a file that is none of a scheduler.
     Refused = 4,
     /// Different versions of rdask.
     Version = 5,
+    /// The scheduler is there, and fewer workers than were waited for.
+    TooFewWorkers = 6,
 }
 
 /// An error to show, what to do about it, and the exit code.
@@ -43,6 +45,18 @@ pub(crate) struct Failed {
 impl Failed {
     pub(crate) fn new(failure: Failure, error: impl Into<anyhow::Error>) -> Self {
         Self { failure, error: error.into(), hint: None }
+    }
+
+    /// Somebody who needs a scheduler did not get through to one.
+    pub(crate) fn connecting(failure: Failure, error: impl Into<anyhow::Error>) -> Self {
+        let failed = Self::new(failure, error);
+        match failure {
+            Failure::Unreachable => failed.with_hint(
+                "is the scheduler running with this --scheduler-file? Start one with `rdask \
+                 scheduler`, or wait for it with `rdask status --wait`",
+            ),
+            _ => failed,
+        }
     }
 
     pub(crate) fn with_hint(self, hint: impl Into<String>) -> Self {

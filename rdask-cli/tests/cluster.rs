@@ -136,6 +136,9 @@ fn a_worker_moves_to_the_next_scheduler() {
 #[test]
 fn without_a_scheduler_everybody_ends_with_3() {
     let cluster = Cluster::new();
+    // It waits for a while.
+    let mut submit = cluster.client(&["submit", "--", "true"]);
+    let submit = submit.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let (code, _, err) = cluster.status("");
     assert_eq!(code, 3, "{err}");
     assert!(err.starts_with("error: no scheduler file") && err.contains("\nhint: "), "{err}");
@@ -145,6 +148,45 @@ fn without_a_scheduler_everybody_ends_with_3() {
     let mut worker = cluster.start("worker --death-timeout 500ms", "w");
     assert_eq!(worker.exit_code(), 3);
     assert!(cluster.log("w").contains("hint: is the scheduler running"), "{}", cluster.log("w"));
+    let (code, _, err) = text(&submit.wait_with_output().unwrap());
+    assert_eq!(code, Some(3), "{err}");
+    assert!(err.contains("no scheduler file") && err.contains("hint: is the scheduler"), "{err}");
+}
+
+#[test]
+fn too_few_workers_on_a_scheduler_that_answers_end_a_wait_with_6() {
+    let cluster = Cluster::new();
+    let _scheduler = cluster.start("scheduler --host 127.0.0.1", "s");
+    assert_eq!(cluster.status("--wait --workers 0 --timeout 30s").0, 0);
+    let (code, out, err) = cluster.status("--wait --workers 2 --timeout 300ms");
+    assert_eq!((code, out.as_str()), (6, ""), "{err}");
+    assert!(err.contains("waited 0.3 s for 2 worker(s)") && err.contains("0 of 2"), "{err}");
+    assert!(err.contains("hint: the scheduler is there."), "{err}");
+}
+
+#[test]
+fn each_way_not_to_be_let_in_has_its_exit_code_in_every_command() {
+    let cluster = Cluster::new();
+    for (content, mode, expected) in [
+        (r#"{"version": 999}"#, 0o600, 5),
+        ("name,age\nJane,40\n", 0o600, 4),
+        ("whatever", 0o644, 4),
+    ] {
+        fs::write(&cluster.file, content).unwrap();
+        fs::set_permissions(&cluster.file, fs::Permissions::from_mode(mode)).unwrap();
+        let commands: [&[&str]; 5] = [
+            &["status", "--wait", "--timeout", "60s"],
+            &["retire", "p9"],
+            &["explain", "c0.0.0"],
+            &["worker"],
+            &["submit", "--", "true"],
+        ];
+        for command in commands {
+            let (code, _, err) = text(&cluster.client(command).output().unwrap());
+            assert_eq!(code, Some(expected), "{command:?} with {content:?}: {err}");
+        }
+        fs::remove_file(&cluster.file).unwrap();
+    }
 }
 
 #[test]

@@ -149,9 +149,11 @@ fn run(args: &Commands, commands: Vec<Vec<String>>) -> Result<u8, Failed> {
 fn failed(error: Error) -> Failed {
     let failure = match &error {
         Error::Connection(ConnectionError::NotInitialised) => Failure::Usage,
+        Error::Connection(ConnectionError::Refused { .. }) => Failure::Refused,
+        Error::Connection(ConnectionError::Version { .. }) => Failure::Version,
         _ => Failure::Unreachable,
     };
-    Failed::new(failure, error)
+    Failed::connecting(failure, error)
 }
 
 /// The lines of a file, or of standard input for `-`.
