@@ -162,7 +162,8 @@ pub(crate) struct Worker {
     /// Port to listen on, or a range such as 30000:30100 [default: any]
     #[arg(long, value_name = "PORT[:PORT]", value_parser = quantity::ports)]
     pub(crate) worker_port: Option<RangeInclusive<u16>>,
-    /// Name of the worker; several get -0, -1, ... [default: the node's]
+    /// Name of the worker; several get -0, -1, ... [default: NODE-JOB-POSITION in a step of a Slurm
+    /// job, else NODE-PID]
     #[arg(long)]
     pub(crate) name: Option<String>,
     /// Label of the workers that come and go together [default: the Slurm job, else "local"]
@@ -196,9 +197,9 @@ pub(crate) struct Worker {
 #[command(after_help = "\
 Examples:
 
-  rdask retire 4711                  the workers of the Slurm job 4711
-  rdask retire node7-0 node8-0       these two workers
-  rdask retire --no-wait gpu         begin, and don't wait until they are gone
+  rdask retire 4711                      the workers of the Slurm job 4711
+  rdask retire node7-4711-0 node8-4711-1 these two workers
+  rdask retire --no-wait gpu             begin, and don't wait until they are gone
 
 Their running tasks end. What they have not started goes to other workers, and so does what only
 they hold. `rdask status` shows the names of pools and workers.")]

@@ -407,6 +407,27 @@ fn retire_names_pools_or_workers_and_waits_until_they_are_gone() {
 }
 
 #[test]
+fn workers_have_the_names_that_help_promises() {
+    let cluster = Cluster::new();
+    let _scheduler = cluster.start("scheduler --host 127.0.0.1", "s");
+    let alone = cluster.start("worker --host 127.0.0.1 --nthreads 1", "alone");
+    let mut in_job = rdask("worker --host 127.0.0.1 --nthreads 1 --nworkers 2");
+    in_job.env("RDASK_SCHEDULER_FILE", &cluster.file);
+    in_job.env("RDASK_CACHE", cluster.folder.path().join("cache"));
+    // Its end is known, so that nobody is asked for it.
+    in_job.env("SLURM_JOB_ID", "4711").env("SLURM_PROCID", "3").env("SLURMD_NODENAME", "node7");
+    in_job.env("SLURM_JOB_END_TIME", "4000000000");
+    let _in_job = Running::start(in_job, cluster.folder.path(), "in_job");
+    let (code, out, err) = cluster.status("--wait --workers 3 --timeout 30s");
+    assert_eq!(code, 0, "{err}");
+    for name in
+        [format!("-{} ", alone.0.id()), " node7-4711-3-0 ".into(), " node7-4711-3-1 ".into()]
+    {
+        assert!(out.contains(&name), "no {name} in {out}");
+    }
+}
+
+#[test]
 fn a_lifetime_ends_a_worker_with_and_without_a_scheduler() {
     let cluster = Cluster::new();
     let mut alone = cluster.start("worker --host 127.0.0.1 --lifetime 300ms", "alone");

@@ -340,7 +340,7 @@ impl Client {
     ///
     /// ```
     /// # fn job(client: &rdask::Client) -> rdask::Result<()> {
-    /// println!("{} workers have left", client.retire_workers(["gpu", "node7-0"])?);
+    /// println!("{} workers have left", client.retire_workers(["gpu", "node7-4711-0"])?);
     /// # Ok(())
     /// # }
     /// ```

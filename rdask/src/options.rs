@@ -159,11 +159,12 @@ impl Options {
         self.set(|options| options.replicas = replicas)
     }
 
-    /// Only workers of these names.
+    /// Only workers of these names: what `rdask worker --name` says, else the node, the Slurm job and
+    /// the position in it. `rdask status` shows them.
     ///
     /// ```
     /// # let client = rdask::Client::local().unwrap();
-    /// let root = client.options().workers(["node1-0"]).submit(f64::sqrt, (16.0,));
+    /// let root = client.options().workers(["node7-4711-0"]).submit(f64::sqrt, (16.0,));
     /// ```
     pub fn workers<N: Into<String>>(self, names: impl IntoIterator<Item = N>) -> Self {
         self.set(|options| options.workers = names.into_iter().map(Into::into).collect())
