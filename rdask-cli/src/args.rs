@@ -9,7 +9,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use rdask::{Policy, TaskId};
 
-use crate::quantity::{self, Memory};
+use crate::address;
+use crate::quantity::{self, Memory, Workers};
 
 /// The value of a repeated or listed flag, kept whole: clap would take a `Vec` for repetition.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -23,6 +24,7 @@ fn resources(text: &str) -> Result<Resources, String> {
 #[derive(Debug, Parser)]
 #[command(
     version,
+    propagate_version = true,
     arg_required_else_help = true,
     after_help = "\
 Begin with a scheduler on one node and workers wherever there are cores:
@@ -88,8 +90,8 @@ pub(crate) struct Scheduler {
     /// Where to write what workers and clients need to join, on a file system they share
     #[arg(long, value_name = "FILE", env = "RDASK_SCHEDULER_FILE")]
     pub(crate) scheduler_file: PathBuf,
-    /// Address to listen on [default: all]
-    #[arg(long, value_name = "ADDRESS", conflicts_with = "interface")]
+    /// Address to listen on, or a name of this node [default: all]
+    #[arg(long, value_name = "ADDRESS|NAME", conflicts_with = "interface", value_parser = address::host)]
     pub(crate) host: Option<IpAddr>,
     /// Network interface to listen on, such as ib0
     #[arg(long, value_name = "NAME")]
@@ -147,17 +149,18 @@ pub(crate) struct Worker {
     /// Slots of each worker [default: the cores that this process may use, shared among workers]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) nthreads: Option<u32>,
-    /// How many workers
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=4096))]
-    pub(crate) nworkers: u32,
+    /// How many workers: a number, -1 for one per core (-2 for one less, and so on), or auto, which is
+    /// one with all cores
+    #[arg(long, value_name = "N", default_value = "1", allow_negative_numbers = true, value_parser = quantity::workers)]
+    pub(crate) nworkers: Workers,
     /// Memory of each worker: 0 (no limit), auto, a part such as 0.5, or a size such as 4GiB
     #[arg(long, value_name = "SIZE", default_value = "auto", value_parser = quantity::memory)]
     pub(crate) memory_limit: Memory,
     /// Network interface to listen on, such as ib0
     #[arg(long, value_name = "NAME")]
     pub(crate) interface: Option<String>,
-    /// Address to listen on [default: all]
-    #[arg(long, value_name = "ADDRESS", conflicts_with = "interface")]
+    /// Address to listen on, or a name of this node [default: all]
+    #[arg(long, value_name = "ADDRESS|NAME", conflicts_with = "interface", value_parser = address::host)]
     pub(crate) host: Option<IpAddr>,
     /// Port to listen on, or a range such as 30000:30100 [default: any]
     #[arg(long, value_name = "PORT[:PORT]", value_parser = quantity::ports)]

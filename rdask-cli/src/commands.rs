@@ -15,6 +15,7 @@ use clap::error::ErrorKind;
 use rdask::connection::FileMode;
 
 use crate::args::{Arguments, Command, Transport};
+use crate::mistakes::Mistake;
 use crate::{mistakes, output};
 
 /// How a command that could not do its work ended. The numbers are for scripts and never change.
@@ -67,12 +68,14 @@ impl Failed {
 /// Understands the arguments and does what they say.
 pub(crate) fn main(arguments: Vec<OsString>) -> ExitCode {
     if let Some(mistake) = mistakes::find(&arguments) {
-        output::error(&anyhow::Error::msg(mistake.error), Some(&mistake.hint));
-        return code(Failure::Usage);
+        return mistaken(mistake);
     }
     let arguments = match Arguments::try_parse_from(arguments) {
         Ok(arguments) => arguments,
         Err(error) => {
+            if let Some(mistake) = mistakes::address(&error) {
+                return mistaken(mistake);
+            }
             output::clap(&error);
             let fine = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
             return if fine { ExitCode::SUCCESS } else { code(Failure::Usage) };
@@ -95,6 +98,11 @@ pub(crate) fn main(arguments: Vec<OsString>) -> ExitCode {
             code(failed.failure)
         }
     }
+}
+
+fn mistaken(mistake: Mistake) -> ExitCode {
+    output::error(&anyhow::Error::msg(mistake.error), Some(&mistake.hint));
+    code(Failure::Usage)
 }
 
 fn code(failure: Failure) -> ExitCode {

@@ -1,5 +1,6 @@
 //! The `rdask` command. See [`args`] for what it understands, [`commands`] for what it does.
 
+mod address;
 mod args;
 mod commands;
 mod explanation;

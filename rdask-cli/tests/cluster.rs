@@ -234,6 +234,40 @@ fn mistakes_are_answered_with_what_to_type() {
 }
 
 #[test]
+fn an_address_in_the_place_of_the_file_is_answered_with_what_to_type() {
+    for place in ["tcp://h:1", "h:8786", "worker.example:8786"] {
+        for command in ["worker", "status", "worker --nthreads 2", "submit"] {
+            let (code, _, err) = run(&format!("{command} {place}"));
+            assert_eq!(code, 2);
+            assert!(err.contains("found by its file") && err.contains("--scheduler-file"), "{err}");
+        }
+    }
+    let (code, _, err) = run("worker scheduler.json");
+    assert_eq!(code, 2);
+    assert!(err.ends_with("hint: write --scheduler-file scheduler.json\n"), "{err}");
+}
+
+#[test]
+fn what_dask_takes_is_taken() {
+    let cluster = Cluster::new();
+    let _scheduler = cluster.start("scheduler --host localhost", "s");
+    let _all = cluster.start("worker --host localhost --nworkers auto --nthreads 1 --pool a", "a");
+    let _each = cluster.start("worker --host localhost --nworkers -1 --pool b", "b");
+    let cores = std::thread::available_parallelism().unwrap();
+    let (code, out, err) =
+        cluster.status(&format!("--wait --workers {} --timeout 30s", cores.get() + 1));
+    assert_eq!(code, 0, "{err}");
+    assert!(out.contains("pool a: 1 worker(s), 0 of 1 slots busy"), "{out}");
+    let each = format!("pool b: {cores} worker(s), 0 of {cores} slots busy");
+    assert!(out.contains(&each), "{out}");
+    let (code, _, err) = run("worker --scheduler-file x --host tcp://n1:8786");
+    assert_eq!(code, 2);
+    assert!(err.contains("ports have a flag of their own"), "{err}");
+    let (code, out, _) = run("worker --version");
+    assert_eq!((code, out.starts_with("rdask")), (0, true), "{out}");
+}
+
+#[test]
 fn help_teaches_by_example() {
     let (code, out, _) = run("--help");
     assert_eq!(code, 0);
