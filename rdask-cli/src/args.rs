@@ -283,6 +283,9 @@ pub(crate) struct Commands {
     /// Set a variable for the command; may be given several times
     #[arg(long, value_name = "NAME=VALUE", value_parser = quantity::variable)]
     pub(crate) env: Vec<(String, String)>,
+    /// A line of JSON per command: index, line, status, node, error, stdout, stderr
+    #[arg(long)]
+    pub(crate) json: bool,
     /// Accept a scheduler file that others could read, on file systems that can't show modes
     #[arg(long)]
     pub(crate) insecure_file_mode: bool,
@@ -297,6 +300,7 @@ Examples:
 
   rdask submit --scheduler-file scheduler.json -- hostname
   rdask submit --env OMP_NUM_THREADS=4 -- ./simulate --steps 1000
+  rdask submit --json -- hostname | jq -r .node
 
 The command runs in this folder, on some node, with an empty standard input. Its output and exit
 status become this command's.")]
@@ -311,6 +315,7 @@ Examples:
 
   rdask map --each-line files.txt -- gzip {}
   find . -name '*.fits' | rdask map --each-line - -- ./reduce --input {} --output {}.out
+  rdask map --json --each-line files.txt -- gzip {} | jq -r 'select(.status != 0).line'
 
 {} stands for the line; without it the line comes last. Output is printed in the order of the
 lines. The exit status is 0, or that of the first line whose command failed.")]

@@ -5,6 +5,7 @@ mod args;
 mod commands;
 mod explanation;
 mod mistakes;
+mod outcome;
 mod output;
 mod quantity;
 mod record;

@@ -353,6 +353,39 @@ fn commands_run_in_this_folder_and_answer_in_order() {
 }
 
 #[test]
+fn scripts_get_one_line_of_json_per_command_in_order() {
+    let cluster = Cluster::new();
+    let _running = cluster.up();
+    fs::write(cluster.folder.path().join("lines"), "0.3 a\n0 b\n").unwrap();
+    let script = "set -- $1; sleep $1; echo $2; echo w >&2; test $2 != b";
+    let map = ["map", "--json", "--each-line", "lines", "--", "sh", "-c", script, "sh"];
+    let (code, out, err) = text(&cluster.client(&map).output().unwrap());
+    assert_eq!(code, Some(1), "{err}");
+    assert!(!err.lines().any(|line| line == "w"), "it is in the JSON: {err}");
+    let node = rdask::slurm::node_name();
+    let expected = [(0, "0.3 a", 0, "a\n"), (1, "0 b", 1, "b\n")];
+    let expected: Vec<serde_json::Value> = expected
+        .map(|(index, line, status, stdout)| {
+            serde_json::json!({
+                "index": index, "line": line, "status": status, "node": node, "error": null,
+                "stdout": stdout, "stderr": "w\n",
+            })
+        })
+        .into();
+    let found: Vec<serde_json::Value> =
+        out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(found, expected);
+
+    let (code, out, err) =
+        text(&cluster.client(&["submit", "--json", "--", "no-such-command"]).output().unwrap());
+    assert_eq!(code, Some(127), "{err}");
+    assert!(!err.contains("error:"), "it is in the JSON: {err}");
+    let found: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((&found["status"], &found["line"]), (&127.into(), &serde_json::Value::Null));
+    assert!(found["error"].as_str().unwrap().contains("no-such-command"), "{out}");
+}
+
+#[test]
 fn a_program_that_the_node_cannot_see_is_sent_once() {
     let cluster = Cluster::new();
     let _running = cluster.up();
