@@ -115,6 +115,9 @@ impl Client {
     /// # Errors
     /// With a failure among them, as soon as there is one; if the connection is lost.
     ///
+    /// # Panics
+    /// If the handles are of different clients.
+    ///
     /// ```
     /// # async fn job(client: rdask::aio::Client) -> rdask::Result<()> {
     /// let roots = client.map(f64::sqrt, [1.0, 4.0]);
@@ -131,6 +134,9 @@ impl Client {
     /// # Errors
     /// If the connection is lost before. A failed task is no error here.
     ///
+    /// # Panics
+    /// If the handles are of different clients.
+    ///
     /// ```
     /// # async fn job(client: rdask::aio::Client) -> rdask::Result<()> {
     /// let roots = client.map(f64::sqrt, [1.0, 4.0]);
@@ -146,6 +152,9 @@ impl Client {
     ///
     /// # Errors
     /// If the connection is lost before.
+    ///
+    /// # Panics
+    /// If the handles are of different clients.
     ///
     /// ```
     /// # async fn job(client: rdask::aio::Client) -> rdask::Result<()> {
@@ -165,6 +174,9 @@ impl Client {
 
     /// Results as they come.
     ///
+    /// # Panics
+    /// If the handles are of different clients.
+    ///
     /// ```
     /// # async fn job(client: rdask::aio::Client) -> rdask::Result<()> {
     /// let mut roots = client.as_completed(client.map(f64::sqrt, [1.0, 4.0]));
@@ -182,6 +194,9 @@ impl Client {
     ///
     /// # Errors
     /// If the connection is lost.
+    ///
+    /// # Panics
+    /// If the handles are of different clients.
     ///
     /// ```
     /// # async fn job(client: rdask::aio::Client) -> rdask::Result<()> {

@@ -166,7 +166,7 @@ impl Client {
     /// With a failure among them, as soon as there is one; if the connection is lost.
     ///
     /// # Panics
-    /// Inside an async runtime.
+    /// Inside an async runtime; if the handles are of different clients.
     ///
     /// ```
     /// # fn main() -> rdask::Result<()> {
@@ -187,7 +187,7 @@ impl Client {
     /// If the connection is lost before. A failed task is no error here.
     ///
     /// # Panics
-    /// Inside an async runtime.
+    /// Inside an async runtime; if the handles are of different clients.
     ///
     /// ```
     /// # fn main() -> rdask::Result<()> {
@@ -207,7 +207,7 @@ impl Client {
     /// If the connection is lost before.
     ///
     /// # Panics
-    /// Inside an async runtime.
+    /// Inside an async runtime; if the handles are of different clients.
     ///
     /// ```
     /// # fn main() -> rdask::Result<()> {
@@ -227,6 +227,9 @@ impl Client {
     }
 
     /// Results as they come: an iterator over positions and results.
+    ///
+    /// # Panics
+    /// If the handles are of different clients.
     ///
     /// ```
     /// # fn main() -> rdask::Result<()> {
@@ -249,7 +252,7 @@ impl Client {
     /// If the connection is lost.
     ///
     /// # Panics
-    /// Inside an async runtime.
+    /// Inside an async runtime; if the handles are of different clients.
     ///
     /// ```
     /// # fn main() -> rdask::Result<()> {
