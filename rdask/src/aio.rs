@@ -44,10 +44,11 @@ impl Client {
     /// Connects to the scheduler that wrote this file.
     ///
     /// An address alone would not do: the file also brings the certificates by which both sides
-    /// know each other.
+    /// know each other. It tries for 10 s, and waits up to 2 s more for workers to start this program.
     ///
     /// # Errors
-    /// If the file cannot be read, or nobody answers at the addresses in it.
+    /// As for the blocking [`Client::connect`](crate::Client::connect), whose program must begin with
+    /// [`rdask::init`](crate::init), too.
     ///
     /// ```no_run
     /// # async fn job() -> rdask::Result<()> {

@@ -75,8 +75,19 @@ impl Client {
     /// An address alone would not do: the file also brings the certificates by which both sides
     /// know each other.
     ///
+    /// File and scheduler may be a moment late: it tries for 10 s. Once the scheduler has answered it
+    /// waits up to 2 s more for workers to start this program; a slower start is no error.
+    ///
     /// # Errors
-    /// If the file cannot be read, or nobody answers at the addresses in it.
+    /// All are [`Error::Connection`](crate::Error::Connection):
+    /// [`NotInitialised`](crate::ConnectionError::NotInitialised) if `main` does not begin with
+    /// [`rdask::init`](crate::init) or [`#[rdask::main]`](crate::main);
+    /// [`NotConnected`](crate::ConnectionError::NotConnected) if there is no such file, or nobody
+    /// answers at the addresses in it, for 10 s. At once it is
+    /// [`Refused`](crate::ConnectionError::Refused) if others can read the file, which
+    /// [`connect_with`](Self::connect_with) can accept, if it is no scheduler's, or if the scheduler
+    /// says no; and [`Version`](crate::ConnectionError::Version) if file or scheduler are of another
+    /// protocol version.
     ///
     /// # Panics
     /// Inside an async runtime.
