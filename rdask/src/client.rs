@@ -237,10 +237,12 @@ impl Client {
         block_on(wait_timeout(&self.core.session, remotes, timeout))
     }
 
-    /// Results as they come: an iterator over positions and results.
+    /// Results as they come: an iterator over positions and results. It blocks while there is nothing
+    /// new.
     ///
     /// # Panics
-    /// If the handles are of different clients.
+    /// If the handles are of different clients. The iterator panics inside an async runtime: there
+    /// take [`aio::Client::as_completed`](crate::aio::Client::as_completed).
     ///
     /// ```
     /// # fn main() -> rdask::Result<()> {
