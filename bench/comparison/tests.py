@@ -14,6 +14,8 @@ from comparison import chart, machine, table
 from comparison.cases import CASES, Metric, chosen
 from comparison.runs import Runner, read
 from peers import ideals, processes
+from peers.__main__ import described
+from peers.workloads import Setup
 
 MACHINE = {"command": "bench/compare", "commit": "abc", "started": "today", "cpu": "one",
            "cores": 2, "memory_gib": 4, "kernel": "6"}  # fmt: skip
@@ -112,6 +114,11 @@ class Runs(unittest.TestCase):
         metric = Metric("", "seconds", "", divisor="ideal_s")
         self.assertEqual(metric.of({"seconds": 3.0, "ideal_s": 2.0}), 1.5)
         self.assertIsNone(metric.of({"seconds": 3.0}))
+
+    def test_a_line_tells_what_was_run(self) -> None:
+        usual = described(Setup(7, 1, 2, None))
+        self.assertEqual(usual, {"workers": 1, "threads": 2, "local": False, "n": 7})
+        self.assertEqual(described(Setup(7, 1, 2, "late", 8.0))["total"], 8.0)
 
     def test_no_process_is_left(self) -> None:
         """A daemon that ignores SIGTERM and whose parent has gone is found, too."""

@@ -22,7 +22,7 @@ from typing import NoReturn
 
 from . import processes
 from .engine import Engine, NotApplicable
-from .workloads import WORKLOADS, Bench, Setup, Workload
+from .workloads import USUAL, WORKLOADS, Bench, Setup, Workload
 
 
 def dask() -> Engine:
@@ -94,7 +94,9 @@ def run(workload: Workload, bench: Bench) -> dict:
 def described(setup: Setup) -> dict:
     variant = {"variant": setup.variant} if setup.variant else {}
     size = {"workers": setup.workers, "threads": setup.threads, "local": False, "n": setup.n}
-    return variant | size
+    others = {name: getattr(setup, name) for name, usual in USUAL.items()
+              if getattr(setup, name) != usual}  # fmt: skip
+    return variant | size | others
 
 
 def parser() -> argparse.ArgumentParser:

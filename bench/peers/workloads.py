@@ -21,6 +21,11 @@ from .engine import Engine, Kind
 START_WITHIN_S = 60.0
 
 
+# What only some workloads have, unless told otherwise: the same as in rdask-bench. A line tells of
+# other values.
+USUAL = {"total": 20.0}
+
+
 @dataclass(frozen=True)
 class Setup:
     """What to run on and with."""
@@ -29,7 +34,7 @@ class Setup:
     workers: int
     threads: int
     variant: str | None
-    total: float
+    total: float = USUAL["total"]
 
 
 class Bench:
@@ -315,7 +320,7 @@ def _workload(
     run: Callable[[Bench], dict], workers: int, threads: int, n: int, *variants: str
 ) -> Workload:
     variant = variants[0] if variants else None
-    return Workload(run, Setup(n, workers, threads, variant, 20.0), variants)
+    return Workload(run, Setup(n, workers, threads, variant), variants)
 
 
 # Where a new workload is entered.
