@@ -61,6 +61,10 @@ struct Arguments {
     #[arg(long, default_value = GRAPH, hide_possible_values = true)]
     #[arg(value_parser = PossibleValuesParser::new(rsds::GRAPHS.iter().map(|one| one.name)))]
     graph: String,
+    /// Print the --graph of `rsds` for other engines, and run nothing: for each task those that it
+    /// depends on, and how many microseconds tasks sleep.
+    #[arg(long)]
+    print_graph: bool,
     /// How long a task of `sleep` sleeps, in milliseconds.
     #[arg(long, default_value_t = NAP_MS)]
     nap_ms: f64,
@@ -93,6 +97,11 @@ fn main() -> anyhow::Result<()> {
         _ => panic!("no scene {scene}"),
     });
     let arguments = Arguments::parse();
+    if arguments.print_graph {
+        let graph = rsds::find(&arguments.graph).context("no such graph")?.graph();
+        println!("{}", graph.json());
+        return Ok(());
+    }
     let workload = WORKLOADS.iter().find(|one| one.name == arguments.workload);
     let workload = workload.context("no such workload")?;
     let setup = setup(&arguments, workload)?;
@@ -104,7 +113,7 @@ fn main() -> anyhow::Result<()> {
     let Some(run) = run else {
         let mut line = describe(arguments.peer, workload, &setup);
         line.insert("status".into(), "not applicable".into());
-        line.insert("reason".into(), "it is about processes, and all is in one".into());
+        line.insert("reason".into(), in_process::reason(workload.name).into());
         println!("{}", Value::Object(line));
         return Ok(());
     };
