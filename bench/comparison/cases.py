@@ -37,12 +37,13 @@ class Case:
     quick_n: int
     rest: tuple[str, ...] = ()
     quick_rest: tuple[str, ...] = ()
+    full_rest: tuple[str, ...] = ()
 
     def arguments(self) -> list[str]:
-        return ["--workload", self.workload, "--n", str(self.n), *self.rest]
+        return ["--workload", self.workload, "--n", str(self.n), *self.rest, *self.full_rest]
 
     def quick(self) -> Case:
-        return replace(self, n=self.quick_n, rest=(*self.rest, *self.quick_rest))
+        return replace(self, n=self.quick_n, full_rest=self.quick_rest)
 
 
 def _per_task(label: str) -> tuple[Metric, ...]:
@@ -51,6 +52,13 @@ def _per_task(label: str) -> tuple[Metric, ...]:
 
 def _rate(name: str, label: str) -> Metric:
     return Metric(label, f"{name}_GBps", "GB/s", is_rate=True)
+
+
+def _rsds(family: str, what: str, graph: str, quick_graph: str) -> Case:
+    """On as many slots as the other short tasks; the size is the graph's own."""
+    metrics = _per_task(f"a graph of RSDS: {what}")
+    full, quick = (("--graph", one) for one in (graph, quick_graph))
+    return Case(f"rsds {family}", "rsds", metrics, 1, 1, ("--threads", "2"), quick, full)
 
 
 _OVER_IDEAL = Metric("sleeps of 1 s, time over ideal", "overhead_ms", "ms")
@@ -71,6 +79,18 @@ CASES = (
         ),
         1_000,
         200,
+    ),
+    _rsds("tree", "pairs down to one", "tree-13", "tree-10"),
+    _rsds("numpy", "a matrix is transposed and added", "numpy-50K-50", "numpy-50K-10"),
+    _rsds("groupby", "a table is grouped", "groupby-360-1S-8H", "groupby-90-1S-8H"),
+    Case("spin", "spin", _per_task("tasks that compute for 100 us"), 20_000, 5_000),
+    Case(
+        "sleep",
+        "sleep",
+        (Metric("sleeps of 10 ms, 16 slots, by ideal", "seconds", "x ideal", divisor="ideal_s"),),
+        8_000,
+        1_600,
+        ("--workers", "4", "--threads", "4", "--nap-ms", "10"),
     ),
     Case("square16", "square16", (_OVER_IDEAL,), 16, 16),
     Case(

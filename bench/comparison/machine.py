@@ -47,7 +47,10 @@ def cpu() -> str:
 def heading(machine: dict, lines: list[dict], peers: list[str]) -> str:
     """Title, machine, versions, and a warning where others were at work on it."""
     loads = sorted(line["load1"] for line in lines)
-    versions = {line["peer"]: line["version"] for line in lines if "version" in line}
+    # Of rdask the commit is known.
+    versions = {
+        line["peer"]: line["version"] for line in lines if "version" in line and "commit" not in line
+    }
     known = [f"{NAMES[peer]} {versions[peer]}" for peer in peers if peer in versions]
     times = max(Counter((line["case"], line["n"], line["peer"]) for line in lines).values())
     often = f"up to {times} runs" if times > 1 else "one run"

@@ -13,7 +13,9 @@ from pathlib import Path
 from comparison import chart, machine, table
 from comparison.cases import CASES, Metric, chosen
 from comparison.runs import Runner, read
-from peers import ideals, processes
+from peers import graphs, ideals, processes, tasks
+from peers.__main__ import described
+from peers.workloads import WORKLOADS, Setup
 
 MACHINE = {"command": "bench/compare", "commit": "abc", "started": "today", "cpu": "one",
            "cores": 2, "memory_gib": 4, "kernel": "6"}  # fmt: skip
@@ -108,10 +110,25 @@ class Runs(unittest.TestCase):
         with self.assertRaisesRegex(ValueError, "no workload nope; there are noop, tree"):
             chosen(["nope"], False)
 
+    def test_no_flag_is_given_twice(self) -> None:
+        for is_quick in (False, True):
+            for case in chosen([], is_quick):
+                flags = [one for one in case.arguments() if one.startswith("--")]
+                self.assertEqual(len(flags), len(set(flags)), case.name)
+
+    def test_every_case_is_known_to_the_peers(self) -> None:
+        for case in CASES:
+            self.assertIn(case.workload, WORKLOADS)
+
     def test_figures_of_lines(self) -> None:
         metric = Metric("", "seconds", "", divisor="ideal_s")
         self.assertEqual(metric.of({"seconds": 3.0, "ideal_s": 2.0}), 1.5)
         self.assertIsNone(metric.of({"seconds": 3.0}))
+
+    def test_a_line_tells_what_was_run(self) -> None:
+        usual = described(Setup(7, 1, 2, None))
+        self.assertEqual(usual, {"workers": 1, "threads": 2, "local": False, "n": 7})
+        self.assertEqual(described(Setup(7, 1, 2, "late", 8.0))["total"], 8.0)
 
     def test_no_process_is_left(self) -> None:
         """A daemon that ignores SIGTERM and whose parent has gone is found, too."""
@@ -149,6 +166,19 @@ class Ideals(unittest.TestCase):
         self.assertEqual([round(one * 1e6) for one in lengths[:2]], [7763, 7443])
         self.assertAlmostEqual(sum(lengths), 20.0)
         self.assertTrue(0.0025 < min(lengths) < 0.0026 and 0.495 < max(lengths) < 0.505)
+
+
+class Graphs(unittest.TestCase):
+    def test_they_are_what_rdask_bench_prints(self) -> None:
+        graph = graphs.parse('{"inputs": [[], [], [0, 1], [2]], "naps_us": [[1, 500]]}')
+        self.assertEqual((graph.edges(), graph.sinks()), (3, [3]))
+        self.assertEqual(graph.naps_s, [0.0, 0.0005, 0.0, 0.0])
+        self.assertEqual(graph.fold(lambda task, inputs: task + sum(inputs)), [0, 1, 3, 6])
+
+    def test_a_value_tells_of_all_that_it_depends_on(self) -> None:
+        one, other = tasks.node(0, 0.0, []), tasks.node(1, 0.0, [])
+        self.assertNotEqual(tasks.node(2, 0.0, [one, other]), tasks.node(2, 0.0, [other, one]))
+        self.assertNotEqual(tasks.node(2, 0.0, [one]), tasks.node(3, 0.0, [one]))
 
 
 class Processes(unittest.TestCase):

@@ -22,7 +22,7 @@ from typing import NoReturn
 
 from . import processes
 from .engine import Engine, NotApplicable
-from .workloads import WORKLOADS, Bench, Setup, Workload
+from .workloads import USUAL, WORKLOADS, Bench, Setup, Workload
 
 
 def dask() -> Engine:
@@ -50,7 +50,7 @@ def main() -> int:
     arguments = parser().parse_args()
     name = arguments.workload
     workload = WORKLOADS[name]
-    asked = {field: value for field in ("n", "workers", "threads", "variant", "total")
+    asked = {field: value for field in ("n", "workers", "threads", "variant", *USUAL)
              if (value := getattr(arguments, field)) is not None}  # fmt: skip
     setup = replace(workload.setup, **asked)
     if arguments.variant and arguments.variant not in workload.variants:
@@ -94,7 +94,9 @@ def run(workload: Workload, bench: Bench) -> dict:
 def described(setup: Setup) -> dict:
     variant = {"variant": setup.variant} if setup.variant else {}
     size = {"workers": setup.workers, "threads": setup.threads, "local": False, "n": setup.n}
-    return variant | size
+    others = {name: getattr(setup, name) for name, usual in USUAL.items()
+              if getattr(setup, name) != usual}  # fmt: skip
+    return variant | size | others
 
 
 def parser() -> argparse.ArgumentParser:
@@ -116,6 +118,8 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=positive, help="how many slots each worker has")
     parser.add_argument("--variant", help="which variant, if there are some; default: the first")
     parser.add_argument("--total", type=float, help="seconds of sleep of `uneven` together")
+    parser.add_argument("--graph", help="which graph of `rsds`; rdask-bench --help lists them")
+    parser.add_argument("--nap-ms", type=float, help="how long a task of `sleep` sleeps")
     return parser
 
 

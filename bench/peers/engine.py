@@ -52,6 +52,12 @@ class Engine(Protocol):
     def map(self, function: Callable, *columns: Iterable[Any]) -> list[Any]:
         """A task for each row of the columns."""
 
+    def submit_graph(
+        self, function: Callable, nodes: list[tuple[tuple, list[int]]], wanted: list[int]
+    ) -> list[Any]:
+        """A task for each node: its own arguments, then the list of the values of earlier nodes.
+        Handles of those that are wanted."""
+
     def flush(self) -> None:
         """Sends what was submitted, if that waits for anything."""
 

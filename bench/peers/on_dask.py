@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import uuid
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,21 @@ class Dask:
 
     def map(self, function: Callable, *columns: Iterable[Any]) -> list[Any]:
         return self._client.map(function, *[list(column) for column in columns], pure=False)
+
+    def submit_graph(
+        self, function: Callable, nodes: list[tuple[tuple, list[int]]], wanted: list[int]
+    ) -> list[Any]:
+        # In one message, as its collections do it: single submits take twice the processor time.
+        from dask.task_spec import List, Task, TaskRef
+
+        run = uuid.uuid4().hex
+        keys = [f"node-{run}-{number}" for number in range(len(nodes))]
+        refs = [TaskRef(key) for key in keys]
+        graph = {
+            key: Task(key, function, *own, List(*(refs[one] for one in inputs)))
+            for key, (own, inputs) in zip(keys, nodes, strict=True)
+        }
+        return self._client.get(graph, [keys[one] for one in wanted], sync=False)
 
     def flush(self) -> None:
         pass

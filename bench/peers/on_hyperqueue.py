@@ -26,6 +26,7 @@ COMMANDS: dict[Callable, Callable[..., list[str]]] = {
     tasks.increment: lambda *_: ["true"],
     tasks.add: lambda *_: ["true"],
     tasks.add_all: lambda *_: ["true"],
+    tasks.node: lambda _, seconds, *__: ["sleep", f"{seconds:.6f}"] if seconds else ["true"],
     tasks.nap: lambda _, seconds: ["sleep", f"{seconds:.6f}"],
     tasks.square: lambda *_: ["sleep", "1"],
 }
@@ -97,6 +98,14 @@ class HyperQueue:
 
     def submit_on_all(self, function: Callable, handles: list[Task]) -> Task:
         return self.submit(function, *handles)
+
+    def submit_graph(
+        self, function: Callable, nodes: list[tuple[tuple, list[int]]], wanted: list[int]
+    ) -> list[Task]:
+        handles: list[Task] = []
+        for own, inputs in nodes:
+            handles.append(self.submit(function, *own, *(handles[one] for one in inputs)))
+        return [handles[one] for one in wanted]
 
     def map(self, function: Callable, *columns: Iterable[Any]) -> list[Task]:
         handles = [self.submit(function, *row) for row in zip(*columns, strict=True)]

@@ -87,10 +87,19 @@ class Ray:
 
     def submit_on_all(self, function: Callable, handles: list[Any]) -> Any:
         # As arguments: a list of references, fetched by the task, takes longer.
-        return self.submit(_gathering(function), *handles)
+        return self.submit(_gathering(function, 0), *handles)
 
     def map(self, function: Callable, *columns: Iterable[Any]) -> list[Any]:
         return [self.submit(function, *row) for row in zip(*columns, strict=True)]
+
+    def submit_graph(
+        self, function: Callable, nodes: list[tuple[tuple, list[int]]], wanted: list[int]
+    ) -> list[Any]:
+        handles: list[Any] = []
+        for own, inputs in nodes:
+            gathering = _gathering(function, len(own))
+            handles.append(self.submit(gathering, *own, *(handles[one] for one in inputs)))
+        return [handles[one] for one in wanted]
 
     def flush(self) -> None:
         pass
@@ -121,9 +130,13 @@ class Ray:
         return [*nodes, *slots] if role == "worker" else [pid for pid in head if pid not in slots]
 
 
-_GATHERING: dict[Callable, Callable] = {}
+_GATHERING: dict[tuple[Callable, int], Callable] = {}
 
 
-def _gathering(function: Callable) -> Callable:
-    """The same function of arguments instead of a list."""
-    return _GATHERING.setdefault(function, lambda *values: function(list(values)))
+def _gathering(function: Callable, own: int) -> Callable:
+    """The same function with arguments instead of a list, after so many of its own."""
+
+    def gathered(*values: Any) -> Any:
+        return function(*values[:own], list(values[own:]))
+
+    return _GATHERING.setdefault((function, own), gathered)

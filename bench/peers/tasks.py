@@ -26,6 +26,13 @@ def nap(i: int, seconds: float) -> int:
     return i
 
 
+def node(number: int, seconds: float, inputs: list[int]) -> int:
+    """A task of a graph. Who has its value right has run all that it depends on."""
+    if seconds:
+        time.sleep(seconds)
+    return hash((number, *inputs))  # the same in every process: only those of texts differ
+
+
 def square(x: float) -> float:
     time.sleep(1.0)
     return x * x

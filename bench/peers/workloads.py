@@ -14,11 +14,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from . import ideals, processes, tasks
-from .engine import Engine, Kind
+from . import graphs, ideals, processes, tasks
+from .engine import Engine, Kind, NotApplicable
 
 # A worker that has not registered by then never will.
 START_WITHIN_S = 60.0
+
+
+# What only some workloads have, unless told otherwise: the same as in rdask-bench. A line tells of
+# other values.
+USUAL = {"total": 20.0, "graph": "tree-15", "nap_ms": 100.0}
 
 
 @dataclass(frozen=True)
@@ -29,7 +34,9 @@ class Setup:
     workers: int
     threads: int
     variant: str | None
-    total: float
+    total: float = USUAL["total"]
+    graph: str = USUAL["graph"]
+    nap_ms: float = USUAL["nap_ms"]
 
 
 class Bench:
@@ -250,6 +257,39 @@ def uneven(bench: Bench) -> dict:
     return fields | {"joined_s": joined_s}
 
 
+def sleep(bench: Bench) -> dict:
+    engine, setup = bench.begin(), bench.setup
+    nap_s = setup.nap_ms / 1e3
+    values = engine.gather(engine.map(tasks.nap, range(setup.n), [nap_s] * setup.n))
+    seconds = bench.elapsed()
+    ideal_s = math.ceil(setup.n / (setup.workers * setup.threads)) * nap_s
+    fields = outcome(is_right(values, list(range(setup.n))), seconds, ideal_s, setup.n)
+    return fields | {"nap_ms": setup.nap_ms}
+
+
+def rsds(bench: Bench) -> dict:
+    setup = bench.setup
+    graph = graphs.load(setup.graph)
+    sinks, sleeps_s = graph.sinks(), sum(graph.naps_s)
+    values = graph.fold(lambda task, inputs: tasks.node(task, 0.0, inputs))
+    nodes = [((task, graph.naps_s[task]), inputs) for task, inputs in enumerate(graph.inputs)]
+    engine = bench.begin(Kind.ORDINARY if sleeps_s else Kind.SHORT_TASKS)
+    handles = engine.submit_graph(tasks.node, nodes, sinks)
+    engine.flush()
+    submit_s = bench.elapsed()
+    found = engine.gather(handles)
+    seconds = bench.elapsed()
+    ideal_s = sleeps_s / (setup.workers * setup.threads) if sleeps_s else None
+    ok = is_right(found, [values[sink] for sink in sinks])
+    return outcome(ok, seconds, ideal_s, len(nodes)) | {
+        "graph": setup.graph, "tasks": len(nodes), "edges": graph.edges(), "submit_s": submit_s,
+    }  # fmt: skip
+
+
+def spin(bench: Bench) -> dict:
+    raise NotApplicable("its tasks are Python or programs, which compute at another speed")
+
+
 def kill(bench: Bench) -> dict:
     killed, task_s = 2, 0.05
     engine, setup = bench.begin(Kind.LOSSES), bench.setup
@@ -315,7 +355,7 @@ def _workload(
     run: Callable[[Bench], dict], workers: int, threads: int, n: int, *variants: str
 ) -> Workload:
     variant = variants[0] if variants else None
-    return Workload(run, Setup(n, workers, threads, variant, 20.0), variants)
+    return Workload(run, Setup(n, workers, threads, variant), variants)
 
 
 # Where a new workload is entered.
@@ -326,9 +366,12 @@ WORKLOADS = {
     "merge": _workload(merge, 1, 2, 10_000),
     "chain": _workload(chain, 1, 2, 1000),
     "latency": _workload(latency, 1, 1, 1000),
+    "spin": _workload(spin, 1, 2, 20_000),
     "uneven": _workload(uneven, 4, 1, 2000, "spread", "late"),
     "kill": _workload(kill, 4, 1, 400),
     "join": _workload(join, 2, 4, 64),
     "transfer": _workload(transfer, 2, 1, 1 << 25),
     "startup": _workload(startup, 1, 1, 1),
+    "sleep": _workload(sleep, 63, 24, 20_000),
+    "rsds": _workload(rsds, 1, 24, 1),
 }

@@ -1,5 +1,7 @@
 //! A graph of tasks, to be submitted task by task.
 
+use serde_json::{Value, json};
+
 /// Tasks in an order in which each comes after all that it depends on.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Graph {
@@ -76,6 +78,12 @@ impl Graph {
         found.map_or(0, |nth| self.naps[nth].1)
     }
 
+    /// All of it, for who is not in Rust.
+    pub(crate) fn json(&self) -> Value {
+        let inputs: Vec<&[u32]> = (0..self.tasks()).map(|task| self.inputs_of(task)).collect();
+        json!({ "inputs": inputs, "naps_us": self.naps })
+    }
+
     /// How long all sleep together, in seconds.
     pub(crate) fn sleep_s(&self) -> f64 {
         self.naps.iter().map(|(_, micros)| f64::from(*micros) / 1e6).sum()
@@ -137,5 +145,6 @@ mod tests {
         assert_eq!(graph.inputs_of(two), [one]);
         graph.sleep(&[two], 7);
         assert_eq!((graph.nap_of(one), graph.nap_of(two)), (0, 7));
+        assert_eq!(graph.json(), json!({ "inputs": [[], [0]], "naps_us": [[1, 7]] }));
     }
 }

@@ -12,6 +12,8 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 use crate::bench::Bench;
 use crate::outcome::Outcome;
 use crate::workloads::maps;
+use crate::workloads::nap;
+use crate::workloads::spin;
 use crate::workloads::uneven::lengths;
 
 type Run = fn(&mut Bench) -> anyhow::Result<Outcome>;
@@ -25,10 +27,20 @@ pub(crate) fn on_rayon(workload: &str, variant: Option<&str>) -> Option<Run> {
         ("merge", _) => merge,
         ("chain", _) => chain,
         ("latency", _) => latency,
+        ("spin", _) => spin,
+        ("sleep", _) => sleep,
         ("uneven", Some("spread")) => uneven,
         _ => return None,
     };
     Some(run)
+}
+
+/// Why it is not on rayon.
+pub(crate) fn reason(workload: &str) -> &'static str {
+    match workload {
+        "rsds" | "graph" | "pending" => "rayon has no graphs of tasks",
+        _ => "it is about processes, and all is in one",
+    }
 }
 
 /// A thread for each slot, warm; and the clock.
@@ -120,6 +132,19 @@ fn latency(bench: &mut Bench) -> anyhow::Result<Outcome> {
     let (pool, _) = begin(bench)?;
     let n = bench.setup().n;
     maps::round_trips(n, |i| Ok(pool.install(|| black_box(i))))
+}
+
+fn spin(bench: &mut Bench) -> anyhow::Result<Outcome> {
+    let (pool, start) = begin(bench)?;
+    let values = map(&pool, 0..bench.setup().n, |i| spin::spin(i.into()));
+    Ok(spin::outcome(bench.setup(), &values, start.elapsed()))
+}
+
+fn sleep(bench: &mut Bench) -> anyhow::Result<Outcome> {
+    let (pool, start) = begin(bench)?;
+    let setup = bench.setup();
+    let values = map(&pool, 0..setup.n, |i| nap((i.into(), setup.nap_us)));
+    Ok(maps::sleep_outcome(setup, values, start.elapsed()))
 }
 
 fn uneven(bench: &mut Bench) -> anyhow::Result<Outcome> {

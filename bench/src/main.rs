@@ -22,6 +22,12 @@ use bench::{Bench, Setup};
 use outcome::Outcome;
 use workloads::{EMULATED, WORKLOADS, Workload};
 
+/// What the flags that only some workloads have are, unless given. A line tells of others.
+const TOTAL: f64 = 20.0;
+const BLOCK_BYTES: u64 = 1 << 20;
+const GRAPH: &str = "tree-15";
+const NAP_MS: f64 = 100.0;
+
 /// Runs one workload and prints one JSON line; exits with 1 if a result is wrong.
 ///
 /// Scheduler, workers and client are processes of their own on this machine, over loopback. All
@@ -46,17 +52,21 @@ struct Arguments {
     #[arg(long)]
     variant: Option<String>,
     /// The seconds of sleep of all tasks of `uneven` together.
-    #[arg(long, default_value_t = 20.0)]
+    #[arg(long, default_value_t = TOTAL)]
     total: f64,
     /// The bytes of a block, for the workloads with blocks.
-    #[arg(long, default_value_t = 1 << 20, value_parser = clap::value_parser!(u64).range(8..))]
+    #[arg(long, default_value_t = BLOCK_BYTES, value_parser = clap::value_parser!(u64).range(8..))]
     block_bytes: u64,
     /// Which graph, for the workloads with graphs.
-    #[arg(long, default_value = "tree-15", hide_possible_values = true)]
+    #[arg(long, default_value = GRAPH, hide_possible_values = true)]
     #[arg(value_parser = PossibleValuesParser::new(rsds::GRAPHS.iter().map(|one| one.name)))]
     graph: String,
+    /// Print the --graph of `rsds` for other engines, and run nothing: for each task those that it
+    /// depends on, and how many microseconds tasks sleep.
+    #[arg(long)]
+    print_graph: bool,
     /// How long a task of `sleep` sleeps, in milliseconds.
-    #[arg(long, default_value_t = 100.0)]
+    #[arg(long, default_value_t = NAP_MS)]
     nap_ms: f64,
     /// Place tasks anywhere, for comparison.
     #[arg(long)]
@@ -87,6 +97,11 @@ fn main() -> anyhow::Result<()> {
         _ => panic!("no scene {scene}"),
     });
     let arguments = Arguments::parse();
+    if arguments.print_graph {
+        let graph = rsds::find(&arguments.graph).context("no such graph")?.graph();
+        println!("{}", graph.json());
+        return Ok(());
+    }
     let workload = WORKLOADS.iter().find(|one| one.name == arguments.workload);
     let workload = workload.context("no such workload")?;
     let setup = setup(&arguments, workload)?;
@@ -98,7 +113,7 @@ fn main() -> anyhow::Result<()> {
     let Some(run) = run else {
         let mut line = describe(arguments.peer, workload, &setup);
         line.insert("status".into(), "not applicable".into());
-        line.insert("reason".into(), "it is about processes, and all is in one".into());
+        line.insert("reason".into(), in_process::reason(workload.name).into());
         println!("{}", Value::Object(line));
         return Ok(());
     };
@@ -147,6 +162,8 @@ fn describe(peer: Peer, workload: &Workload, setup: &Setup) -> Map<String, Value
     let mut line = Map::new();
     let peer = if peer == Peer::Rayon { "rayon" } else { "rdask" };
     line.insert("peer".into(), peer.into());
+    line.insert("version".into(), env!("CARGO_PKG_VERSION").into());
+    line.insert("commit".into(), env!("RDASK_COMMIT").into());
     line.insert("workload".into(), workload.name.into());
     line.extend(setup.variant.map(|variant| ("variant".to_owned(), Value::from(variant))));
     line.extend(
@@ -158,6 +175,16 @@ fn describe(peer: Peer, workload: &Workload, setup: &Setup) -> Map<String, Value
         ]
         .map(|(name, value)| (name.to_owned(), value)),
     );
+    let nap_ms = f64::from(setup.nap_us) / 1e3;
+    let others = [
+        ("total", json!(setup.total), setup.total != TOTAL),
+        ("block_bytes", json!(setup.block_bytes), setup.block_bytes != BLOCK_BYTES),
+        ("graph", json!(setup.graph.name), setup.graph.name != GRAPH),
+        ("nap_ms", json!(nap_ms), nap_ms != NAP_MS),
+        ("random", json!(setup.random), setup.random),
+    ];
+    let others = others.into_iter().filter(|(_, _, is_other)| *is_other);
+    line.extend(others.map(|(name, value, _)| (name.to_owned(), value)));
     line
 }
 
@@ -192,7 +219,8 @@ fn teach() -> String {
     }
     text.push_str(
         "
-Fields: seconds on the clock; ideal_s, what it would take at least where that is known, and
+Fields: what was run, on which rdask, with the flags that are not at their defaults; seconds on the
+clock; ideal_s, what it would take at least where that is known, and
 overhead_ms beyond it; us_per_task; per role (scheduler, worker, client) rss_mb_*, the sum of peak
 resident MiB, and cpu_s_* within the clock; scheduler_cpu_us_per_task, the scheduler's part of
 that, and scheduler_bytes_per_task, by how much its peak memory grew within the clock; load1, the
@@ -220,6 +248,32 @@ Examples:
 mod tests {
     use super::*;
     use clap::CommandFactory;
+
+    #[test]
+    fn a_line_tells_what_was_run() {
+        let line = |flags: &str| {
+            let words = ["rdask-bench", "--workload", "shuffle"].into_iter();
+            let arguments = Arguments::parse_from(words.chain(flags.split_whitespace()));
+            let shuffle = WORKLOADS.iter().find(|one| one.name == "shuffle").unwrap();
+            describe(Peer::Rdask, shuffle, &setup(&arguments, shuffle).unwrap())
+        };
+        let usual = line("");
+        assert_eq!(
+            (&usual["n"], &usual["version"]),
+            (&json!(64), &json!(env!("CARGO_PKG_VERSION")))
+        );
+        assert!(!usual["commit"].as_str().unwrap().is_empty());
+        for (flags, field, value) in [
+            ("--total 8", "total", json!(8.0)),
+            ("--block-bytes 4096", "block_bytes", json!(4096)),
+            ("--graph merge-10K", "graph", json!("merge-10K")),
+            ("--nap-ms 0.5", "nap_ms", json!(0.5)),
+            ("--random", "random", json!(true)),
+        ] {
+            assert_eq!(line(flags).get(field), Some(&value), "{flags}");
+            assert_eq!(usual.get(field), None, "{field}");
+        }
+    }
 
     #[test]
     fn the_command_line_is_sound_and_explains_every_workload() {

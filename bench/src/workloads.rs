@@ -10,6 +10,7 @@ pub(crate) mod maps;
 mod pending;
 mod register;
 mod rsds;
+pub(crate) mod spin;
 mod startup;
 mod transfer;
 pub(crate) mod uneven;
@@ -107,6 +108,15 @@ pub(crate) const WORKLOADS: &[Workload] = &[
         n: 1000,
         variants: &[],
         run: maps::latency,
+    },
+    Workload {
+        name: "spin",
+        about: "n tasks that compute for about 100 us; map, gather. alone_us: one on one thread",
+        workers: 1,
+        threads: 2,
+        n: 20_000,
+        variants: &[],
+        run: spin::run,
     },
     Workload {
         name: "uneven",

@@ -9,7 +9,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use rdask::{Policy, TaskId};
 
-use crate::quantity::{self, Memory};
+use crate::address;
+use crate::quantity::{self, Memory, Workers};
 
 /// The value of a repeated or listed flag, kept whole: clap would take a `Vec` for repetition.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -23,6 +24,7 @@ fn resources(text: &str) -> Result<Resources, String> {
 #[derive(Debug, Parser)]
 #[command(
     version,
+    propagate_version = true,
     arg_required_else_help = true,
     after_help = "\
 Begin with a scheduler on one node and workers wherever there are cores:
@@ -88,8 +90,8 @@ pub(crate) struct Scheduler {
     /// Where to write what workers and clients need to join, on a file system they share
     #[arg(long, value_name = "FILE", env = "RDASK_SCHEDULER_FILE")]
     pub(crate) scheduler_file: PathBuf,
-    /// Address to listen on [default: all]
-    #[arg(long, value_name = "ADDRESS", conflicts_with = "interface")]
+    /// Address to listen on, or a name of this node [default: all]
+    #[arg(long, value_name = "ADDRESS|NAME", conflicts_with = "interface", value_parser = address::host)]
     pub(crate) host: Option<IpAddr>,
     /// Network interface to listen on, such as ib0
     #[arg(long, value_name = "NAME")]
@@ -147,22 +149,24 @@ pub(crate) struct Worker {
     /// Slots of each worker [default: the cores that this process may use, shared among workers]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) nthreads: Option<u32>,
-    /// How many workers
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=4096))]
-    pub(crate) nworkers: u32,
+    /// How many workers: a number, -1 for one per core (-2 for one less, and so on), or auto, which is
+    /// one with all cores
+    #[arg(long, value_name = "N", default_value = "1", allow_negative_numbers = true, value_parser = quantity::workers)]
+    pub(crate) nworkers: Workers,
     /// Memory of each worker: 0 (no limit), auto, a part such as 0.5, or a size such as 4GiB
     #[arg(long, value_name = "SIZE", default_value = "auto", value_parser = quantity::memory)]
     pub(crate) memory_limit: Memory,
     /// Network interface to listen on, such as ib0
     #[arg(long, value_name = "NAME")]
     pub(crate) interface: Option<String>,
-    /// Address to listen on [default: all]
-    #[arg(long, value_name = "ADDRESS", conflicts_with = "interface")]
+    /// Address to listen on, or a name of this node [default: all]
+    #[arg(long, value_name = "ADDRESS|NAME", conflicts_with = "interface", value_parser = address::host)]
     pub(crate) host: Option<IpAddr>,
     /// Port to listen on, or a range such as 30000:30100 [default: any]
     #[arg(long, value_name = "PORT[:PORT]", value_parser = quantity::ports)]
     pub(crate) worker_port: Option<RangeInclusive<u16>>,
-    /// Name of the worker; several get -0, -1, ... [default: the node's]
+    /// Name of the worker; several get -0, -1, ... [default: NODE-JOB-POSITION in a step of a Slurm
+    /// job, else NODE-PID]
     #[arg(long)]
     pub(crate) name: Option<String>,
     /// Label of the workers that come and go together [default: the Slurm job, else "local"]
@@ -196,10 +200,10 @@ pub(crate) struct Worker {
 #[command(after_help = "\
 Examples:
 
-  rdask retire 4711                  the workers of the Slurm job 4711
-  rdask retire node7-0 node8-0       these two workers
-  rdask retire --timeout 10m 4711    the same, and in ten minutes at most
-  rdask retire --no-wait gpu         begin, and don't wait until they are gone
+  rdask retire 4711                      the workers of the Slurm job 4711
+  rdask retire node7-4711-0 node8-4711-1 these two workers
+  rdask retire --timeout 10m 4711        the same, and in ten minutes at most
+  rdask retire --no-wait gpu             begin, and don't wait until they are gone
 
 Their running tasks end, however long that takes. What they have not started goes to other workers,
 and so does what only they hold. With --timeout, what is left by then is given up: those tasks run
@@ -287,6 +291,12 @@ pub(crate) struct Commands {
     /// Set a variable for the command; may be given several times
     #[arg(long, value_name = "NAME=VALUE", value_parser = quantity::variable)]
     pub(crate) env: Vec<(String, String)>,
+    /// A line of JSON per command: index, line, status, node, error, stdout, stderr
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Accept a scheduler file that others could read, on file systems that can't show modes
+    #[arg(long)]
+    pub(crate) insecure_file_mode: bool,
     /// The command and its arguments
     #[arg(last = true, required = true, value_name = "COMMAND")]
     pub(crate) command: Vec<String>,
@@ -298,6 +308,7 @@ Examples:
 
   rdask submit --scheduler-file scheduler.json -- hostname
   rdask submit --env OMP_NUM_THREADS=4 -- ./simulate --steps 1000
+  rdask submit --json -- hostname | jq -r .node
 
 The command runs in this folder, on some node, with an empty standard input. Its output and exit
 status become this command's.")]
@@ -312,6 +323,7 @@ Examples:
 
   rdask map --each-line files.txt -- gzip {}
   find . -name '*.fits' | rdask map --each-line - -- ./reduce --input {} --output {}.out
+  rdask map --json --each-line files.txt -- gzip {} | jq -r 'select(.status != 0).line'
 
 {} stands for the line; without it the line comes last. Output is printed in the order of the
 lines. The exit status is 0, or that of the first line whose command failed.")]

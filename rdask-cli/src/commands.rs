@@ -15,6 +15,7 @@ use clap::error::ErrorKind;
 use rdask::connection::FileMode;
 
 use crate::args::{Arguments, Command, Transport};
+use crate::mistakes::Mistake;
 use crate::{mistakes, output};
 
 /// How a command that could not do its work ended. The numbers are for scripts and never change.
@@ -26,10 +27,12 @@ pub(crate) enum Failure {
     Usage = 2,
     /// No scheduler can be reached.
     Unreachable = 3,
-    /// Somebody said no: permissions, certificates.
+    /// Somebody said no: permissions, certificates, a file that is none of a scheduler.
     Refused = 4,
     /// Different versions of rdask.
     Version = 5,
+    /// The scheduler is there, and fewer workers than were waited for.
+    TooFewWorkers = 6,
 }
 
 /// An error to show, what to do about it, and the exit code.
@@ -45,6 +48,18 @@ impl Failed {
         Self { failure, error: error.into(), hint: None }
     }
 
+    /// Somebody who needs a scheduler did not get through to one.
+    pub(crate) fn connecting(failure: Failure, error: impl Into<anyhow::Error>) -> Self {
+        let failed = Self::new(failure, error);
+        match failure {
+            Failure::Unreachable => failed.with_hint(
+                "is the scheduler running with this --scheduler-file? Start one with `rdask \
+                 scheduler`, or wait for it with `rdask status --wait`",
+            ),
+            _ => failed,
+        }
+    }
+
     pub(crate) fn with_hint(self, hint: impl Into<String>) -> Self {
         Self { hint: Some(hint.into()), ..self }
     }
@@ -53,12 +68,14 @@ impl Failed {
 /// Understands the arguments and does what they say.
 pub(crate) fn main(arguments: Vec<OsString>) -> ExitCode {
     if let Some(mistake) = mistakes::find(&arguments) {
-        output::error(&anyhow::Error::msg(mistake.error), Some(&mistake.hint));
-        return code(Failure::Usage);
+        return mistaken(mistake);
     }
     let arguments = match Arguments::try_parse_from(arguments) {
         Ok(arguments) => arguments,
         Err(error) => {
+            if let Some(mistake) = mistakes::address(&error) {
+                return mistaken(mistake);
+            }
             output::clap(&error);
             let fine = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
             return if fine { ExitCode::SUCCESS } else { code(Failure::Usage) };
@@ -81,6 +98,11 @@ pub(crate) fn main(arguments: Vec<OsString>) -> ExitCode {
             code(failed.failure)
         }
     }
+}
+
+fn mistaken(mistake: Mistake) -> ExitCode {
+    output::error(&anyhow::Error::msg(mistake.error), Some(&mistake.hint));
+    code(Failure::Usage)
 }
 
 fn code(failure: Failure) -> ExitCode {

@@ -1,9 +1,11 @@
 //! The `rdask` command. See [`args`] for what it understands, [`commands`] for what it does.
 
+mod address;
 mod args;
 mod commands;
 mod explanation;
 mod mistakes;
+mod outcome;
 mod output;
 mod quantity;
 mod record;

@@ -2,6 +2,8 @@
 
 use std::ffi::OsString;
 
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+
 /// Flags of Dask that have no meaning here, and why.
 const OF_DASK: &[(&str, &str)] = &[
     ("--nanny", "a worker always has a nanny: it is the `rdask worker` process itself"),
@@ -16,6 +18,7 @@ const OF_DASK: &[(&str, &str)] = &[
     ),
     ("--tls-cert", "encryption is always on and needs no files: the scheduler file holds it all"),
     ("--tls-key", "encryption is always on and needs no files: the scheduler file holds it all"),
+    ("--scheduler-sni", "the scheduler file holds the name by which the scheduler proves itself"),
     ("--listen-address", "use --host or --interface, and --worker-port for the ports"),
     ("--contact-address", "use --host or --interface"),
     ("--nanny-port", "use --worker-port for all ports of a nanny and its processes"),
@@ -23,14 +26,19 @@ const OF_DASK: &[(&str, &str)] = &[
     ("--no-dashboard", "there is no dashboard yet, so nothing needs turning off"),
     ("--dashboard-address", "there is no dashboard yet: use `rdask status`"),
     ("--dashboard-prefix", "there is no dashboard yet: use `rdask status`"),
+    ("--show", "there is no dashboard yet: use `rdask status`"),
+    ("--no-show", "there is no dashboard yet, so nothing needs turning off"),
+    ("--use-xheaders", "there is no dashboard yet: use `rdask status`"),
     (
         "--lifetime-restart",
         "a worker ends with its lifetime: start it in a loop, or submit another job",
     ),
+    ("--no-lifetime-restart", "a worker ends with its lifetime, so nothing needs turning off"),
     ("--reconnect", "a worker always waits for its scheduler, up to --death-timeout"),
     ("--no-reconnect", "a worker waits for its scheduler up to --death-timeout: set that to 0"),
     ("--nprocs", "use --nworkers"),
     ("--jupyter", "there is no Jupyter inside the scheduler"),
+    ("--no-jupyter", "there is no Jupyter inside the scheduler, so nothing needs turning off"),
 ];
 
 /// A mistake in the arguments: what is wrong, and what to do.
@@ -67,6 +75,33 @@ pub(crate) fn find(arguments: &[OsString]) -> Option<Mistake> {
     None
 }
 
+/// What stands where Dask has the scheduler's address, if that is what clap did not expect.
+pub(crate) fn address(error: &clap::Error) -> Option<Mistake> {
+    let Some(ContextValue::String(text)) = error.get(ContextKind::InvalidArg) else { return None };
+    if error.kind() != ErrorKind::UnknownArgument || text.starts_with('-') {
+        return None;
+    }
+    if is_address(text) {
+        return Some(Mistake {
+            error: format!("{text} is an address: a scheduler is found by its file"),
+            hint: "give the file that `rdask scheduler` writes by --scheduler-file or \
+                   RDASK_SCHEDULER_FILE; it holds the addresses, and the certificates without which \
+                   nobody is let in"
+                .to_owned(),
+        });
+    }
+    text.ends_with(".json").then(|| Mistake {
+        error: format!("{text} has no flag before it"),
+        hint: format!("write --scheduler-file {text}"),
+    })
+}
+
+/// `tcp://10.0.0.1:8786`, or `n1:8786`.
+fn is_address(text: &str) -> bool {
+    let port = text.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
+    text.contains("://") || port.is_some()
+}
+
 /// The dashes that editors and web pages turn two hyphens into, too.
 fn is_dash(c: char) -> bool {
     matches!(c, '-' | '\u{2010}'..='\u{2015}' | '\u{2212}')
@@ -94,6 +129,8 @@ mod tests {
         let mistake = check("rdask worker --no-nanny").unwrap();
         assert!(mistake.error.contains("Dask") && mistake.hint.contains("nanny"), "{mistake:?}");
         assert!(check("rdask scheduler --protocol=tls").unwrap().hint.contains("--transport"));
+        assert!(check("rdask scheduler --no-show").is_some());
+        assert!(check("rdask worker --scheduler-sni=n1").unwrap().hint.contains("scheduler file"));
     }
 
     #[test]

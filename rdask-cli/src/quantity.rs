@@ -14,6 +14,43 @@ pub(crate) enum Memory {
     Bytes(u64),
 }
 
+/// How many workers, as `--nworkers` takes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Workers {
+    /// So many.
+    Count(u32),
+    /// One for each core, but for so many cores.
+    CoresBut(u32),
+}
+
+impl Workers {
+    const MAX: u32 = 4096;
+
+    /// How many these are where there are so many cores.
+    pub(crate) fn count(self, cores: u32) -> u32 {
+        match self {
+            Self::Count(count) => count,
+            Self::CoresBut(others) => cores.saturating_sub(others).clamp(1, Self::MAX),
+        }
+    }
+}
+
+/// `4`; `-1` for one per core, `-2` for one less, as in Dask. `auto` is one with all cores: threads
+/// of one process share values, and nothing in it runs one thread at a time, as Python does.
+pub(crate) fn workers(text: &str) -> Result<Workers, String> {
+    let wrong =
+        || format!("{text:?} is no number of workers: write 1 to {}, -1 or auto", Workers::MAX);
+    if text.eq_ignore_ascii_case("auto") {
+        return Ok(Workers::Count(1));
+    }
+    let number: i32 = text.parse().map_err(|_| wrong())?;
+    match (number > 0, number.unsigned_abs()) {
+        (true, count) if count <= Workers::MAX => Ok(Workers::Count(count)),
+        (false, less @ 1..) => Ok(Workers::CoresBut(less - 1)),
+        _ => Err(wrong()),
+    }
+}
+
 /// Less is a part above 1, a percentage or a forgotten unit.
 const MEMORY_BYTES_MIN: u64 = 1 << 20;
 
@@ -246,6 +283,19 @@ mod tests {
         assert!(memory("50").is_err());
         assert_eq!(memory("4GiB"), Ok(Memory::Bytes(4 << 30)));
         assert!(memory("half").is_err());
+    }
+
+    #[test]
+    fn workers_are_counted_as_dask_counts_them() {
+        assert_eq!(workers("4").unwrap().count(8), 4);
+        assert_eq!(workers("auto").unwrap().count(8), 1);
+        assert_eq!(workers("-1").unwrap().count(8), 8);
+        assert_eq!(workers("-3").unwrap().count(8), 6);
+        assert_eq!(workers("-9").unwrap().count(8), 1);
+        assert_eq!(workers("-1").unwrap().count(100_000), 4096);
+        for text in ["0", "5000", "many", "1.5", ""] {
+            assert!(workers(text).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -136,6 +136,9 @@ fn a_worker_moves_to_the_next_scheduler() {
 #[test]
 fn without_a_scheduler_everybody_ends_with_3() {
     let cluster = Cluster::new();
+    // It waits for a while.
+    let mut submit = cluster.client(&["submit", "--", "true"]);
+    let submit = submit.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let (code, _, err) = cluster.status("");
     assert_eq!(code, 3, "{err}");
     assert!(err.starts_with("error: no scheduler file") && err.contains("\nhint: "), "{err}");
@@ -145,6 +148,45 @@ fn without_a_scheduler_everybody_ends_with_3() {
     let mut worker = cluster.start("worker --death-timeout 500ms", "w");
     assert_eq!(worker.exit_code(), 3);
     assert!(cluster.log("w").contains("hint: is the scheduler running"), "{}", cluster.log("w"));
+    let (code, _, err) = text(&submit.wait_with_output().unwrap());
+    assert_eq!(code, Some(3), "{err}");
+    assert!(err.contains("no scheduler file") && err.contains("hint: is the scheduler"), "{err}");
+}
+
+#[test]
+fn too_few_workers_on_a_scheduler_that_answers_end_a_wait_with_6() {
+    let cluster = Cluster::new();
+    let _scheduler = cluster.start("scheduler --host 127.0.0.1", "s");
+    assert_eq!(cluster.status("--wait --workers 0 --timeout 30s").0, 0);
+    let (code, out, err) = cluster.status("--wait --workers 2 --timeout 300ms");
+    assert_eq!((code, out.as_str()), (6, ""), "{err}");
+    assert!(err.contains("waited 0.3 s for 2 worker(s)") && err.contains("0 of 2"), "{err}");
+    assert!(err.contains("hint: the scheduler is there."), "{err}");
+}
+
+#[test]
+fn each_way_not_to_be_let_in_has_its_exit_code_in_every_command() {
+    let cluster = Cluster::new();
+    for (content, mode, expected) in [
+        (r#"{"version": 999}"#, 0o600, 5),
+        ("name,age\nJane,40\n", 0o600, 4),
+        ("whatever", 0o644, 4),
+    ] {
+        fs::write(&cluster.file, content).unwrap();
+        fs::set_permissions(&cluster.file, fs::Permissions::from_mode(mode)).unwrap();
+        let commands: [&[&str]; 5] = [
+            &["status", "--wait", "--timeout", "60s"],
+            &["retire", "p9"],
+            &["explain", "c0.0.0"],
+            &["worker"],
+            &["submit", "--", "true"],
+        ];
+        for command in commands {
+            let (code, _, err) = text(&cluster.client(command).output().unwrap());
+            assert_eq!(code, Some(expected), "{command:?} with {content:?}: {err}");
+        }
+        fs::remove_file(&cluster.file).unwrap();
+    }
 }
 
 #[test]
@@ -159,6 +201,10 @@ fn a_file_that_others_can_read_is_refused_with_the_command_to_run() {
     assert_eq!(cluster.status("--insecure-file-mode").0, 0);
     let mut worker = cluster.start("worker", "w");
     assert_eq!(worker.exit_code(), 4, "{}", cluster.log("w"));
+    let _worker = cluster.start("worker --host 127.0.0.1 --insecure-file-mode", "w2");
+    let submit = ["submit", "--insecure-file-mode", "--", "echo", "1"];
+    let (code, out, err) = text(&cluster.client(&submit).output().unwrap());
+    assert_eq!((code, out.as_str()), (Some(0), "1\n"), "{err}");
 }
 
 #[test]
@@ -185,6 +231,40 @@ fn mistakes_are_answered_with_what_to_type() {
     let (code, _, err) = run("worker --scheduler-file x --memory-limit lots");
     assert_eq!(code, 2);
     assert!(err.contains("4GiB"), "{err}");
+}
+
+#[test]
+fn an_address_in_the_place_of_the_file_is_answered_with_what_to_type() {
+    for place in ["tcp://h:1", "h:8786", "worker.example:8786"] {
+        for command in ["worker", "status", "worker --nthreads 2", "submit"] {
+            let (code, _, err) = run(&format!("{command} {place}"));
+            assert_eq!(code, 2);
+            assert!(err.contains("found by its file") && err.contains("--scheduler-file"), "{err}");
+        }
+    }
+    let (code, _, err) = run("worker scheduler.json");
+    assert_eq!(code, 2);
+    assert!(err.ends_with("hint: write --scheduler-file scheduler.json\n"), "{err}");
+}
+
+#[test]
+fn what_dask_takes_is_taken() {
+    let cluster = Cluster::new();
+    let _scheduler = cluster.start("scheduler --host localhost", "s");
+    let _all = cluster.start("worker --host localhost --nworkers auto --nthreads 1 --pool a", "a");
+    let _each = cluster.start("worker --host localhost --nworkers -1 --pool b", "b");
+    let cores = std::thread::available_parallelism().unwrap();
+    let (code, out, err) =
+        cluster.status(&format!("--wait --workers {} --timeout 30s", cores.get() + 1));
+    assert_eq!(code, 0, "{err}");
+    assert!(out.contains("pool a: 1 worker(s), 0 of 1 slots busy"), "{out}");
+    let each = format!("pool b: {cores} worker(s), 0 of {cores} slots busy");
+    assert!(out.contains(&each), "{out}");
+    let (code, _, err) = run("worker --scheduler-file x --host tcp://n1:8786");
+    assert_eq!(code, 2);
+    assert!(err.contains("ports have a flag of their own"), "{err}");
+    let (code, out, _) = run("worker --version");
+    assert_eq!((code, out.starts_with("rdask")), (0, true), "{out}");
 }
 
 #[test]
@@ -270,6 +350,39 @@ fn commands_run_in_this_folder_and_answer_in_order() {
         text(&cluster.client(&["submit", "--", "no-such-command"]).output().unwrap());
     assert_eq!(code, Some(127), "{err}");
     assert!(err.starts_with("error: node ") && err.contains("no-such-command"), "{err}");
+}
+
+#[test]
+fn scripts_get_one_line_of_json_per_command_in_order() {
+    let cluster = Cluster::new();
+    let _running = cluster.up();
+    fs::write(cluster.folder.path().join("lines"), "0.3 a\n0 b\n").unwrap();
+    let script = "set -- $1; sleep $1; echo $2; echo w >&2; test $2 != b";
+    let map = ["map", "--json", "--each-line", "lines", "--", "sh", "-c", script, "sh"];
+    let (code, out, err) = text(&cluster.client(&map).output().unwrap());
+    assert_eq!(code, Some(1), "{err}");
+    assert!(!err.lines().any(|line| line == "w"), "it is in the JSON: {err}");
+    let node = rdask::slurm::node_name();
+    let expected = [(0, "0.3 a", 0, "a\n"), (1, "0 b", 1, "b\n")];
+    let expected: Vec<serde_json::Value> = expected
+        .map(|(index, line, status, stdout)| {
+            serde_json::json!({
+                "index": index, "line": line, "status": status, "node": node, "error": null,
+                "stdout": stdout, "stderr": "w\n",
+            })
+        })
+        .into();
+    let found: Vec<serde_json::Value> =
+        out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(found, expected);
+
+    let (code, out, err) =
+        text(&cluster.client(&["submit", "--json", "--", "no-such-command"]).output().unwrap());
+    assert_eq!(code, Some(127), "{err}");
+    assert!(!err.contains("error:"), "it is in the JSON: {err}");
+    let found: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((&found["status"], &found["line"]), (&127.into(), &serde_json::Value::Null));
+    assert!(found["error"].as_str().unwrap().contains("no-such-command"), "{out}");
 }
 
 #[test]
@@ -403,6 +516,27 @@ fn retire_says_what_it_waits_for_and_gives_up_what_is_left_in_the_end() {
     fs::remove_file(cluster.folder.path().join("began")).unwrap();
     let _next = cluster.start("worker --host 127.0.0.1 --nthreads 1", "w2");
     wait_until("it runs again", || cluster.folder.path().join("began").exists());
+}
+
+#[test]
+fn workers_have_the_names_that_help_promises() {
+    let cluster = Cluster::new();
+    let _scheduler = cluster.start("scheduler --host 127.0.0.1", "s");
+    let alone = cluster.start("worker --host 127.0.0.1 --nthreads 1", "alone");
+    let mut in_job = rdask("worker --host 127.0.0.1 --nthreads 1 --nworkers 2");
+    in_job.env("RDASK_SCHEDULER_FILE", &cluster.file);
+    in_job.env("RDASK_CACHE", cluster.folder.path().join("cache"));
+    // Its end is known, so that nobody is asked for it.
+    in_job.env("SLURM_JOB_ID", "4711").env("SLURM_PROCID", "3").env("SLURMD_NODENAME", "node7");
+    in_job.env("SLURM_JOB_END_TIME", "4000000000");
+    let _in_job = Running::start(in_job, cluster.folder.path(), "in_job");
+    let (code, out, err) = cluster.status("--wait --workers 3 --timeout 30s");
+    assert_eq!(code, 0, "{err}");
+    for name in
+        [format!("-{} ", alone.0.id()), " node7-4711-3-0 ".into(), " node7-4711-3-1 ".into()]
+    {
+        assert!(out.contains(&name), "no {name} in {out}");
+    }
 }
 
 #[test]

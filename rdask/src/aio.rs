@@ -8,7 +8,7 @@ use std::time::Duration;
 use rdask_core::message::{ClusterStatus, Explanation};
 
 pub use crate::as_completed::Completed;
-use crate::client::{self, Core, Waited};
+use crate::client::{self, ConnectOptions, Core, Waited};
 use crate::codec::Data;
 use crate::error::Result;
 use crate::remote::{Handles, Remote, Remotes};
@@ -44,10 +44,11 @@ impl Client {
     /// Connects to the scheduler that wrote this file.
     ///
     /// An address alone would not do: the file also brings the certificates by which both sides
-    /// know each other.
+    /// know each other. It tries for 10 s, and waits up to 2 s more for workers to start this program.
     ///
     /// # Errors
-    /// If the file cannot be read, or nobody answers at the addresses in it.
+    /// As for the blocking [`Client::connect`](crate::Client::connect), whose program must begin with
+    /// [`rdask::init`](crate::init), too.
     ///
     /// ```no_run
     /// # async fn job() -> rdask::Result<()> {
@@ -56,7 +57,27 @@ impl Client {
     /// # }
     /// ```
     pub async fn connect(scheduler_file: impl AsRef<Path>) -> Result<Self> {
-        let session = client::connect::connect(scheduler_file.as_ref()).await?;
+        Self::connect_with(scheduler_file, ConnectOptions::new()).await
+    }
+
+    /// As [`connect`](Self::connect), and with options.
+    ///
+    /// # Errors
+    /// As for [`connect`](Self::connect).
+    ///
+    /// ```no_run
+    /// # async fn job() -> rdask::Result<()> {
+    /// // On a file system that knows no owners.
+    /// let options = rdask::ConnectOptions::new().insecure_file_mode(true);
+    /// let client = rdask::aio::Client::connect_with("scheduler.json", options).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn connect_with(
+        scheduler_file: impl AsRef<Path>,
+        options: ConnectOptions,
+    ) -> Result<Self> {
+        let session = client::connect::connect(scheduler_file.as_ref(), options).await?;
         Ok(Self { core: Core::new(session) })
     }
 
@@ -95,6 +116,9 @@ impl Client {
     /// # Errors
     /// With a failure among them, as soon as there is one; if the connection is lost.
     ///
+    /// # Panics
+    /// If the handles are of different clients.
+    ///
     /// ```
     /// # async fn job(client: rdask::aio::Client) -> rdask::Result<()> {
     /// let roots = client.map(f64::sqrt, [1.0, 4.0]);
@@ -111,6 +135,9 @@ impl Client {
     /// # Errors
     /// If the connection is lost before. A failed task is no error here.
     ///
+    /// # Panics
+    /// If the handles are of different clients.
+    ///
     /// ```
     /// # async fn job(client: rdask::aio::Client) -> rdask::Result<()> {
     /// let roots = client.map(f64::sqrt, [1.0, 4.0]);
@@ -126,6 +153,9 @@ impl Client {
     ///
     /// # Errors
     /// If the connection is lost before.
+    ///
+    /// # Panics
+    /// If the handles are of different clients.
     ///
     /// ```
     /// # async fn job(client: rdask::aio::Client) -> rdask::Result<()> {
@@ -145,6 +175,9 @@ impl Client {
 
     /// Results as they come.
     ///
+    /// # Panics
+    /// If the handles are of different clients.
+    ///
     /// ```
     /// # async fn job(client: rdask::aio::Client) -> rdask::Result<()> {
     /// let mut roots = client.as_completed(client.map(f64::sqrt, [1.0, 4.0]));
@@ -162,6 +195,9 @@ impl Client {
     ///
     /// # Errors
     /// If the connection is lost.
+    ///
+    /// # Panics
+    /// If the handles are of different clients.
     ///
     /// ```
     /// # async fn job(client: rdask::aio::Client) -> rdask::Result<()> {

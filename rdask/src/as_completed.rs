@@ -16,7 +16,8 @@ use crate::remote::Listed;
 /// An iterator over results as they come: the position of each in what it was made from, and the
 /// result. Made by [`Client::as_completed`](crate::Client::as_completed).
 ///
-/// It keeps the tasks alive until it has given their results. Blocks while there is nothing new.
+/// It keeps the tasks alive until it has given their results. It blocks while there is nothing new:
+/// inside an async runtime that panics, so take [`aio::Client`](crate::aio::Client) there.
 ///
 /// ```
 /// # fn main() -> rdask::Result<()> {

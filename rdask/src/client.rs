@@ -33,6 +33,7 @@ mod tests;
 pub(crate) mod values;
 pub(crate) mod waiting;
 
+pub use self::connect::ConnectOptions;
 pub use self::core::Core;
 use parking::block_on;
 use parts::ClientParts;
@@ -74,8 +75,19 @@ impl Client {
     /// An address alone would not do: the file also brings the certificates by which both sides
     /// know each other.
     ///
+    /// File and scheduler may be a moment late: it tries for 10 s. Once the scheduler has answered it
+    /// waits up to 2 s more for workers to start this program; a slower start is no error.
+    ///
     /// # Errors
-    /// If the file cannot be read, or nobody answers at the addresses in it.
+    /// All are [`Error::Connection`](crate::Error::Connection):
+    /// [`NotInitialised`](crate::ConnectionError::NotInitialised) if `main` does not begin with
+    /// [`rdask::init`](crate::init) or [`#[rdask::main]`](crate::main);
+    /// [`NotConnected`](crate::ConnectionError::NotConnected) if there is no such file, or nobody
+    /// answers at the addresses in it, for 10 s. At once it is
+    /// [`Refused`](crate::ConnectionError::Refused) if others can read the file, which
+    /// [`connect_with`](Self::connect_with) can accept, if it is no scheduler's, or if the scheduler
+    /// says no; and [`Version`](crate::ConnectionError::Version) if file or scheduler are of another
+    /// protocol version.
     ///
     /// # Panics
     /// Inside an async runtime.
@@ -87,7 +99,27 @@ impl Client {
     /// # }
     /// ```
     pub fn connect(scheduler_file: impl AsRef<Path>) -> Result<Self> {
-        let session = block_on(connect::connect(scheduler_file.as_ref()))?;
+        Self::connect_with(scheduler_file, ConnectOptions::new())
+    }
+
+    /// As [`connect`](Self::connect), and with options.
+    ///
+    /// # Errors
+    /// As for [`connect`](Self::connect).
+    ///
+    /// # Panics
+    /// Inside an async runtime.
+    ///
+    /// ```no_run
+    /// # fn main() -> rdask::Result<()> {
+    /// // On a file system that knows no owners.
+    /// let options = rdask::ConnectOptions::new().insecure_file_mode(true);
+    /// let client = rdask::Client::connect_with("scheduler.json", options)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn connect_with(scheduler_file: impl AsRef<Path>, options: ConnectOptions) -> Result<Self> {
+        let session = block_on(connect::connect(scheduler_file.as_ref(), options))?;
         Ok(Self::from_session(session))
     }
 
@@ -145,7 +177,7 @@ impl Client {
     /// With a failure among them, as soon as there is one; if the connection is lost.
     ///
     /// # Panics
-    /// Inside an async runtime.
+    /// Inside an async runtime; if the handles are of different clients.
     ///
     /// ```
     /// # fn main() -> rdask::Result<()> {
@@ -166,7 +198,7 @@ impl Client {
     /// If the connection is lost before. A failed task is no error here.
     ///
     /// # Panics
-    /// Inside an async runtime.
+    /// Inside an async runtime; if the handles are of different clients.
     ///
     /// ```
     /// # fn main() -> rdask::Result<()> {
@@ -186,7 +218,7 @@ impl Client {
     /// If the connection is lost before.
     ///
     /// # Panics
-    /// Inside an async runtime.
+    /// Inside an async runtime; if the handles are of different clients.
     ///
     /// ```
     /// # fn main() -> rdask::Result<()> {
@@ -205,7 +237,12 @@ impl Client {
         block_on(wait_timeout(&self.core.session, remotes, timeout))
     }
 
-    /// Results as they come: an iterator over positions and results.
+    /// Results as they come: an iterator over positions and results. It blocks while there is nothing
+    /// new.
+    ///
+    /// # Panics
+    /// If the handles are of different clients. The iterator panics inside an async runtime: there
+    /// take [`aio::Client::as_completed`](crate::aio::Client::as_completed).
     ///
     /// ```
     /// # fn main() -> rdask::Result<()> {
@@ -228,7 +265,7 @@ impl Client {
     /// If the connection is lost.
     ///
     /// # Panics
-    /// Inside an async runtime.
+    /// Inside an async runtime; if the handles are of different clients.
     ///
     /// ```
     /// # fn main() -> rdask::Result<()> {
@@ -319,7 +356,7 @@ impl Client {
     ///
     /// ```
     /// # fn job(client: &rdask::Client) -> rdask::Result<()> {
-    /// println!("{} workers have left", client.retire_workers(["gpu", "node7-0"])?);
+    /// println!("{} workers have left", client.retire_workers(["gpu", "node7-4711-0"])?);
     /// # Ok(())
     /// # }
     /// ```

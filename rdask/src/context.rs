@@ -27,6 +27,19 @@ pub(crate) fn note_end() {
 }
 
 /// What a running task can know of itself. It is a handle: a task may pass it to its own threads.
+///
+/// ```
+/// # fn main() -> rdask::Result<()> {
+/// // Two runs of one task may be alive after a network cut: no other run writes to this name.
+/// let simulate = |seed: u64| {
+///     let context = rdask::context();
+///     format!("result-{seed}.part{} by {}", context.run(), context.worker())
+/// };
+/// let client = rdask::Client::local()?;
+/// assert_eq!(client.submit(simulate, (7,)).result()?, "result-7.part1 by local");
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Context {
     task: TaskId,
@@ -61,14 +74,37 @@ impl Context {
         &self.home.node
     }
 
-    /// Whether somebody cancelled the task. A long task may look from time to time and return
-    /// early; what it returns is not used.
+    /// Whether somebody cancelled the task, or it has timed out. A long task may look from time to
+    /// time and return early; what it returns is not used.
+    ///
+    /// ```
+    /// # fn main() -> rdask::Result<()> {
+    /// let search = |first: u64| {
+    ///     let context = rdask::context();
+    ///     (first..).find(|n| context.is_cancelled() || n * n == 3)
+    /// };
+    /// let client = rdask::Client::local()?;
+    /// let found = client.submit(search, (0,));
+    /// found.cancel();
+    /// assert!(found.result().unwrap_err().is_cancelled());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn is_cancelled(&self) -> bool {
         self.control.is_cancelled(self.task.index)
     }
 
     /// Whether the worker has been told to end: its process got SIGTERM, as all processes of a
     /// Slurm job do on some sites. The task may go on while time allows.
+    ///
+    /// ```
+    /// fn simulate(steps: u64) -> u64 {
+    ///     let context = rdask::context();
+    ///     let last = (0..steps).find(|_step| context.is_ending());
+    ///     last.unwrap_or(steps) // a later task goes on from there
+    /// }
+    /// # let _ = simulate;
+    /// ```
     pub fn is_ending(&self) -> bool {
         ENDING.load(Ordering::Relaxed)
     }
@@ -77,6 +113,17 @@ impl Context {
     /// nobody is blamed. For tasks whose child processes were ended with the worker.
     ///
     /// It unwinds as a panic does, so a program with `panic = "abort"` ends.
+    ///
+    /// ```
+    /// fn convert(path: String) -> bool {
+    ///     let status = std::process::Command::new("convert").arg(path).status();
+    ///     if rdask::context().is_ending() {
+    ///         rdask::context().give_up(); // who knows whether it ended by itself
+    ///     }
+    ///     status.is_ok_and(|status| status.success())
+    /// }
+    /// # let _ = convert;
+    /// ```
     pub fn give_up(&self) -> ! {
         self.control.give_up();
         std::panic::resume_unwind(Box::new(GIVEN_UP))
@@ -97,7 +144,17 @@ impl fmt::Debug for Context {
     }
 }
 
-/// Tells whether a task was cancelled.
+/// Tells whether a task was cancelled. Made by [`Context::cancelled`].
+///
+/// ```
+/// fn render(lines: u32) -> u32 {
+///     let token = rdask::context().cancelled();
+///     let drawn = std::thread::spawn(move || (0..lines).take_while(|_| !token.is_cancelled()).count());
+///     drawn.join().unwrap() as u32
+/// }
+/// # let client = rdask::Client::local().unwrap();
+/// assert_eq!(client.submit(render, (600,)).result().unwrap(), 600);
+/// ```
 #[derive(Clone)]
 pub struct CancelToken {
     index: u32,
@@ -144,7 +201,15 @@ pub(crate) fn enter(assign: Arc<Assign>, control: Arc<Control>, home: Arc<Home>)
     Entered(())
 }
 
-/// What the task that runs on this thread can know of itself; `None` if no task does.
+/// What the task that runs on this thread can know of itself; `None` if no task does. For functions
+/// that are called outside of tasks, too.
+///
+/// ```
+/// fn is_wanted() -> bool {
+///     rdask::try_context().is_none_or(|context| !context.is_cancelled())
+/// }
+/// assert!(is_wanted());
+/// ```
 pub fn try_context() -> Option<Context> {
     CURRENT.with_borrow(|current| {
         let current = current.as_ref()?;
@@ -163,6 +228,12 @@ pub fn try_context() -> Option<Context> {
 /// # Panics
 /// If no task runs on this thread: in `main`, in a client, or on a thread that a task has started.
 /// Such a thread can be given the task's own context, or use [`try_context`].
+///
+/// ```
+/// # let client = rdask::Client::local().unwrap();
+/// let node = client.submit(|| rdask::context().node().to_owned(), ());
+/// println!("it ran on {}", node.result().unwrap());
+/// ```
 #[track_caller]
 pub fn context() -> Context {
     try_context().expect(

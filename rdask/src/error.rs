@@ -266,6 +266,19 @@ pub enum ConnectionError {
         /// Cause and way out.
         reason: String,
     },
+    /// Somebody said no, so that trying again won't help: the scheduler, or what is in the place of
+    /// its file, such as a file that others can read.
+    #[error("cannot connect to the scheduler: {reason}")]
+    Refused {
+        /// Who said no, and why.
+        reason: String,
+    },
+    /// The scheduler, or its file, is of another protocol version.
+    #[error("cannot connect to the scheduler: {reason}")]
+    Version {
+        /// Both versions.
+        reason: String,
+    },
     /// It was, and the connection ended.
     #[error("the connection to the scheduler ended: {reason}")]
     Lost {

@@ -55,7 +55,23 @@ pub fn init() {
 }
 
 /// As [`init`], and `setup` runs once in each process before its first task: what `main` prepares
-/// in a client is not there in a process.
+/// in a client is not there in a process. [`#[rdask::main(setup = f)]`](crate::main) is the same.
+///
+/// ```no_run
+/// static TABLE: std::sync::OnceLock<Vec<f64>> = std::sync::OnceLock::new();
+///
+/// fn load_table() {
+///     TABLE.get_or_init(|| (0..1000).map(|i| f64::from(i).sqrt()).collect());
+/// }
+///
+/// fn main() -> rdask::Result<()> {
+///     rdask::init_with(load_table);
+///     let client = rdask::Client::from_env()?;
+///     let root = client.submit(|i: usize| TABLE.get().map(|table| table[i]), (4,));
+///     println!("{:?}", root.result()?); // Some(2.0)
+///     Ok(())
+/// }
+/// ```
 pub fn init_with(setup: impl FnOnce()) {
     CALLED.store(true, Ordering::Relaxed);
     match std::env::args_os().nth(1) {

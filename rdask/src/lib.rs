@@ -164,7 +164,7 @@ pub mod task;
 pub use as_completed::AsCompleted;
 #[doc(hidden)]
 pub use client::nested::NestedClient;
-pub use client::{Client, Core, Waited};
+pub use client::{Client, ConnectOptions, Core, Waited};
 pub use codec::{Data, DecodeError};
 pub use context::{CancelToken, Context, context, try_context};
 pub use error::{ConnectionError, Error, FailureKind, Result, TaskError, UnknownWorkers};

@@ -75,6 +75,14 @@ impl LocalCluster {
     ///
     /// # Panics
     /// Inside an async runtime.
+    ///
+    /// ```
+    /// # fn main() -> rdask::Result<()> {
+    /// let cluster = rdask::LocalCluster::new().start()?;
+    /// let (one, other) = (cluster.client()?, cluster.client()?); // they share the slots equally
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn client(&self) -> Result<Client> {
         match &*self.running {
             Running::Threads(cluster) => {
@@ -95,13 +103,32 @@ impl LocalClusterBuilder {
     ///
     /// The program must call [`rdask::init`](crate::init) first in `main`, or have
     /// [`#[rdask::main]`](crate::main): it is started again, as a worker.
+    ///
+    /// ```no_run
+    /// #[rdask::main]
+    /// fn main() -> rdask::Result<()> {
+    ///     let cluster = rdask::LocalCluster::new().processes(2).threads(4).start()?; // 8 slots
+    ///     let pid = cluster.client()?.submit(|| std::process::id(), ()).result()?;
+    ///     assert_ne!(pid, std::process::id());
+    ///     Ok(())
+    /// }
+    /// ```
     #[must_use]
     pub fn processes(mut self, count: u32) -> Self {
         self.processes = count;
         self
     }
 
-    /// So many slots: in each process, or in this one. At least 1.
+    /// So many slots: in each process, or in this one. At least 1; unless told otherwise, the
+    /// processors are shared among the processes.
+    ///
+    /// ```
+    /// # fn main() -> rdask::Result<()> {
+    /// let cluster = rdask::LocalCluster::new().threads(4).start()?;
+    /// assert_eq!(cluster.client()?.status()?.workers[0].slots, 4);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn threads(mut self, count: u32) -> Self {
         self.threads = Some(count.max(1));
@@ -109,6 +136,13 @@ impl LocalClusterBuilder {
     }
 
     /// Who gets ready tasks: random processes, for example, to see what locality is worth.
+    ///
+    /// ```
+    /// # fn main() -> rdask::Result<()> {
+    /// let cluster = rdask::LocalCluster::new().policy(rdask::Policy::Random { seed: 1 }).start()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn policy(mut self, policy: Policy) -> Self {
         self.policy = policy;
@@ -123,6 +157,13 @@ impl LocalClusterBuilder {
     ///
     /// # Panics
     /// Inside an async runtime.
+    ///
+    /// ```
+    /// # fn main() -> rdask::Result<()> {
+    /// let cluster = rdask::LocalCluster::new().start()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn start(self) -> Result<LocalCluster> {
         let running = if self.processes == 0 {
             Running::Threads(Threads::start(self.slots(), self.policy)?)

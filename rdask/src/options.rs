@@ -57,8 +57,8 @@ impl Options {
         self.set(|options| options.priority = priority)
     }
 
-    /// How often a task that fails is run again. Tasks that are lost with their worker are run
-    /// again anyway.
+    /// How often a task that fails is run again: never unless given. Tasks that are lost with their
+    /// worker are run again anyway.
     ///
     /// ```
     /// # let client = rdask::Client::local().unwrap();
@@ -71,7 +71,7 @@ impl Options {
         self.set(|options| options.retries = retries)
     }
 
-    /// How long to wait before a task that failed is run again.
+    /// How long to wait before a task that failed is run again: not at all unless given.
     ///
     /// ```
     /// # let client = rdask::Client::local().unwrap();
@@ -82,7 +82,7 @@ impl Options {
         self.set(|options| options.retry_delay = delay)
     }
 
-    /// A run that takes longer fails. Its slot is free when it has stopped, or when its process has
+    /// A run that takes longer fails; it has any time unless given. Its slot is free when it has stopped, or when its process has
     /// been ended for it: see [`kill_grace`](Self::kill_grace).
     ///
     /// ```
@@ -108,7 +108,8 @@ impl Options {
         self.set(|options| options.kill_grace = Some(grace))
     }
 
-    /// How many slots of its worker a run takes, for functions that start threads themselves.
+    /// How many slots of its worker a run takes, for functions that start threads themselves: one
+    /// unless given.
     ///
     /// # Panics
     /// If it is 0.
@@ -143,8 +144,8 @@ impl Options {
         })
     }
 
-    /// How many processes are to hold each result of more than 1 KiB, or each scattered value. A
-    /// scattered value can't be computed again: with two holders it survives the loss of one, and
+    /// How many processes are to hold each result of more than 1 KiB, or each scattered value: one
+    /// unless given. A scattered value can't be computed again: with two holders it survives the loss of one, and
     /// gets another one then, as soon as there is a worker for it.
     ///
     /// # Panics
@@ -159,11 +160,12 @@ impl Options {
         self.set(|options| options.replicas = replicas)
     }
 
-    /// Only workers of these names.
+    /// Only workers of these names: what `rdask worker --name` says, else the node, the Slurm job and
+    /// the position in it. `rdask status` shows them.
     ///
     /// ```
     /// # let client = rdask::Client::local().unwrap();
-    /// let root = client.options().workers(["node1-0"]).submit(f64::sqrt, (16.0,));
+    /// let root = client.options().workers(["node7-4711-0"]).submit(f64::sqrt, (16.0,));
     /// ```
     pub fn workers<N: Into<String>>(self, names: impl IntoIterator<Item = N>) -> Self {
         self.set(|options| options.workers = names.into_iter().map(Into::into).collect())

@@ -1,6 +1,6 @@
 //! A program's process at work: a thin shell around [`rdask_core::process::Process`].
 //!
-//! The state machine and what it acts on are one [`Shell`](shell::Shell). One loop brings it what
+//! The state machine and what it acts on are one `Shell`. One loop brings it what
 //! the scheduler says, what time it is, and what others tell the loop: slot threads that run chunks,
 //! fetches, and the tasks that serve peers. A slot whose chunk has ended goes to the shell itself if
 //! nobody else is there, and leaves with its next chunk. They bring along what they made or got, and

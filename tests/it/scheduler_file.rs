@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rdask::Client;
+use rdask::{Client, ConnectOptions, ConnectionError, Error};
 
 use crate::cluster::Cluster;
 use crate::proc::kill_9;
@@ -52,7 +52,11 @@ pub(crate) fn a_file_that_others_can_read_is_refused_with_the_command_to_run() {
     fs::set_permissions(&file, Permissions::from_mode(0o644)).unwrap();
     let error = error_at_once(&file);
     assert!(error.contains("0644"), "{error}");
+    let refused = Client::connect(&file).map(drop).unwrap_err();
+    assert!(matches!(refused, Error::Connection(ConnectionError::Refused { .. })), "{refused}");
     assert!(error.contains(&format!("run: chmod 600 '{}'", file.display())), "{error}");
+    let insecure = ConnectOptions::new().insecure_file_mode(true);
+    assert!(Client::connect_with(&file, insecure).is_ok());
     fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
     assert!(Client::connect(&file).is_ok());
 }
@@ -71,6 +75,8 @@ pub(crate) fn a_file_of_a_later_version_names_both_versions() {
     let file = private(folder.path(), r#"{"version": 999, "whatever": [1, 2, 3]}"#);
     let error = error_at_once(&file);
     assert!(error.contains("is of protocol version 999, this program speaks 1"), "{error}");
+    let other = Client::connect(&file).map(drop).unwrap_err();
+    assert!(matches!(other, Error::Connection(ConnectionError::Version { .. })), "{other}");
     assert!(error.contains("use the same rdask on both sides"), "{error}");
 }
 

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::nap;
-use crate::bench::Bench;
+use crate::bench::{Bench, Setup};
 use crate::outcome::Outcome;
 
 pub(super) fn identity(x: u64) -> u64 {
@@ -73,10 +73,13 @@ pub(super) fn sleep(bench: &mut Bench) -> anyhow::Result<Outcome> {
     let setup = bench.setup();
     let remotes = client.map(nap, (0..setup.n).map(|i| (i.into(), setup.nap_us)));
     let values = client.gather(remotes)?;
-    let elapsed = start.elapsed();
+    Ok(sleep_outcome(setup, values, start.elapsed()))
+}
+
+pub(crate) fn sleep_outcome(setup: &Setup, values: Vec<u64>, elapsed: Duration) -> Outcome {
     let ok = values.into_iter().eq((0..setup.n).map(u64::from));
     let rounds = setup.n.div_ceil(setup.workers * setup.threads);
     let ideal_s = f64::from(rounds) * f64::from(setup.nap_us) / 1e6;
     let outcome = Outcome::new(ok, elapsed).with_tasks(setup.n).with_ideal(ideal_s);
-    Ok(outcome.with("nap_ms", f64::from(setup.nap_us) / 1e3))
+    outcome.with("nap_ms", f64::from(setup.nap_us) / 1e3)
 }

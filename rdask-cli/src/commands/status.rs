@@ -36,42 +36,52 @@ fn wait(args: &Status) -> Result<(Observer, ClusterStatus), Failed> {
     let deadline = Instant::now() + args.timeout;
     let wanted = args.workers as usize;
     loop {
-        let missing = match look(args) {
+        // One connection for as long as it lasts.
+        let followed = look(args).and_then(|(mut observer, status)| {
+            let status = follow(&mut observer, status, wanted, deadline)?;
+            Ok((observer, status))
+        });
+        let (failure, missing) = match followed {
             Ok((observer, status)) if status.workers.len() >= wanted => {
                 return Ok((observer, status));
             }
-            Ok((mut observer, status)) => {
-                // One connection for as long as it lasts.
-                match follow(&mut observer, wanted, deadline) {
-                    Ok(Some(status)) => return Ok((observer, status)),
-                    Ok(None) => anyhow!("{} of {wanted} workers", status.workers.len()),
-                    Err(error) => anyhow::Error::new(error),
-                }
+            Ok((_, status)) => {
+                (Failure::TooFewWorkers, anyhow!("{} of {wanted} came", status.workers.len()))
             }
             Err(error) if error.is_version() || error.is_refusal() => return Err(failed(error)),
-            Err(error) => anyhow::Error::new(error),
+            Err(error) => (Failure::Unreachable, error.into()),
         };
         if Instant::now() >= deadline {
             let waited = format!("waited {} s for {wanted} worker(s)", args.timeout.as_secs_f64());
-            return Err(Failed::new(Failure::Unreachable, missing.context(waited)));
+            return Err(not_in_time(failure, missing.context(waited)));
         }
         std::thread::sleep(LOOK_EVERY);
     }
 }
 
+/// Asks until there are enough workers, or time is up.
 fn follow(
     observer: &mut Observer,
+    mut status: ClusterStatus,
     wanted: usize,
     deadline: Instant,
-) -> Result<Option<ClusterStatus>, ObserveError> {
-    while Instant::now() < deadline {
+) -> Result<ClusterStatus, ObserveError> {
+    while status.workers.len() < wanted && Instant::now() < deadline {
         std::thread::sleep(LOOK_EVERY);
-        let status = observer.status()?;
-        if status.workers.len() >= wanted {
-            return Ok(Some(status));
-        }
+        status = observer.status()?;
     }
-    Ok(None)
+    Ok(status)
+}
+
+fn not_in_time(failure: Failure, error: anyhow::Error) -> Failed {
+    let failed = Failed::connecting(failure, error);
+    match failure {
+        Failure::TooFewWorkers => failed.with_hint(
+            "the scheduler is there. Bring workers with `rdask worker`; what keeps those that were \
+             started is in their logs, or they still wait for a Slurm job (`squeue --me`)",
+        ),
+        _ => failed,
+    }
 }
 
 pub(super) fn failed(error: ObserveError) -> Failed {
@@ -80,12 +90,5 @@ pub(super) fn failed(error: ObserveError) -> Failed {
         error if error.is_refusal() => Failure::Refused,
         _ => Failure::Unreachable,
     };
-    let failed = Failed::new(failure, error);
-    match failure {
-        Failure::Unreachable => failed.with_hint(
-            "is the scheduler running with this --scheduler-file? Start one with `rdask scheduler`, \
-             or wait for it with `rdask status --wait`",
-        ),
-        _ => failed,
-    }
+    Failed::connecting(failure, error)
 }

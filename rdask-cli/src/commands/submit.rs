@@ -11,11 +11,12 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use rdask::{Client, ConnectionError, Error, slurm};
+use rdask::{Client, ConnectOptions, ConnectionError, Error, slurm};
 use serde::{Deserialize, Serialize};
 
 use super::{Failed, Failure};
 use crate::args::{Commands, Map, Submit};
+use crate::outcome::Outcome;
 use crate::output;
 
 /// What stands for the line in the command of `rdask map`.
@@ -41,17 +42,15 @@ struct Place {
     environment: Vec<(String, String)>,
 }
 
-/// What became of a command.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-enum Outcome {
-    Ended { status: u8, stdout: Vec<u8>, stderr: Vec<u8> },
-    NotStarted { status: u8, reason: String },
-}
-
 /// The task: runs a command on some node.
 fn run_command(words: Vec<String>, place: &Place) -> Outcome {
     let node = slurm::node_name();
-    let not_started = |status, reason| Outcome::NotStarted { status, reason };
+    let not_started = |status, error| Outcome {
+        status,
+        node: Some(node.clone()),
+        error: Some(error),
+        ..Outcome::default()
+    };
     let folder = &place.folder;
     if !Path::new(folder).is_dir() {
         let reason = format!("node {node} has no folder {folder}: is its file system shared?");
@@ -67,8 +66,10 @@ fn run_command(words: Vec<String>, place: &Place) -> Outcome {
         Ok(ended) if ended.status.signal() == Some(SIGTERM) && worker_ends() => {
             rdask::context().give_up()
         }
-        Ok(ended) => Outcome::Ended {
+        Ok(ended) => Outcome {
             status: shell_status(ended.status),
+            node: Some(node),
+            error: None,
             stdout: ended.stdout,
             stderr: ended.stderr,
         },
@@ -103,54 +104,59 @@ fn shell_status(status: std::process::ExitStatus) -> u8 {
 }
 
 pub(super) fn submit(args: Submit) -> Result<u8, Failed> {
-    run(&args.commands, vec![args.commands.command.clone()])
+    run(&args.commands, vec![args.commands.command.clone()], &[])
 }
 
 pub(super) fn map(args: Map) -> Result<u8, Failed> {
     let lines = read_lines(&args.each_line).map_err(|error| Failed::new(Failure::Usage, error))?;
     let commands = lines.iter().map(|line| fill_in(&args.commands.command, line)).collect();
-    run(&args.commands, commands)
+    run(&args.commands, commands, &lines)
 }
 
-/// Runs commands; prints what they print, in order, as soon as it can be. Returns the status of
-/// the first that failed, or 0.
-fn run(args: &Commands, commands: Vec<Vec<String>>) -> Result<u8, Failed> {
+/// Runs commands, those of `map` for a line each; prints what became of them, in order, as soon as
+/// it can be. Returns the status of the first that failed, or 0.
+fn run(args: &Commands, commands: Vec<Vec<String>>, lines: &[String]) -> Result<u8, Failed> {
     let folder = std::env::current_dir().context("the current folder is gone");
     let folder = folder.map_err(|error| Failed::new(Failure::Usage, error))?;
     let place =
         Place { folder: folder.to_string_lossy().into_owned(), environment: args.env.clone() };
-    let client = Client::connect(&args.scheduler_file).map_err(failed)?;
+    let options = ConnectOptions::new().insecure_file_mode(args.insecure_file_mode);
+    let client = Client::connect_with(&args.scheduler_file, options).map_err(failed)?;
     let mut first_failure = 0;
-    for task in client.map_with(run_command, commands, place) {
-        let status = match task.result() {
-            Ok(Outcome::Ended { status, stdout, stderr }) => {
-                output::data(&stdout);
-                output::diagnostics(&stderr);
-                status
-            }
-            Ok(Outcome::NotStarted { status, reason }) => {
-                output::error(&anyhow::Error::msg(reason), None);
-                status
-            }
+    for (index, task) in client.map_with(run_command, commands, place).into_iter().enumerate() {
+        let outcome = match task.result() {
+            Ok(outcome) => outcome,
             Err(error @ Error::Connection(_)) => return Err(failed(error)),
-            Err(error) => {
-                output::error(&error.into(), None);
-                Failure::Task as u8
-            }
+            Err(error) => lost(&error),
         };
+        if args.json {
+            let line = lines.get(index).map(String::as_str);
+            output::data(outcome.json(index, line).as_bytes());
+        } else {
+            outcome.print();
+        }
         if first_failure == 0 {
-            first_failure = status;
+            first_failure = outcome.status;
         }
     }
     Ok(first_failure)
 }
 
+/// What became of a command whose task has failed itself.
+fn lost(error: &Error) -> Outcome {
+    let node = error.task().and_then(|task| task.node()).map(str::to_owned);
+    let error = Some(error.to_string());
+    Outcome { status: Failure::Task as u8, node, error, ..Outcome::default() }
+}
+
 fn failed(error: Error) -> Failed {
     let failure = match &error {
         Error::Connection(ConnectionError::NotInitialised) => Failure::Usage,
+        Error::Connection(ConnectionError::Refused { .. }) => Failure::Refused,
+        Error::Connection(ConnectionError::Version { .. }) => Failure::Version,
         _ => Failure::Unreachable,
     };
-    Failed::new(failure, error)
+    Failed::connecting(failure, error)
 }
 
 /// The lines of a file, or of standard input for `-`.
@@ -196,9 +202,10 @@ mod tests {
         let script = "cat; pwd; echo $GREETING >&2; exit 3".to_owned();
         let outcome = run_command(vec!["sh".into(), "-c".into(), script], &place("/"));
         let (stdout, stderr) = (b"/\n".to_vec(), b"hello\n".to_vec());
-        assert_eq!(outcome, Outcome::Ended { status: 3, stdout, stderr });
+        let node = Some(slurm::node_name());
+        assert_eq!(outcome, Outcome { status: 3, node, error: None, stdout, stderr });
         let killed = run_command(words("sh -c kill${IFS}-9${IFS}$$"), &place("/"));
-        assert!(matches!(killed, Outcome::Ended { status: 137, .. }), "{killed:?}");
+        assert_eq!((killed.status, killed.error), (137, None));
     }
 
     #[test]
@@ -207,8 +214,8 @@ mod tests {
             (run_command(words("true"), &place("/no/such/folder")), NOT_STARTED),
             (run_command(words("/no/such/command"), &place("/")), NOT_FOUND),
         ] {
-            let Outcome::NotStarted { status: found, reason } = outcome else { panic!("ran") };
-            assert_eq!(found, status);
+            assert_eq!(outcome.status, status);
+            let reason = outcome.error.expect("it says why");
             assert!(
                 reason.contains(&slurm::node_name()) && reason.contains("/no/such"),
                 "{reason}"

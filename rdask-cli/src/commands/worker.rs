@@ -77,11 +77,10 @@ fn failed(error: NannyError) -> Failed {
 /// The workers to bring, alike but for their names.
 fn workers(args: &Worker) -> Vec<WorkerInfo> {
     let cores = usable_cores();
-    let slots = args.nthreads.unwrap_or_else(|| {
-        let all = slurm::cpus_per_task().map_or(cores, |cpus| cpus.min(cores));
-        (all / args.nworkers).max(1)
-    });
-    let wanted = slots.saturating_mul(args.nworkers);
+    let ours = slurm::cpus_per_task().map_or(cores, |cpus| cpus.min(cores));
+    let count = args.nworkers.count(ours);
+    let slots = args.nthreads.unwrap_or_else(|| (ours / count).max(1));
+    let wanted = slots.saturating_mul(count);
     if wanted > cores {
         tracing::warn!(
             "{wanted} slots on {cores} core(s) that this process may use: inside Slurm ask for \
@@ -89,16 +88,16 @@ fn workers(args: &Worker) -> Vec<WorkerInfo> {
         );
     }
     let memory_limit = match args.memory_limit {
-        Memory::Auto => memory::available() / u64::from(args.nworkers),
+        Memory::Auto => memory::available() / u64::from(count),
         Memory::Fraction(part) => (memory::available() as f64 * part) as u64,
         Memory::Bytes(bytes) => bytes,
     };
     let shown = if memory_limit == 0 { "no limit".to_owned() } else { show_size(memory_limit) };
-    tracing::info!("{} worker(s) with {slots} slot(s) and {shown} of memory each", args.nworkers);
+    tracing::info!("{} worker(s) with {slots} slot(s) and {shown} of memory each", count);
     let name = args.name.clone().unwrap_or_else(default_name);
-    (0..args.nworkers)
+    (0..count)
         .map(|number| WorkerInfo {
-            name: if args.nworkers == 1 { name.clone() } else { format!("{name}-{number}") },
+            name: if count == 1 { name.clone() } else { format!("{name}-{number}") },
             slots,
             memory_limit,
             resources: args.resources.0.clone(),

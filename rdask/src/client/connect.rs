@@ -8,7 +8,7 @@ use std::time::Duration;
 use rdask_core::hello::{Role, You};
 use rdask_core::id::ProcessId;
 use rdask_core::message::{FromClient, ToClient};
-use rdask_net::{Endpoint, EndpointConfig, FileMode, SchedulerFile};
+use rdask_net::{Endpoint, EndpointConfig, FileMode, ReadError, SchedulerFile};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::net_thread::NetThread;
@@ -46,17 +46,53 @@ pub(crate) fn file_from_env() -> Result<PathBuf> {
         .ok_or_else(|| ConnectionError::NotNamed.into())
 }
 
+/// How a client connects, where [`Client::connect`](crate::Client::connect) does not fit.
+///
+/// ```no_run
+/// # fn main() -> rdask::Result<()> {
+/// use rdask::{Client, ConnectOptions};
+///
+/// let options = ConnectOptions::new().insecure_file_mode(true);
+/// let client = Client::connect_with("scheduler.json", options)?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug, Default)]
+#[must_use = "options do nothing until a client connects with them"]
+pub struct ConnectOptions {
+    file_mode: FileMode,
+}
+
+impl ConnectOptions {
+    /// What [`Client::connect`](crate::Client::connect) does.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Whether to accept a scheduler file that others could read, for file systems that can't show
+    /// owners or permissions. Unless told so a client refuses such a file: whoever can read it can
+    /// run code as you.
+    ///
+    /// ```
+    /// let options = rdask::ConnectOptions::new().insecure_file_mode(true);
+    /// ```
+    pub fn insecure_file_mode(mut self, accept: bool) -> Self {
+        self.file_mode = if accept { FileMode::Insecure } else { FileMode::Private };
+        self
+    }
+}
+
 /// Where it says how to join.
 enum Door {
     /// In a file that may be new, or about to be replaced.
-    Path(PathBuf),
+    Path(PathBuf, FileMode),
     /// Here.
     File(Box<SchedulerFile>),
 }
 
 /// Joins the scheduler of a file as a client.
-pub(crate) async fn connect(file: &Path) -> Result<Arc<Session>> {
-    connect_through(Door::Path(file.to_owned()), None, None).await
+pub(crate) async fn connect(file: &Path, options: ConnectOptions) -> Result<Arc<Session>> {
+    connect_through(Door::Path(file.to_owned(), options.file_mode), None, None).await
 }
 
 /// Joins a scheduler whose file has been read, perhaps as the client that a process's tasks share.
@@ -119,39 +155,45 @@ async fn join(door: Door, nested_in: Option<ProcessId>) -> Result<Joined, Connec
     loop {
         match try_join(&door, role.clone()).await {
             Ok(joined) => return Ok(joined),
-            Err(NoEntry { last: true, error }) => return Err(error),
-            Err(NoEntry { error, .. }) if Instant::now() >= give_up => return Err(error),
+            Err(error) if !may_pass(&error) || Instant::now() >= give_up => return Err(error),
             Err(_) => sleep(LOOK_EVERY).await,
         }
     }
 }
 
-/// Why a try to join failed, and whether another one would, too.
-struct NoEntry {
-    last: bool,
-    error: ConnectionError,
+/// Whether another try to join may do better.
+fn may_pass(error: &ConnectionError) -> bool {
+    matches!(error, ConnectionError::NotConnected { .. })
 }
 
-async fn try_join(door: &Door, role: Role) -> Result<Joined, NoEntry> {
-    let again =
-        |error: &dyn std::error::Error| NoEntry { last: false, error: not_connected(chain(error)) };
+async fn try_join(door: &Door, role: Role) -> Result<Joined, ConnectionError> {
     let file = match door {
-        Door::Path(path) => {
-            let file = SchedulerFile::read(path, FileMode::default());
-            file.map_err(|error| NoEntry { last: !error.may_pass(), ..again(&error) })?
-        }
+        Door::Path(path, mode) => SchedulerFile::read(path, *mode).map_err(|error| {
+            let is_version = matches!(error, ReadError::Version { .. });
+            not_joined(&error, is_version, !error.may_pass())
+        })?,
         Door::File(file) => (**file).clone(),
     };
-    let identity = file.join_identity().map_err(|error| again(&error))?;
+    let identity = file.join_identity().map_err(|error| not_connected(chain(&error)))?;
     let config = EndpointConfig::dial_only(identity).with_local_sockets(file.local_sockets);
     let endpoint = Endpoint::bind(config).await;
-    let endpoint = endpoint.map_err(|error| again(&error))?;
-    match dial(&endpoint, &file, role, Persistence::at_most(PERSISTENCE)).await {
-        Ok(connected) => Ok((endpoint, file, connected)),
-        Err(error) => Err(NoEntry {
-            last: error.is_refusal() || error.is_version(),
-            error: not_connected(chain(&error)),
-        }),
+    let endpoint = endpoint.map_err(|error| not_connected(chain(&error)))?;
+    let dialled = dial(&endpoint, &file, role, Persistence::at_most(PERSISTENCE)).await;
+    let connected =
+        dialled.map_err(|error| not_joined(&error, error.is_version(), error.is_refusal()))?;
+    Ok((endpoint, file, connected))
+}
+
+fn not_joined(
+    error: &dyn std::error::Error,
+    is_version: bool,
+    is_refusal: bool,
+) -> ConnectionError {
+    let reason = chain(error);
+    match (is_version, is_refusal) {
+        (true, _) => ConnectionError::Version { reason },
+        (false, true) => ConnectionError::Refused { reason },
+        (false, false) => ConnectionError::NotConnected { reason },
     }
 }
 

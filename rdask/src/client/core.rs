@@ -50,6 +50,9 @@ impl Core {
     /// for one. The function is named, not sent, so it must not capture variables; closures need
     /// the types of their parameters. It may be an `async fn`.
     ///
+    /// # Panics
+    /// If a handle among the arguments is of another client.
+    ///
     /// ```
     /// # fn main() -> rdask::Result<()> {
     /// fn total(prices: &Vec<f64>, tax: f64) -> f64 {
@@ -78,6 +81,9 @@ impl Core {
 
     /// Like [`submit`](Self::submit), for functions that return a `Result`: an `Err` fails the
     /// task, and what depends on it.
+    ///
+    /// # Panics
+    /// If a handle among the arguments is of another client.
     ///
     /// ```
     /// # fn main() -> rdask::Result<()> {
@@ -111,6 +117,9 @@ impl Core {
     /// Items are values, or handles whose results are passed: `Remotes` or `Vec<Remote>`, by value
     /// or by reference. The types of a closure's parameters are inferred.
     ///
+    /// # Panics
+    /// If a handle among the items is of another client.
+    ///
     /// ```
     /// # fn main() -> rdask::Result<()> {
     /// let client = rdask::Client::local()?;
@@ -138,6 +147,9 @@ impl Core {
     /// Like [`map`](Self::map), for functions that return a `Result`: an `Err` fails its task, and
     /// no other.
     ///
+    /// # Panics
+    /// If a handle among the items is of another client.
+    ///
     /// ```
     /// # fn main() -> rdask::Result<()> {
     /// let client = rdask::Client::local()?;
@@ -164,6 +176,9 @@ impl Core {
 
     /// Runs `function(item, &shared)` as a task for each item. What a closure would capture goes
     /// into `shared`: it travels once per process, not once per task.
+    ///
+    /// # Panics
+    /// If a handle among the items, or the shared value, is of another client.
     ///
     /// ```
     /// # fn main() -> rdask::Result<()> {
@@ -197,6 +212,9 @@ impl Core {
     }
 
     /// Like [`map_with`](Self::map_with), for functions that return a `Result`.
+    ///
+    /// # Panics
+    /// If a handle among the items, or the shared value, is of another client.
     ///
     /// ```
     /// # fn main() -> rdask::Result<()> {
@@ -234,6 +252,9 @@ impl Core {
     /// Folds many results to one: pairs of neighbours, then neighbours of those, and so on, in
     /// parallel and in order. `function` must be associative; it need not be commutative. Without
     /// items the task fails.
+    ///
+    /// # Panics
+    /// If a handle among the items is of another client.
     ///
     /// ```
     /// # fn main() -> rdask::Result<()> {
@@ -294,6 +315,9 @@ impl Core {
     /// Tasks need not run any more. Those that have not ended fail as cancelled, and with them
     /// what depends on them; others go on.
     ///
+    /// # Panics
+    /// If the handles are of different clients.
+    ///
     /// ```
     /// # let client = rdask::Client::local().unwrap();
     /// let roots = client.map(f64::sqrt, (0..1_000_000).map(f64::from));
@@ -313,7 +337,7 @@ impl Core {
     /// or a `Result` of one. If it returns more or fewer, the task fails.
     ///
     /// # Panics
-    /// If `parts` is 0 or above 65,535.
+    /// If `parts` is 0 or above 65,535, or if a handle among the items is of another client.
     ///
     /// ```
     /// # fn main() -> rdask::Result<()> {
@@ -356,7 +380,7 @@ impl Core {
     /// what else can be done with them.
     ///
     /// # Panics
-    /// If `parts` is 0 or above 65,535.
+    /// If `parts` is 0 or above 65,535, or if a handle among the items is of another client.
     ///
     /// ```
     /// # fn main() -> rdask::Result<()> {

@@ -299,3 +299,11 @@ fn handles_of_other_clients_are_refused() {
     let square_of_one = one.submit(square, (1.0,));
     let _ = other.submit(square, (square_of_one,));
 }
+
+#[test]
+#[should_panic(expected = "belong to different clients")]
+fn handles_of_two_clients_are_not_gathered_together() {
+    let ((one, _one), (other, _other)) = (fake(), fake());
+    let both = [one.submit(square, (1.0,)), other.submit(square, (2.0,))];
+    let _ = one.gather(&both);
+}

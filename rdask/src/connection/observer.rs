@@ -69,9 +69,7 @@ impl ObserveError {
     #[must_use]
     pub fn is_refusal(&self) -> bool {
         match self {
-            Self::File(error) => {
-                matches!(error, ReadError::Permissions { .. } | ReadError::Owner { .. })
-            }
+            Self::File(error) => !error.may_pass() && !self.is_version(),
             Self::Connect(error) => error.is_refusal(),
             _ => false,
         }

@@ -8,7 +8,7 @@ use super::{Remote, Remotes};
 use crate::client::session::{Session, Tasks};
 
 /// Handles of tasks that result in a `T`: [`Remotes`], or a vector, slice or array of [`Remote`]s,
-/// by value or by reference.
+/// by value or by reference. They must all be of one client: whoever takes handles of several panics.
 ///
 /// ```
 /// # fn main() -> rdask::Result<()> {

@@ -467,7 +467,7 @@ fn what_cannot_be_copied_off_a_retired_worker_is_made_again_at_once() {
     let home = launches.iter().find(|launch| launch.process == source).unwrap().worker;
     let other = launches.iter().find(|launch| launch.process != source).unwrap().process;
     let names = vec![if home == ids[0] { "a-0".to_owned() } else { "a-1".to_owned() }];
-    let actions = stage.say(FromClient::Retire { request: 0, names });
+    let actions = stage.say(FromClient::Retire { request: 0, names, within: None });
     assert_eq!(acquires(&actions), [(other, assign.range, source)]);
     let task = TaskId { array: assign.array, index: 0 };
     let actions = stage.process_says(other, FromProcess::NotAcquired { task });
