@@ -7,13 +7,14 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use rdask::{Client, ConnectionError, Error, slurm};
 use serde::{Deserialize, Serialize};
 
+use super::running::{self, Ran};
 use super::{Failed, Failure};
 use crate::args::{Commands, Map, Submit};
 use crate::output;
@@ -44,8 +45,17 @@ struct Place {
 /// What became of a command.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Outcome {
-    Ended { status: u8, stdout: Vec<u8>, stderr: Vec<u8> },
-    NotStarted { status: u8, reason: String },
+    Ended {
+        status: u8,
+        stdout: Vec<u8>,
+        stderr: Vec<u8>,
+    },
+    NotStarted {
+        status: u8,
+        reason: String,
+    },
+    /// Nobody waits for it.
+    Cancelled,
 }
 
 /// The task: runs a command on some node.
@@ -61,17 +71,20 @@ fn run_command(words: Vec<String>, place: &Place) -> Outcome {
         return not_started(NOT_FOUND, "an empty command".to_owned());
     };
     let mut command = Command::new(program);
-    command.args(arguments).current_dir(folder).stdin(Stdio::null());
+    command.args(arguments).current_dir(folder);
     command.envs(place.environment.iter().map(|(name, value)| (name, value)));
-    match command.output() {
-        Ok(ended) if ended.status.signal() == Some(SIGTERM) && worker_ends() => {
+    let context = rdask::try_context();
+    let is_cancelled = || context.as_ref().is_some_and(rdask::Context::is_cancelled);
+    match running::run(&mut command, is_cancelled) {
+        Ok(Ran::Ended(ended)) if ended.status.signal() == Some(SIGTERM) && worker_ends() => {
             rdask::context().give_up()
         }
-        Ok(ended) => Outcome::Ended {
+        Ok(Ran::Ended(ended)) => Outcome::Ended {
             status: shell_status(ended.status),
             stdout: ended.stdout,
             stderr: ended.stderr,
         },
+        Ok(Ran::Cancelled) => Outcome::Cancelled,
         Err(error) => {
             let missing = error.kind() == io::ErrorKind::NotFound;
             let reason = format!("node {node} can't start {program:?}: {error}");
@@ -132,6 +145,8 @@ fn run(args: &Commands, commands: Vec<Vec<String>>) -> Result<u8, Failed> {
                 output::error(&anyhow::Error::msg(reason), None);
                 status
             }
+            // Who cancels a task is told so, not what came of it.
+            Ok(Outcome::Cancelled) => Failure::Task as u8,
             Err(error @ Error::Connection(_)) => return Err(failed(error)),
             Err(error) => {
                 output::error(&error.into(), None);
