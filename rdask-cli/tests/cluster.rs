@@ -4,6 +4,8 @@
 
 #[path = "cluster/commands.rs"]
 mod commands;
+#[path = "cluster/programs.rs"]
+mod programs;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
