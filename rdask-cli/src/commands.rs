@@ -2,6 +2,7 @@
 
 mod explain;
 mod retire;
+mod running;
 mod scheduler;
 mod status;
 mod submit;

@@ -2,6 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that can not go on ends")]
 
+#[path = "cluster/commands.rs"]
+mod commands;
+#[path = "cluster/programs.rs"]
+mod programs;
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};

@@ -10,6 +10,7 @@ mod launch;
 mod membership;
 mod memory_watch;
 pub mod probe;
+mod session;
 
 use std::io;
 use std::net::IpAddr;

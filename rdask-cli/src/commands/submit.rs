@@ -7,13 +7,14 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use rdask::{Client, ConnectOptions, ConnectionError, Error, slurm};
 use serde::{Deserialize, Serialize};
 
+use super::running::{self, Ran};
 use super::{Failed, Failure};
 use crate::args::{Commands, Map, Submit};
 use crate::outcome::Outcome;
@@ -60,19 +61,23 @@ fn run_command(words: Vec<String>, place: &Place) -> Outcome {
         return not_started(NOT_FOUND, "an empty command".to_owned());
     };
     let mut command = Command::new(program);
-    command.args(arguments).current_dir(folder).stdin(Stdio::null());
+    command.args(arguments).current_dir(folder);
     command.envs(place.environment.iter().map(|(name, value)| (name, value)));
-    match command.output() {
-        Ok(ended) if ended.status.signal() == Some(SIGTERM) && worker_ends() => {
+    let context = rdask::try_context();
+    let is_cancelled = || context.as_ref().is_some_and(rdask::Context::is_cancelled);
+    match running::run(&mut command, is_cancelled) {
+        Ok(Ran::Ended(ended)) if ended.status.signal() == Some(SIGTERM) && worker_ends() => {
             rdask::context().give_up()
         }
-        Ok(ended) => Outcome {
+        Ok(Ran::Ended(ended)) => Outcome {
             status: shell_status(ended.status),
             node: Some(node),
             error: None,
             stdout: ended.stdout,
             stderr: ended.stderr,
         },
+        // Who cancels a task is told so, not what came of it.
+        Ok(Ran::Cancelled) => not_started(Failure::Task as u8, "it was cancelled".to_owned()),
         Err(error) => {
             let missing = error.kind() == io::ErrorKind::NotFound;
             let reason = format!("node {node} can't start {program:?}: {error}");

@@ -499,25 +499,28 @@ impl Scheduler {
     /// Names a source to each nanny that wants the program, as far as there are free ones; asks a
     /// client for it if nobody has it.
     pub(crate) fn serve_program(&mut self, hash: ProgramHash) {
-        let nannies = &self.cluster.nannies;
+        let (nannies, workers) = (&self.cluster.nannies, &self.cluster.workers);
         let Some(program) = self.programs.programs.get_mut(&hash) else {
             return;
         };
+        let is_leaving = |id: &WorkerId| workers.get(id).is_none_or(|worker| worker.leaving);
         let mut orders: Vec<(NannyId, Option<(NannyId, Contact)>)> = Vec::new();
         while let Some(nanny) = program.wanting.first().copied() {
             let served = |source: Option<NannyId>| {
                 program.fetching.values().filter(|one| **one == source).count() < SERVED_MAX
             };
-            let by_nanny = program
-                .holders
-                .iter()
-                .filter(|holder| served(Some(**holder)))
-                .find_map(|holder| Some((*holder, nannies.get(holder)?.contact.clone())));
-            let source = match by_nanny {
-                Some(source) => Some(source),
-                None if program.is_stored && served(None) => None,
-                None => break,
+            let holders = program.holders.iter().filter(|holder| served(Some(**holder)));
+            let holders = holders.filter_map(|holder| Some((*holder, nannies.get(holder)?)));
+            // Who leaves serves as long as it is there: better than nobody.
+            let (leaving, staying): (Vec<_>, Vec<_>) =
+                holders.partition(|(_, nanny)| nanny.workers.iter().all(is_leaving));
+            let source = match (staying.first(), leaving.first()) {
+                (Some(source), _) => Some(source),
+                _ if program.is_stored && served(None) => None,
+                (None, Some(source)) => Some(source),
+                (None, None) => break,
             };
+            let source = source.map(|(holder, nanny)| (*holder, nanny.contact.clone()));
             program.wanting.remove(0);
             program.fetching.insert(nanny, source.as_ref().map(|(holder, _)| *holder));
             orders.push((nanny, source));
@@ -533,5 +536,77 @@ impl Scheduler {
         if let Some(client) = ask {
             self.send_client(client, ToClient::SendProgram);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::{FromNanny, WorkerInfo};
+    use crate::scheduler::{ClientInfo, Config, NannyInfo};
+
+    const HASH: ProgramHash = ProgramHash([1; 32]);
+
+    fn scheduler() -> Scheduler {
+        let mut scheduler = Scheduler::new(Config::default());
+        let info = ClientInfo {
+            program: ProgramInfo { hash: HASH, size: 1, path: "p".into() },
+            surroundings: Surroundings::default(),
+            name: "test".into(),
+            nested_in: None,
+        };
+        scheduler.connect_client(Time(0), info);
+        scheduler
+    }
+
+    fn nanny(scheduler: &mut Scheduler) -> NannyId {
+        let worker =
+            WorkerInfo { name: "w".into(), slots: 1, memory_limit: 0, resources: Vec::new() };
+        let contact = Contact { quic: Vec::new(), tls: Vec::new() };
+        let (node, pool) = ("n".to_owned(), "p".to_owned());
+        let info = NannyInfo { node, pool, workers: vec![worker], contact };
+        scheduler.connect_nanny(Time(0), info).0
+    }
+
+    /// What this nanny says, and where others are sent for the program then.
+    fn say(
+        scheduler: &mut Scheduler,
+        nanny: NannyId,
+        message: FromNanny,
+    ) -> Vec<(NannyId, Option<NannyId>)> {
+        scheduler.handle_nanny(Time(0), nanny, message);
+        let actions: Vec<Action> = std::iter::from_fn(|| scheduler.poll_action()).collect();
+        scheduler.check();
+        let sent = actions.into_iter().filter_map(|action| match action {
+            Action::ToNanny(to, ToNanny::FetchProgram { from, .. }) => {
+                Some((to, from.map(|(from, _)| from)))
+            }
+            _ => None,
+        });
+        sent.collect()
+    }
+
+    /// Another nanny that joins and lacks the program: who has it for that one?
+    fn source(scheduler: &mut Scheduler) -> Vec<Option<NannyId>> {
+        let joining = nanny(scheduler);
+        let sent = say(scheduler, joining, FromNanny::WantProgram { hash: HASH });
+        assert!(sent.iter().all(|(to, _)| *to == joining));
+        sent.into_iter().map(|(_, from)| from).collect()
+    }
+
+    #[test]
+    fn nannies_that_leave_are_the_last_that_others_are_sent_to_for_a_program() {
+        let mut scheduler = scheduler();
+        let [first, second] = [(); 2].map(|()| nanny(&mut scheduler));
+        for holder in [first, second] {
+            say(&mut scheduler, holder, FromNanny::HasProgram { hash: HASH });
+        }
+        assert_eq!(source(&mut scheduler), [Some(first)]);
+        say(&mut scheduler, first, FromNanny::Leaving { reason: String::new() });
+        assert_eq!(source(&mut scheduler), [Some(second)]);
+        say(&mut scheduler, second, FromNanny::Leaving { reason: String::new() });
+        assert_eq!(source(&mut scheduler), [Some(first)]);
+        scheduler.handle_program_stored(Time(0), HASH);
+        assert_eq!(source(&mut scheduler), [None], "the scheduler stays");
     }
 }

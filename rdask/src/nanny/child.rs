@@ -13,6 +13,7 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::process::{Child, Command};
 
 use super::probe::spawn_patiently;
+use super::session;
 use crate::board::BoardFile;
 use crate::handover::{self, Handover, PROCESS_ARGUMENT};
 use crate::{memory, program};
@@ -126,7 +127,8 @@ impl Started {
     }
 
     /// Passes on what the process writes until it ends. Kills it when `kill` resolves, and
-    /// reports what that says as its end, unless it has died of something else just before.
+    /// reports what that says as its end, unless it has died of something else just before. What
+    /// it has started is gone then, too.
     ///
     /// # Errors
     /// If the process can't be waited for.
@@ -144,6 +146,7 @@ impl Started {
                 if status.signal() == Some(SIGKILL) { exit } else { self.exit_of(status) }
             }
         };
+        session::end(self.pid).await;
         let (_, stderr) = tokio::join!(last_lines(out), last_lines(err));
         Ok(Ended { exit, board: self.board.read()?, stderr })
     }

@@ -10,7 +10,7 @@ use rdask_core::message::{Contact, Exit, FromNanny, Launch, ToNanny, WorkerInfo}
 use rdask_net::{DataStream, Endpoint, Incoming, SchedulerFile};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::children::Children;
 use super::launch::Launched;
@@ -98,6 +98,21 @@ pub(super) struct Membership<'a> {
     children: &'a mut Children,
     serving: JoinSet<()>,
     gate: Arc<Semaphore>,
+    notice: Option<Notice>,
+}
+
+/// That the nanny leaves, as the scheduler was told.
+#[derive(Clone, Copy, Debug)]
+struct Notice {
+    signal: &'static str,
+    given: Instant,
+}
+
+/// Resolves when a nanny that has given notice can't wait any longer, to what made it do so.
+async fn time_is_over(notice: Option<Notice>) -> &'static str {
+    let Some(Notice { signal, given }) = notice else { return std::future::pending().await };
+    tokio::time::sleep_until(given + LEAVE_TIME_MAX).await;
+    signal
 }
 
 impl<'a> Membership<'a> {
@@ -147,14 +162,15 @@ impl<'a> Membership<'a> {
             children,
             serving: JoinSet::new(),
             gate: Arc::new(Semaphore::new(SERVED_AT_ONCE)),
+            notice: None,
         }
     }
 
     /// Tells when the workers end, as far as that is known. A nanny inside another program is no
     /// part of a Slurm job of its own.
-    pub(super) fn tell_end(&self, end: Option<tokio::time::Instant>, in_job: bool) {
+    pub(super) fn tell_end(&self, end: Option<Instant>, in_job: bool) {
         if let Some(end) = end {
-            let time = end.saturating_duration_since(tokio::time::Instant::now());
+            let time = end.saturating_duration_since(Instant::now());
             self.context.tell(FromNanny::EndsIn { time, is_job: false });
         }
         let Some(job) = slurm::job_id().filter(|_| in_job) else { return };
@@ -175,8 +191,9 @@ impl<'a> Membership<'a> {
         });
     }
 
-    /// Does what the scheduler says until one of them leaves. No process is left then, unless the
-    /// scheduler has given the nanny up and may take them back.
+    /// Does what the scheduler says until one of them leaves. After a signal its tasks have time to
+    /// end, and the scheduler says when none is left. No process is left then, unless the scheduler
+    /// has given the nanny up and may take them back.
     pub(super) async fn serve(mut self, signals: &mut Signals) -> Gone {
         let mut look = tokio::time::interval(MEMORY_LOOK);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -192,11 +209,23 @@ impl<'a> Membership<'a> {
                 Some(launched) = self.launches.join_next() => self.launched(launched),
                 Some(report) = self.children.next_end() => self.context.tell(report),
                 Some(_) = self.serving.join_next() => {}
-                name = signals.next() => break self.leave(name, signals).await,
+                name = signals.next() => match &self.notice {
+                    None => self.give_notice(name),
+                    Some(notice) if notice.given.elapsed() > ONE_SIGNAL => break Gone::Signal(name),
+                    Some(_) => {}
+                },
+                name = time_is_over(self.notice) => break Gone::Signal(name),
             }
         };
+        let gone = self.notice.map_or(gone, |notice| Gone::Signal(notice.signal));
         self.end(&gone).await;
         gone
+    }
+
+    fn give_notice(&mut self, signal: &'static str) {
+        tracing::info!("got {signal}: leaving");
+        self.context.tell(FromNanny::Leaving { reason: format!("its nanny got {signal}") });
+        self.notice = Some(Notice { signal, given: Instant::now() });
     }
 
     fn handle(&mut self, message: ToNanny) {
@@ -222,8 +251,12 @@ impl<'a> Membership<'a> {
     }
 
     fn launch(&mut self, launch: Launch) {
-        let (kill, killed) = oneshot::channel();
         let process = launch.process;
+        if self.notice.is_some() {
+            let message = format!("node {}: the worker is leaving", self.context.node);
+            return self.context.tell(FromNanny::LaunchFailed { process, message });
+        }
+        let (kill, killed) = oneshot::channel();
         self.kills.insert(process, kill);
         let context = self.context.clone();
         self.launches.spawn(async move { (process, launch::run(&context, launch, killed).await) });
@@ -281,33 +314,6 @@ impl<'a> Membership<'a> {
             }
             // Endpoints of nannies refuse control connections themselves.
             Some(Incoming::Control(_)) | None => {}
-        }
-    }
-
-    /// Gives notice, and its tasks time to end. The scheduler says when none is left.
-    async fn leave(&mut self, name: &'static str, signals: &mut Signals) -> Gone {
-        tracing::info!("got {name}: leaving");
-        self.context.tell(FromNanny::Leaving { reason: format!("its nanny got {name}") });
-        let begun = tokio::time::Instant::now();
-        let deadline = tokio::time::sleep(LEAVE_TIME_MAX);
-        tokio::pin!(deadline);
-        loop {
-            tokio::select! {
-                message = self.inbox.recv() => match message {
-                    Ok(ToNanny::Exit { .. }) | Err(_) => return Gone::Signal(name),
-                    Ok(ToNanny::Launch(launch)) => self.context.tell(FromNanny::LaunchFailed {
-                        process: launch.process,
-                        message: format!("node {}: the worker is leaving", self.context.node),
-                    }),
-                    Ok(message) => self.handle(message),
-                },
-                Some(launched) = self.launches.join_next() => self.launched(launched),
-                Some(report) = self.children.next_end() => self.context.tell(report),
-                _ = signals.next() => if begun.elapsed() > ONE_SIGNAL {
-                    return Gone::Signal(name);
-                },
-                () = &mut deadline => return Gone::Signal(name),
-            }
         }
     }
 
