@@ -262,17 +262,18 @@ async fn write_value(stream: &mut DataStream, mut bytes: Bytes) -> Result<(), Da
     Ok(())
 }
 
-/// An announcement alone costs addresses, but no memory.
-async fn read_value(stream: &mut DataStream, size: u64) -> Result<Bulk, DataError> {
+/// Room for an announced value. A large one costs addresses, but no memory until bytes are there.
+fn room_for(size: u64) -> Result<Received, DataError> {
     if size > VALUE_BYTES_MAX {
         return Err(DataError::TooLong(size));
     }
-    let mut left = usize::try_from(size).map_err(|_| DataError::TooLong(size))?;
-    let room = Received::with_room_for(left);
-    let mut received = room.map_err(|_| DataError::NoMemory(size))?;
-    while left > 0 {
-        let piece = received.grow(left.min(PIECE_BYTES));
-        left -= piece.len();
+    let bytes = usize::try_from(size).map_err(|_| DataError::TooLong(size))?;
+    Received::zeros(bytes).map_err(|_| DataError::NoMemory(size))
+}
+
+async fn read_value(stream: &mut DataStream, size: u64) -> Result<Bulk, DataError> {
+    let mut received = room_for(size)?;
+    for piece in received.as_mut().chunks_mut(PIECE_BYTES) {
         in_time(stream.read_exact(piece)).await??;
         yield_now().await;
     }
