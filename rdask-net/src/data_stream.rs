@@ -15,6 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::UnixStream;
 
 use crate::local::Place;
+use crate::neighbour::Neighbour;
 use crate::peer_name::PeerName;
 use crate::pool::Lease;
 use crate::tls_wire::TlsWire;
@@ -22,7 +23,7 @@ use crate::tls_wire::TlsWire;
 /// The code of a stream that was dropped before it was finished.
 const CODE_DROPPED: u32 = 0;
 
-/// What carries a stream.
+/// What carries a stream, or the bytes of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Carrier {
     /// A QUIC connection.
@@ -31,6 +32,8 @@ pub enum Carrier {
     Tls,
     /// A Unix socket within the host.
     Local,
+    /// One process of the host reads the other's memory, as agreed on a local stream.
+    Memory,
 }
 
 /// One bidirectional stream of raw bytes; read and write it as any other.
@@ -70,6 +73,14 @@ impl DataStream {
             Wire::Quic { .. } => Carrier::Quic,
             Wire::Tls(_) => Carrier::Tls,
             Wire::Local { .. } => Carrier::Local,
+        }
+    }
+
+    /// The process at the other end of a local stream.
+    pub fn neighbour(&self) -> Option<Neighbour> {
+        match &self.wire {
+            Wire::Local { stream, .. } => Neighbour::new(stream.peer_cred().ok()?.pid()),
+            Wire::Quic { .. } | Wire::Tls(_) => None,
         }
     }
 
