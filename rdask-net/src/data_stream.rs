@@ -9,9 +9,9 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use quinn::{ReadError, VarInt, WriteError};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::UnixStream;
 
 use crate::local::Place;
@@ -22,6 +22,9 @@ use crate::tls_wire::TlsWire;
 
 /// The code of a stream that was dropped before it was finished.
 const CODE_DROPPED: u32 = 0;
+
+/// How much is read at a time where chunks have to be copied.
+const CHUNK_BYTES: usize = 64 << 10;
 
 /// What carries a stream, or the bytes of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -104,6 +107,27 @@ impl DataStream {
             Wire::Tls(stream) => stream.write_all(&bytes).await,
             Wire::Local { stream, .. } => stream.write_all(&bytes).await,
         }
+    }
+
+    /// Reads what has come, without copying it where the transport can, into as many chunks as there
+    /// are, and waits only if there are none. Returns how many; 0 at the end.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: nothing is lost when the future is dropped.
+    ///
+    /// # Errors
+    ///
+    /// An I/O error if the stream or its connection has ended without a finish.
+    pub async fn read_chunks(&mut self, chunks: &mut [Bytes]) -> io::Result<usize> {
+        if let Wire::Quic { receive, .. } = &mut self.wire {
+            return Ok(receive.read_chunks(chunks).await?.unwrap_or(0));
+        }
+        let Some(chunk) = chunks.first_mut() else { return Ok(0) };
+        let mut read = BytesMut::with_capacity(CHUNK_BYTES);
+        self.read_buf(&mut read).await?;
+        *chunk = read.freeze();
+        Ok(usize::from(!chunk.is_empty()))
     }
 
     /// Says that nothing more will be written; the peer then reads a clean end. Reading goes on.

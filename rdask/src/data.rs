@@ -26,6 +26,7 @@ use tokio::task::yield_now;
 
 use crate::codec::Received;
 
+mod fill;
 mod in_place;
 
 /// A stream on which nothing moves for so long is given up. A holder may need some seconds to
@@ -41,6 +42,9 @@ const REASON_BYTES_MAX: usize = 2000;
 /// One write, or read. Each piece has the whole patience, so that slow links are no dead ones; and
 /// between two the net thread looks after others, since a local socket never makes it wait.
 const PIECE_BYTES: usize = 256 * 1024;
+
+/// From here on it is worth a thread that puts the bytes of a value where they belong.
+const FILLED_BESIDE_BYTES_MIN: u64 = 4 << 20;
 
 /// The longest value. Longer ones would be refused by the memory of any worker today.
 pub const VALUE_BYTES_MAX: u64 = 1 << 38;
@@ -307,6 +311,9 @@ fn room_for(size: u64) -> Result<Received, DataError> {
 
 async fn read_value(stream: &mut DataStream, size: u64) -> Result<Bulk, DataError> {
     let mut received = room_for(size)?;
+    if stream.carrier() == Carrier::Quic && size >= FILLED_BESIDE_BYTES_MIN {
+        return Ok(count(Carrier::Quic, fill::beside(stream, received).await?));
+    }
     for piece in received.as_mut().chunks_mut(PIECE_BYTES) {
         in_time(stream.read_exact(piece)).await??;
         yield_now().await;

@@ -37,13 +37,14 @@ impl DataHandler for Values {
 }
 
 /// A holder and a client of a run of their own: names of sockets are the host's.
-async fn endpoints() -> (Endpoint, Endpoint, Contact) {
+async fn endpoints(local_sockets: bool) -> (Endpoint, Endpoint, Contact) {
     static RUNS: AtomicU64 = AtomicU64::new(0);
     let run = format!("r{}-{}", std::process::id(), RUNS.fetch_add(1, Ordering::Relaxed));
     let authority = Authority::new(&run).unwrap();
     let identity = |role, id| authority.issue(&PeerName::new(role, id, &run).unwrap()).unwrap();
     let serving = EndpointConfig::new(identity(PeerRole::Process, u64::from(HOLDER.0)));
-    let serving = Endpoint::bind(serving.on_loopback()).await.unwrap();
+    let serving =
+        Endpoint::bind(serving.on_loopback().with_local_sockets(local_sockets)).await.unwrap();
     let asking = EndpointConfig::dial_only(identity(PeerRole::Client, 1));
     let asking = Endpoint::bind(asking.on_loopback()).await.unwrap();
     let contact = Contact { quic: serving.addresses(), tls: serving.tls_addresses() };
@@ -52,7 +53,13 @@ async fn endpoints() -> (Endpoint, Endpoint, Contact) {
 
 /// A holder that serves for ever, and a client to ask it.
 async fn pair(holder: Values) -> (Endpoint, Contact, tokio::task::JoinSet<()>) {
-    let (serving, asking, contact) = endpoints().await;
+    pair_of(endpoints(true).await, holder)
+}
+
+fn pair_of(
+    (serving, asking, contact): (Endpoint, Endpoint, Contact),
+    holder: Values,
+) -> (Endpoint, Contact, tokio::task::JoinSet<()>) {
     let mut tasks = tokio::task::JoinSet::new();
     tasks.spawn(async move {
         while let Some(Incoming::Data { stream, .. }) = serving.accept().await {
@@ -74,6 +81,50 @@ async fn what_was_put_can_be_got() {
         assert!(got.unwrap().bytes() == &bytes, "value {index} of {length} bytes");
     }
     endpoint.close().await;
+}
+
+#[tokio::test]
+async fn what_came_over_the_network_is_what_was_sent() {
+    const LEAST: usize = FILLED_BESIDE_BYTES_MIN as usize;
+    let (endpoint, contact, _serving) = pair_of(endpoints(false).await, Values::default());
+    for (index, length) in [(0, LEAST - 1), (1, LEAST), (2, 3 * LEAST + 5)] {
+        let bytes: Bytes = (0..length).map(|at| (at % 251) as u8).collect();
+        let value = Put { task: task(index), assignment: AssignmentId(1), bytes: bytes.clone() };
+        put(&endpoint, &contact, HOLDER, value).await.unwrap();
+        let got = get(&endpoint, &contact, HOLDER, task(index), 0).await;
+        assert!(got.unwrap().bytes() == &bytes, "value {index} of {length} bytes");
+    }
+    endpoint.close().await;
+}
+
+/// A holder who announces a large value and sends another number of bytes.
+#[tokio::test]
+async fn less_or_more_than_announced_is_no_value() {
+    for (sent, more) in [(FILLED_BESIDE_BYTES_MIN - 1, 0), (0, 0), (FILLED_BESIDE_BYTES_MIN, 1)] {
+        let (serving, asking, contact) = endpoints(false).await;
+        let holding = tokio::spawn(async move {
+            let Some(Incoming::Data { mut stream, .. }) = serving.accept().await else {
+                panic!("no stream");
+            };
+            read_head::<DataRequest>(&mut stream).await.unwrap();
+            let size = FILLED_BESIDE_BYTES_MIN;
+            write_head(&mut stream, &DataReply::Follows { size }).await.unwrap();
+            // Fails once the other side has had enough.
+            let _ = stream.write_bytes(vec![7; (sent + more) as usize].into()).await;
+            let _ = stream.finish().await;
+            let _ = stream.read_u8().await;
+        });
+        let got = get(&asking, &contact, HOLDER, task(0), 0).await;
+        match got {
+            Err(DataError::Stream(error)) if more == 0 => {
+                assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+            }
+            // What comes too late to be seen is left where it is.
+            Err(DataError::Nonsense) | Ok(_) if more > 0 => {}
+            other => panic!("{other:?}"),
+        }
+        holding.await.unwrap();
+    }
 }
 
 #[tokio::test]
@@ -117,7 +168,7 @@ async fn take_from<F: Future<Output = ()> + Send + 'static>(
     at: MemoryArea,
     holder: impl FnOnce(DataStream) -> F + Send + 'static,
 ) -> (Result<Bulk, DataError>, tokio::task::JoinHandle<()>) {
-    let (serving, asking, contact) = endpoints().await;
+    let (serving, asking, contact) = endpoints(true).await;
     let holding = tokio::spawn(async move {
         let Some(Incoming::Data { mut stream, .. }) = serving.accept().await else {
             panic!("no stream");
