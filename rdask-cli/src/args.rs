@@ -102,7 +102,7 @@ pub(crate) struct Scheduler {
     /// How peers talk
     #[arg(long, value_enum, default_value_t)]
     pub(crate) transport: Transport,
-    /// Send values over the network within a host, too, instead of Unix sockets
+    /// Send values over the network within a host, too: no Unix sockets, no reading in memory
     #[arg(long)]
     pub(crate) no_local_sockets: bool,
     /// Where to write the process number

@@ -20,7 +20,7 @@ mod task;
 pub use client::{
     ClusterStatus, FromClient, Outcome, Parent, TaskStatus, ToClient, UnknownWorkers, WorkerStatus,
 };
-pub use data::{DataReply, DataRequest};
+pub use data::{DataReply, DataRequest, DataWord, MemoryArea};
 pub use explain::{Explanation, InputState, Lack, Moving, NAMED_MAX, ProgramState, Why};
 pub use leaving::{LEAVING_MAX, LeavingWorker};
 pub use nanny::{Exit, FromNanny, Launch, Returning, ToNanny, WorkerInfo};

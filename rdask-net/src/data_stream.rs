@@ -9,12 +9,13 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use quinn::{ReadError, VarInt, WriteError};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::UnixStream;
 
 use crate::local::Place;
+use crate::neighbour::Neighbour;
 use crate::peer_name::PeerName;
 use crate::pool::Lease;
 use crate::tls_wire::TlsWire;
@@ -22,7 +23,10 @@ use crate::tls_wire::TlsWire;
 /// The code of a stream that was dropped before it was finished.
 const CODE_DROPPED: u32 = 0;
 
-/// What carries a stream.
+/// How much is read at a time where chunks have to be copied.
+const CHUNK_BYTES: usize = 64 << 10;
+
+/// What carries a stream, or the bytes of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Carrier {
     /// A QUIC connection.
@@ -31,6 +35,8 @@ pub enum Carrier {
     Tls,
     /// A Unix socket within the host.
     Local,
+    /// One process of the host reads the other's memory, as agreed on a local stream.
+    Memory,
 }
 
 /// One bidirectional stream of raw bytes; read and write it as any other.
@@ -73,6 +79,14 @@ impl DataStream {
         }
     }
 
+    /// The process at the other end of a local stream.
+    pub fn neighbour(&self) -> Option<Neighbour> {
+        match &self.wire {
+            Wire::Local { stream, .. } => Neighbour::new(stream.peer_cred().ok()?.pid()),
+            Wire::Quic { .. } | Wire::Tls(_) => None,
+        }
+    }
+
     /// Whom the peer's certificate names.
     pub fn peer(&self) -> &PeerName {
         &self.peer
@@ -93,6 +107,27 @@ impl DataStream {
             Wire::Tls(stream) => stream.write_all(&bytes).await,
             Wire::Local { stream, .. } => stream.write_all(&bytes).await,
         }
+    }
+
+    /// Reads what has come, without copying it where the transport can, into as many chunks as there
+    /// are, and waits only if there are none. Returns how many; 0 at the end.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: nothing is lost when the future is dropped.
+    ///
+    /// # Errors
+    ///
+    /// An I/O error if the stream or its connection has ended without a finish.
+    pub async fn read_chunks(&mut self, chunks: &mut [Bytes]) -> io::Result<usize> {
+        if let Wire::Quic { receive, .. } = &mut self.wire {
+            return Ok(receive.read_chunks(chunks).await?.unwrap_or(0));
+        }
+        let Some(chunk) = chunks.first_mut() else { return Ok(0) };
+        let mut read = BytesMut::with_capacity(CHUNK_BYTES);
+        self.read_buf(&mut read).await?;
+        *chunk = read.freeze();
+        Ok(usize::from(!chunk.is_empty()))
     }
 
     /// Says that nothing more will be written; the peer then reads a clean end. Reading goes on.

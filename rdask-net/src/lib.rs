@@ -52,6 +52,7 @@ mod interface;
 mod link;
 mod local;
 mod local_way;
+mod neighbour;
 mod peer_name;
 mod pool;
 mod scheduler_file;
@@ -69,6 +70,7 @@ pub use frame::{FRAME_BYTES_MAX, FrameDecoder, FrameError, FrameTooLong, push_fr
 pub use identity::Identity;
 pub use interface::{InterfaceError, address_of, advertised_addresses, mtu_of, route_to};
 pub use link::{FrameReceiver, FrameSender, Link, LinkError};
+pub use neighbour::Neighbour;
 pub use peer_name::{PeerName, PeerNameError, PeerRole};
 pub use scheduler_file::{FileMode, Garbage, ParseError, ReadError, SchedulerFile, WriteError};
 pub use transport::{SILENCE_MAX, Transport};

@@ -26,6 +26,9 @@ use tokio::task::yield_now;
 
 use crate::codec::Received;
 
+mod fill;
+mod in_place;
+
 /// A stream on which nothing moves for so long is given up. A holder may need some seconds to
 /// encode; one that is suspended longer than this is about to be fenced.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -39,6 +42,9 @@ const REASON_BYTES_MAX: usize = 2000;
 /// One write, or read. Each piece has the whole patience, so that slow links are no dead ones; and
 /// between two the net thread looks after others, since a local socket never makes it wait.
 const PIECE_BYTES: usize = 256 * 1024;
+
+/// From here on it is worth a thread that puts the bytes of a value where they belong.
+const FILLED_BESIDE_BYTES_MIN: u64 = 4 << 20;
 
 /// The longest value. Longer ones would be refused by the memory of any worker today.
 pub const VALUE_BYTES_MAX: u64 = 1 << 38;
@@ -117,6 +123,7 @@ pub async fn get(
     write_head(&mut stream, &DataRequest::Get { task, part }).await?;
     match read_head(&mut stream).await? {
         DataReply::Follows { size } => read_value(&mut stream, size).await,
+        DataReply::Shown { at } => in_place::take(&mut stream, at).await,
         other => Err(unwanted(other)),
     }
 }
@@ -144,13 +151,15 @@ pub async fn put(
 ) -> Result<(), DataError> {
     let to = target(endpoint, contact, process)?;
     let mut stream = in_time(endpoint.open_data(&to)).await??;
-    let request = DataRequest::Put {
-        task: put.task,
-        assignment: put.assignment,
-        size: put.bytes.len() as u64,
-    };
-    write_head(&mut stream, &request).await?;
-    write_value(&mut stream, put.bytes).await?;
+    let Put { task, assignment, bytes } = put;
+    if let Some(at) = in_place::show(&stream, &bytes) {
+        write_head(&mut stream, &DataRequest::PutShown { task, assignment, at }).await?;
+        in_place::keep(&mut stream, bytes).await?;
+    } else {
+        let size = bytes.len() as u64;
+        write_head(&mut stream, &DataRequest::Put { task, assignment, size }).await?;
+        write_value(&mut stream, bytes).await?;
+    }
     match read_head(&mut stream).await? {
         DataReply::Taken => Ok(()),
         other => Err(unwanted(other)),
@@ -162,7 +171,9 @@ fn unwanted(reply: DataReply) -> DataError {
     match reply {
         DataReply::NotHere => DataError::NotHere,
         DataReply::Refused { message } => DataError::Refused(message),
-        DataReply::Follows { .. } | DataReply::Taken => DataError::Nonsense,
+        DataReply::Follows { .. } | DataReply::Taken | DataReply::Shown { .. } => {
+            DataError::Nonsense
+        }
     }
 }
 
@@ -197,26 +208,44 @@ pub trait DataHandler: Sync {
 pub async fn serve(mut stream: DataStream, handler: &impl DataHandler) -> Result<(), DataError> {
     match read_head(&mut stream).await? {
         DataRequest::Get { task, part } => match handler.value(task, part).await {
-            Ok(Some(bytes)) => {
-                let size = bytes.len() as u64;
-                write_head(&mut stream, &DataReply::Follows { size }).await?;
-                write_value(&mut stream, bytes).await?;
-            }
+            Ok(Some(bytes)) => give(&mut stream, bytes).await?,
             Ok(None) => write_head(&mut stream, &DataReply::NotHere).await?,
             Err(reason) => refuse(&mut stream, reason).await?,
         },
         DataRequest::Put { task, assignment, size } => {
             let bytes = read_value(&mut stream, size).await?;
-            match handler.put(task, assignment, bytes).await {
-                Ok(()) => write_head(&mut stream, &DataReply::Taken).await?,
-                Err(reason) => refuse(&mut stream, reason).await?,
-            }
+            take_in(&mut stream, handler, (task, assignment, bytes)).await?;
+        }
+        DataRequest::PutShown { task, assignment, at } => {
+            let bytes = in_place::take(&mut stream, at).await?;
+            take_in(&mut stream, handler, (task, assignment, bytes)).await?;
         }
         DataRequest::GetProgram { .. } | DataRequest::PutProgram { .. } => {
             refuse(&mut stream, "programs are with nannies".to_owned()).await?;
         }
     }
     in_time(stream.finish()).await?.map_err(DataError::from)
+}
+
+async fn give(stream: &mut DataStream, bytes: Bytes) -> Result<(), DataError> {
+    if let Some(at) = in_place::show(stream, &bytes) {
+        write_head(stream, &DataReply::Shown { at }).await?;
+        return in_place::keep(stream, bytes).await;
+    }
+    let size = bytes.len() as u64;
+    write_head(stream, &DataReply::Follows { size }).await?;
+    write_value(stream, bytes).await
+}
+
+async fn take_in(
+    stream: &mut DataStream,
+    handler: &impl DataHandler,
+    (task, assignment, bytes): (TaskId, AssignmentId, Bulk),
+) -> Result<(), DataError> {
+    match handler.put(task, assignment, bytes).await {
+        Ok(()) => write_head(stream, &DataReply::Taken).await,
+        Err(reason) => refuse(stream, reason).await,
+    }
 }
 
 async fn refuse(stream: &mut DataStream, mut reason: String) -> Result<(), DataError> {
@@ -242,8 +271,17 @@ async fn write_head(stream: &mut DataStream, head: &impl Serialize) -> Result<()
 }
 
 async fn read_head<T: DeserializeOwned>(stream: &mut DataStream) -> Result<T, DataError> {
+    read_head_within(stream, PATIENCE).await
+}
+
+/// Waits so long for it to begin.
+async fn read_head_within<T: DeserializeOwned>(
+    stream: &mut DataStream,
+    patience: Duration,
+) -> Result<T, DataError> {
     let mut length = [0; 4];
-    in_time(stream.read_exact(&mut length)).await??;
+    let began = tokio::time::timeout(patience, stream.read_exact(&mut length)).await;
+    began.map_err(|_| DataError::Stalled)??;
     let length = u32::from_le_bytes(length) as usize;
     if length > HEAD_BYTES_MAX {
         return Err(DataError::Nonsense);
@@ -262,26 +300,35 @@ async fn write_value(stream: &mut DataStream, mut bytes: Bytes) -> Result<(), Da
     Ok(())
 }
 
-/// An announcement alone costs addresses, but no memory.
-async fn read_value(stream: &mut DataStream, size: u64) -> Result<Bulk, DataError> {
+/// Room for an announced value. A large one costs addresses, but no memory until bytes are there.
+fn room_for(size: u64) -> Result<Received, DataError> {
     if size > VALUE_BYTES_MAX {
         return Err(DataError::TooLong(size));
     }
-    let mut left = usize::try_from(size).map_err(|_| DataError::TooLong(size))?;
-    let room = Received::with_room_for(left);
-    let mut received = room.map_err(|_| DataError::NoMemory(size))?;
-    while left > 0 {
-        let piece = received.grow(left.min(PIECE_BYTES));
-        left -= piece.len();
+    let bytes = usize::try_from(size).map_err(|_| DataError::TooLong(size))?;
+    Received::zeros(bytes).map_err(|_| DataError::NoMemory(size))
+}
+
+async fn read_value(stream: &mut DataStream, size: u64) -> Result<Bulk, DataError> {
+    let mut received = room_for(size)?;
+    if stream.carrier() == Carrier::Quic && size >= FILLED_BESIDE_BYTES_MIN {
+        return Ok(count(Carrier::Quic, fill::beside(stream, received).await?));
+    }
+    for piece in received.as_mut().chunks_mut(PIECE_BYTES) {
         in_time(stream.read_exact(piece)).await??;
         yield_now().await;
     }
-    RECEIVED[stream.carrier() as usize].fetch_add(size, Ordering::Relaxed);
-    Ok(Bulk::in_memory(received))
+    Ok(count(stream.carrier(), received))
+}
+
+fn count(carrier: Carrier, received: Received) -> Bulk {
+    let size = received.as_ref().len() as u64;
+    RECEIVED[carrier as usize].fetch_add(size, Ordering::Relaxed);
+    Bulk::in_memory(received)
 }
 
 /// Bytes of values by carrier.
-static RECEIVED: [AtomicU64; 3] = [const { AtomicU64::new(0) }; 3];
+static RECEIVED: [AtomicU64; 4] = [const { AtomicU64::new(0) }; 4];
 
 /// How many bytes of values this OS process has received by a carrier, so that whoever measures can
 /// tell which way they took.

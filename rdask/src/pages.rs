@@ -7,7 +7,6 @@
 //! Telling it is the one place with `unsafe` code here, `prefer_large`.
 
 use std::ffi::c_void;
-use std::mem::MaybeUninit;
 use std::ptr::NonNull;
 
 use nix::sys::mman::{MmapAdvise, madvise};
@@ -22,7 +21,7 @@ const WORTH_BYTES: usize = 4 * LARGE;
 /// Lets the system use large pages for memory that nobody has touched yet. That it doesn't is no
 /// failure.
 #[allow(unsafe_code, reason = "advice on memory is given by address")]
-pub(crate) fn prefer_large<T>(memory: &mut [MaybeUninit<T>]) {
+pub(crate) fn prefer_large<T>(memory: &mut [T]) {
     let bytes = size_of_val(memory);
     if bytes < WORTH_BYTES {
         return;
@@ -46,10 +45,10 @@ mod tests {
 
     #[test]
     fn memory_holds_what_it_held() {
-        let mut numbers: Vec<u64> = Vec::with_capacity((WORTH_BYTES + LARGE) / 8);
-        prefer_large(numbers.spare_capacity_mut());
-        numbers.extend(0..numbers.capacity() as u64);
-        prefer_large(numbers.spare_capacity_mut());
+        let mut numbers = vec![0_u64; (WORTH_BYTES + LARGE) / 8];
+        prefer_large(&mut numbers);
+        numbers.iter_mut().zip(0..).for_each(|(one, value)| *one = value);
+        prefer_large(&mut numbers);
         assert!(numbers.iter().zip(0..).all(|(one, expected)| *one == expected));
     }
 }

@@ -66,7 +66,7 @@ impl Cluster {
             Policy::Locality => String::new(),
         };
         let role = format!("scheduler,{},{seed},{local_sockets}", file.display());
-        let scheduler = Running::start(&program, &role, folder.path(), "scheduler");
+        let scheduler = Running::start(Command::new(&program), &role, folder.path(), "scheduler");
         wait_until("the scheduler file", || file.exists());
         Self { nannies: Vec::new(), scheduler, folder }
     }
@@ -79,10 +79,27 @@ impl Cluster {
 
     /// Adds a nanny that finds the scheduler by this file.
     pub fn add_with_file(&mut self, file: &Path, pool: &str, workers: &[&str]) {
+        let program = std::env::current_exe().unwrap();
+        self.add_by(Command::new(program), file, pool, workers);
+    }
+
+    /// Adds a nanny whose processes can't do what only root can: look into processes that have
+    /// forbidden it.
+    pub fn add_without_privileges(&mut self, pool: &str, workers: &[&str]) {
+        let program = std::env::current_exe().unwrap();
+        let mut command = Command::new(&program);
+        if nix::unistd::geteuid().is_root() {
+            command = Command::new("setpriv");
+            command.arg("--bounding-set=-sys_ptrace").arg(program);
+        }
+        let file = self.file();
+        self.add_by(command, &file, pool, workers);
+    }
+
+    fn add_by(&mut self, command: Command, file: &Path, pool: &str, workers: &[&str]) {
         let role = format!("worker,{},{pool},{}", file.display(), workers.join(","));
         let name = format!("nanny-{}", self.nannies.len());
-        let program = std::env::current_exe().unwrap();
-        self.nannies.push(Running::start(&program, &role, self.folder.path(), &name));
+        self.nannies.push(Running::start(command, &role, self.folder.path(), &name));
     }
 
     /// A nanny with one worker as a child of a shell, as Slurm's step has it. Returns the shell and
@@ -149,7 +166,12 @@ impl Cluster {
             role = format!("{role},{argument}");
         }
         let count = fs::read_dir(self.folder.path()).unwrap().count();
-        Running::start(program, &role, self.folder.path(), &format!("{scene}-{count}"))
+        Running::start(
+            Command::new(program),
+            &role,
+            self.folder.path(),
+            &format!("{scene}-{count}"),
+        )
     }
 
     /// What all processes have written so far.
@@ -169,10 +191,10 @@ pub struct Running {
 }
 
 impl Running {
-    fn start(program: &Path, role: &str, folder: &Path, name: &str) -> Self {
+    fn start(mut command: Command, role: &str, folder: &Path, name: &str) -> Self {
         let log = folder.join(format!("{name}.log"));
         let output = File::create(&log).unwrap();
-        let child = Command::new(program)
+        let child = command
             .env(ROLE, role)
             .env("RDASK_CACHE", folder.join("cache"))
             .env_remove("RDASK_SCHEDULER_FILE")

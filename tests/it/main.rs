@@ -107,6 +107,8 @@ fn trials() -> Vec<Trial> {
         values::vectors_of_numbers_come_back_as_they_were,
         values::large_results_go_from_process_to_process_and_to_the_client,
         sockets::values_stay_on_their_host,
+        sockets::what_may_not_be_read_in_memory_comes_by_socket,
+        sockets::who_dies_while_its_memory_is_read_gives_no_value,
         sockets::without_sockets_values_go_over_the_network,
         sockets::a_killed_process_leaves_no_socket_and_its_values_are_made_again,
         fairness::a_second_client_of_a_program_gets_its_half,

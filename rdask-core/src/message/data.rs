@@ -35,6 +35,37 @@ pub enum DataRequest {
         /// How many bytes follow.
         size: u64,
     },
+    /// As [`Put`](Self::Put), by a dialer of the same host: the bytes lie in its memory, and what
+    /// follows is what is said about them ([`DataWord`]).
+    PutShown {
+        /// Whose result it is.
+        task: TaskId,
+        /// As [`ToClient::Put`](super::ToClient::Put) said.
+        assignment: AssignmentId,
+        /// Where they lie.
+        at: MemoryArea,
+    },
+}
+
+/// Bytes in the memory of whoever says so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemoryArea {
+    /// Where they begin.
+    pub address: u64,
+    /// How many.
+    pub size: u64,
+}
+
+/// What is said about bytes that are shown where they lie, on streams within a host. Whoever shows
+/// them keeps them until the reader has spoken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DataWord {
+    /// The reader has read them.
+    Read,
+    /// The reader can't read them there: they are to follow.
+    Unreadable,
+    /// The answer to [`Read`](Self::Read): they have been there all the time.
+    Kept,
 }
 
 /// The answer on a data stream.
@@ -53,5 +84,11 @@ pub enum DataReply {
     Refused {
         /// Why.
         message: String,
+    },
+    /// What was asked for lies in our memory; on a stream within a host. What follows is what is
+    /// said about it ([`DataWord`]).
+    Shown {
+        /// Where.
+        at: MemoryArea,
     },
 }

@@ -6,14 +6,14 @@
 //! becomes the vector.
 
 use bytemuck::Pod;
-use bytemuck::allocation::try_cast_vec;
+use bytemuck::allocation::{try_cast_vec, try_zeroed_vec};
 
 use crate::pages;
 
 /// The bytes of a word: of the numbers whose vectors can take the memory over.
 const WORD_BYTES: usize = size_of::<u64>();
 
-/// Bytes that have arrived so far, and room for more.
+/// Memory for so many bytes, and the bytes once they are there.
 #[derive(Debug, Default)]
 pub struct Received {
     words: Vec<u64>,
@@ -21,24 +21,21 @@ pub struct Received {
     length: usize,
 }
 
+/// There is no memory for the bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct NoMemory;
+
 impl Received {
-    /// Room for so many bytes, in memory that is not touched before they are there.
+    /// So many zeros. The system clears memory anyway before it gives it, and gives it when it is
+    /// first touched, so that large ones are not touched here.
     ///
     /// # Errors
     /// If there isn't so much.
-    pub fn with_room_for(bytes: usize) -> Result<Self, std::collections::TryReserveError> {
-        let mut words = Vec::new();
-        words.try_reserve_exact(bytes.div_ceil(WORD_BYTES))?;
-        pages::prefer_large(words.spare_capacity_mut());
-        Ok(Self { words, length: 0 })
-    }
-
-    /// Adds so many bytes, zeros at first, and returns them.
-    pub fn grow(&mut self, more: usize) -> &mut [u8] {
-        let start = self.length;
-        self.length += more;
-        self.words.resize(self.length.div_ceil(WORD_BYTES), 0);
-        &mut bytemuck::cast_slice_mut(&mut self.words)[start..self.length]
+    pub fn zeros(bytes: usize) -> Result<Self, NoMemory> {
+        let words = try_zeroed_vec(bytes.div_ceil(WORD_BYTES));
+        let mut words = words.map_err(|()| NoMemory)?;
+        pages::prefer_large(&mut words);
+        Ok(Self { words, length: bytes })
     }
 
     /// The numbers that the bytes are, in the same memory.
@@ -60,20 +57,24 @@ impl AsRef<[u8]> for Received {
     }
 }
 
+impl AsMut<[u8]> for Received {
+    fn as_mut(&mut self) -> &mut [u8] {
+        &mut bytemuck::cast_slice_mut(&mut self.words)[..self.length]
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn received(bytes: &[u8]) -> Received {
-        let mut received = Received::with_room_for(bytes.len()).unwrap();
-        for piece in bytes.chunks(3) {
-            received.grow(piece.len()).copy_from_slice(piece);
-        }
+        let mut received = Received::zeros(bytes.len()).unwrap();
+        received.as_mut().copy_from_slice(bytes);
         received
     }
 
     #[test]
-    fn bytes_come_in_pieces_of_any_length() {
+    fn bytes_may_have_any_length() {
         let bytes: Vec<u8> = (0..=255).collect();
         for length in 0..bytes.len() {
             assert_eq!(received(&bytes[..length]).as_ref(), &bytes[..length]);
@@ -96,6 +97,6 @@ mod tests {
 
     #[test]
     fn what_nobody_has_is_refused() {
-        assert!(Received::with_room_for(usize::MAX).is_err());
+        assert!(Received::zeros(usize::MAX).is_err());
     }
 }

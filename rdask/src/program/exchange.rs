@@ -80,7 +80,9 @@ pub async fn fetch(
         DataReply::Follows { size } if size <= PROGRAM_BYTES_MAX => size,
         DataReply::NotHere => return Err(ExchangeError::NotThere),
         DataReply::Refused { message } => return Err(ExchangeError::Refused(message)),
-        DataReply::Follows { .. } | DataReply::Taken => return Err(ExchangeError::Nonsense),
+        DataReply::Follows { .. } | DataReply::Taken | DataReply::Shown { .. } => {
+            return Err(ExchangeError::Nonsense);
+        }
     };
     let program = take_in(&mut stream, cache.begin(hash)?, size).await?;
     Ok((program, size))
@@ -149,7 +151,10 @@ pub async fn serve(
             stream.finish().await?;
             taken.map(|_| Some(hash))
         }
-        DataRequest::Get { .. } | DataRequest::Put { .. } | DataRequest::PutProgram { .. } => {
+        DataRequest::Get { .. }
+        | DataRequest::Put { .. }
+        | DataRequest::PutShown { .. }
+        | DataRequest::PutProgram { .. } => {
             let message = "this peer does not take that".to_owned();
             write_head(&mut stream, &DataReply::Refused { message }).await?;
             stream.finish().await?;
