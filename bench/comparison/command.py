@@ -30,7 +30,8 @@ examples:
   bench/compare --quick                                    # everything, small, in some minutes
   bench/compare --workloads noop,latency --peers dask,ray --times 5
   bench/compare --workloads noop:1000000 --peers rayon
-  bench/compare --from target/compare/20261123-101500.jsonl --output docs/figures"""
+  bench/compare --from target/compare/20261123-101500.jsonl --output docs/figures
+  bench/compare --from docs/figures/compare.jsonl --output docs/figures      # drawn anew"""
 
 
 def main() -> int:
@@ -114,10 +115,13 @@ def write(records: list[dict], output: Path) -> int:
         print("bench/compare: no run of rdask yet, so nothing to compare with", file=sys.stderr)
         return 1
     rows = list(table.rows(lines, peers))
-    page = table.markdown(machine.heading(about, lines, peers), rows, peers)
+    page = table.markdown(machine.heading(about, lines, peers, output), rows, peers)
     (output / "compare.md").write_text(page)
+    with (output / "compare.jsonl").open("w") as file:
+        for record in records:
+            keep(record, file)
     (output / "compare.svg").write_text(chart.svg(rows, peers))
-    print(f"written: {output}/compare.md, {output}/compare.svg", file=sys.stderr)
+    print(f"written: {output}/compare.md, compare.svg, compare.jsonl", file=sys.stderr)
     return 0
 
 
@@ -142,8 +146,8 @@ def parse() -> argparse.Namespace:
         "--limit", type=float, metavar="SECONDS", help="of a run; default: 300, with --quick 60"
     )
     parser.add_argument(
-        "--output", type=Path, metavar="FOLDER", help="for the table and the chart;"
-        " default: target/compare",
+        "--output", type=Path, metavar="FOLDER", help="for the table, the chart and what they are"
+        " made from; default: target/compare",
     )  # fmt: skip
     parser.add_argument(
         "--from", dest="source", type=Path, metavar="FILE", help="runs nothing: reads kept lines"

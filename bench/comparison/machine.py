@@ -44,8 +44,13 @@ def cpu() -> str:
     return platform.machine()
 
 
-def heading(machine: dict, lines: list[dict], peers: list[str]) -> str:
-    """Title, machine, versions, and a warning where others were at work on it."""
+def heading(machine: dict, lines: list[dict], peers: list[str], folder: Path) -> str:
+    """Title, machine, versions, and a warning where others were at work on it. The folder is the
+    page's."""
+
+    def link(path: str) -> str:
+        return f"[{path}]({Path(os.path.relpath(ROOT / path, folder.resolve())).as_posix()})"
+
     loads = sorted(line["load1"] for line in lines)
     # Of rdask the commit is known.
     versions = {
@@ -63,10 +68,13 @@ def heading(machine: dict, lines: list[dict], peers: list[str]) -> str:
         f"of runs.",
     ]
     if known:
-        text.append(
-            f"{', '.join(known)}. What is fair and what isn't: bench/README.md. Where the time goes: "
-            "docs/performance.md."
-        )
+        text.append(f"{', '.join(known)}.")
+    text.append(
+        f"What is fair and what isn't: {link('bench/README.md')}. Where the time goes: "
+        f"{link('docs/performance.md')}. `bench/compare --from` makes this page anew from "
+        "[compare.jsonl](compare.jsonl)."
+    )
+    text.append("![How many times better rdask is than others](compare.svg)")
     busy = loads[len(loads) // 2]
     if busy > machine["cores"]:
         text.append(

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import json
 import os
+import re
 import subprocess
 import sys
+import tempfile
 import time
 import unittest
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
-from comparison import chart, machine, table
+from comparison import chart, command, machine, table
 from comparison.cases import CASES, Metric, chosen
-from comparison.runs import Runner, read
+from comparison.runs import ROOT, Runner, read
 from peers import graphs, ideals, processes, tasks
 from peers.__main__ import described
 from peers.workloads import WORKLOADS, Setup
@@ -64,9 +69,29 @@ class Table(unittest.TestCase):
         self.assertIn("| **2**, x0.5 |", page)
 
     def test_the_heading_warns_of_a_busy_machine(self) -> None:
-        self.assertNotIn("busy", machine.heading(MACHINE, LINES, PEERS))
+        self.assertNotIn("busy", machine.heading(MACHINE, LINES, PEERS, ROOT))
         loaded = [one | {"load1": 7.5} for one in LINES]
-        self.assertIn("its load was 7.5 on 2 cores", machine.heading(MACHINE, loaded, PEERS))
+        self.assertIn("its load was 7.5 on 2 cores", machine.heading(MACHINE, loaded, PEERS, ROOT))
+
+    def test_the_heading_links_to_what_is_there(self) -> None:
+        for folder in (ROOT / "docs/figures", ROOT / "target/compare", ROOT / "docs"):
+            page = machine.heading(MACHINE, LINES, PEERS, folder)
+            links = re.findall(r"\]\(([^)]*\.md)\)", page)
+            self.assertEqual(len(links), 2)
+            for link in links:
+                self.assertTrue(os.path.exists(os.path.normpath(folder / link)), link)
+
+    def test_a_page_can_be_made_anew_from_what_is_beside_it(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            first, again = Path(folder, "first"), Path(folder, "again")
+            for output, records in ((first, [MACHINE, *LINES]), (again, None)):
+                output.mkdir()
+                if records is None:
+                    records = [json.loads(one) for one in (first / "compare.jsonl").open()]
+                with contextlib.redirect_stderr(io.StringIO()):
+                    self.assertEqual(command.write(records, output), 0)
+            for name in ("compare.md", "compare.svg", "compare.jsonl"):
+                self.assertEqual((first / name).read_text(), (again / name).read_text())
 
     def test_digits(self) -> None:
         shown = [table.short(x) for x in (0.01234, 1.0, 99.95, 123.4, 12345.6, -0.5)]

@@ -59,7 +59,7 @@ class Engine(Protocol):
         Handles of those that are wanted."""
 
     def flush(self) -> None:
-        """Sends what was submitted, if that waits for anything."""
+        """Sends what was submitted or mapped, if that waits for anything; `gather` does, too."""
 
     def wait(self, handle: Any) -> None:
         """Until it is ready, without fetching it."""

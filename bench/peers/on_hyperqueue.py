@@ -108,9 +108,8 @@ class HyperQueue:
         return [handles[one] for one in wanted]
 
     def map(self, function: Callable, *columns: Iterable[Any]) -> list[Task]:
-        handles = [self.submit(function, *row) for row in zip(*columns, strict=True)]
-        self.flush()
-        return handles
+        # They wait for `flush`: tasks can only depend on others of their own job.
+        return [self.submit(function, *row) for row in zip(*columns, strict=True)]
 
     def flush(self) -> None:
         if not self._new:

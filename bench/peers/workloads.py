@@ -166,7 +166,7 @@ def tree(bench: Bench) -> dict:
 
 def merge(bench: Bench) -> dict:
     engine, n = bench.begin(Kind.SHORT_TASKS), bench.setup.n
-    sources = [engine.submit(tasks.increment, i) for i in range(n)]
+    sources = engine.map(tasks.increment, range(n))
     values = engine.gather([engine.submit_on_all(tasks.add_all, sources)])
     return outcome(is_right(values, [n * (n + 1) // 2]), bench.elapsed(), tasks=n + 1)
 
@@ -242,6 +242,7 @@ def uneven(bench: Bench) -> dict:
     engine = bench.begin(workers=1 if is_late else None)
     lengths_s = ideals.uneven_lengths_s(setup.n, setup.total)
     handles = engine.map(tasks.nap, range(setup.n), lengths_s)
+    engine.flush()
     joined_s = [0.0] * setup.workers
     if is_late:
         watch = Watch(bench, engine)
@@ -301,6 +302,7 @@ def kill(bench: Bench) -> dict:
         engine.kill_workers(range(setup.workers - killed, setup.workers))
 
     handles = engine.map(tasks.nap, range(setup.n), [task_s] * setup.n)
+    engine.flush()
     killer = threading.Thread(target=kill_half_way, daemon=True)
     killer.start()
     values = engine.gather(handles)
@@ -315,6 +317,7 @@ def join(bench: Bench) -> dict:
     launch_at_s, task_s = 2.0, 1.0
     engine, setup = bench.begin(), bench.setup
     handles = engine.map(tasks.nap, range(setup.n), [task_s] * setup.n)
+    engine.flush()
     watch = Watch(bench, engine)
 
     def launch() -> None:
