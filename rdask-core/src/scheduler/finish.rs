@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use crate::blob::Blob;
 use crate::failure::{Failure, FailureKind};
-use crate::id::{AssignmentId, ProcessId, ValueId};
+use crate::id::{ArrayId, AssignmentId, ProcessId, ValueId};
 use crate::message::{End, Finished, ToProcess};
 use crate::range::{Range, RangeSet};
 
 use super::Scheduler;
 use super::graph::Work;
-use super::group::{Gid, Holding, Inputs, State};
+use super::group::{Gid, Group, Holding, Inputs, State};
 use super::stealing::Asked;
 
 /// The least number of bits that `bytes` fits in.
@@ -51,7 +51,7 @@ impl Scheduler {
         let (Some(gid), false) = (gid, parts.is_empty()) else {
             self.stale_count += 1;
             if let End::Stored(_) = end {
-                self.send_process(from, ToProcess::Drop { ranges: vec![(array, range)] });
+                self.take_stale_values(from, array, range);
             }
             return;
         };
@@ -70,6 +70,29 @@ impl Scheduler {
                     let ranges = vec![(array, part)];
                     self.send_process(from, ToProcess::Drop { ranges });
                 }
+            }
+        }
+    }
+
+    /// A process has values that it need not have any more. Of a scattered value there is only one,
+    /// so it is as good as those that others have: the process may just have been asked to hold it.
+    fn take_stale_values(&mut self, from: ProcessId, array: ArrayId, range: Range) {
+        let is_scattered = |group: &Group| matches!(group.inputs, Inputs::Scattered(_));
+        let Some(gid) =
+            self.groups.find(array).filter(|gid| self.groups.get(*gid).is_some_and(is_scattered))
+        else {
+            self.send_process(from, ToProcess::Drop { ranges: vec![(array, range)] });
+            return;
+        };
+        let Some(group) = self.groups.get(gid) else { return };
+        let holdings = group.holding.runs_vec(range.intersection(group.all()));
+        for (part, holding) in holdings {
+            match holding {
+                Holding::Held(first, _) if first == from => {}
+                Holding::Held(..) => {
+                    part.iter().for_each(|index| self.add_copy(from, gid, index, 0))
+                }
+                _ => self.send_process(from, ToProcess::Drop { ranges: vec![(array, part)] }),
             }
         }
     }
