@@ -138,6 +138,12 @@ impl Ledger {
         })
     }
 
+    /// Whether the scheduler has heard how the last run of a task ended, in this process.
+    pub(crate) fn is_taken(&self, task: TaskId, process: ProcessId) -> bool {
+        let entry = self.entries.get(&task);
+        entry.is_some_and(|entry| entry.process == process && entry.is_taken)
+    }
+
     /// Whether a run of a task goes on in a process, and its end counts.
     pub(crate) fn runs_in(&self, task: TaskId, process: ProcessId) -> bool {
         self.entries.get(&task).is_some_and(|entry| {

@@ -4,6 +4,7 @@
 //! slot threads, data streams, and user code.
 
 mod client;
+mod copies;
 mod data;
 mod fault;
 mod holders;
@@ -35,6 +36,7 @@ use crate::link::{Link, NEVER, Way};
 use crate::scenario::{Scenario, Work};
 
 use client::{Client, Kept};
+use copies::Replicas;
 use data::Transfer;
 use holders::Holders;
 use node::Node;
@@ -136,6 +138,7 @@ pub(crate) struct World {
     launches_failed: u64,
     /// Who has which scattered values.
     holders: Holders,
+    replicas: Replicas,
     notices: Notices,
     stops: Stops,
     /// Tasks that end their processes.
@@ -217,6 +220,7 @@ impl World {
             kept: BTreeMap::new(),
             launches_failed: 0,
             holders: Holders::default(),
+            replicas: Replicas::default(),
             notices: Notices::default(),
             stops: Stops::default(),
             poison: BTreeSet::new(),

@@ -51,7 +51,7 @@ impl Scheduler {
         let (Some(gid), false) = (gid, parts.is_empty()) else {
             self.stale_count += 1;
             if let End::Stored(_) = end {
-                self.drop_late_results(from, assignment, array, range);
+                self.take_late_results(from, assignment, array, range);
             }
             return;
         };
@@ -67,16 +67,17 @@ impl Scheduler {
                     self.apply_end(from, gid, part, range.start, &end);
                 } else if let End::Stored(_) = end {
                     // Cancelled or dropped while it ran.
-                    self.drop_late_results(from, assignment, array, part);
+                    self.take_late_results(from, assignment, array, part);
                 }
             }
         }
     }
 
-    /// Results came that nobody waits for. The process may have been given the same tasks again since,
-    /// and have ended them: so it is said which results are meant. What it counts as a holder of
-    /// stays, whoever made that.
-    fn drop_late_results(
+    /// Results came that nobody waits for. Of a scattered value there is only one, so it is as good as
+    /// those that others have: the process may just have been asked to hold it. Others are dropped.
+    /// The process may have been given the same tasks again since, and have ended them: so it is said
+    /// which results are meant. What it counts as a holder of stays, whoever made that.
+    fn take_late_results(
         &mut self,
         from: ProcessId,
         assignment: AssignmentId,
@@ -84,13 +85,24 @@ impl Scheduler {
         range: Range,
     ) {
         let mut late = RangeSet::from(range);
-        if let Some(gid) = self.groups.find(array)
-            && let Some(process) = self.cluster.processes.get(&from)
-        {
+        let gid = self.groups.find(array);
+        if let (Some(gid), Some(process)) = (gid, self.cluster.processes.get(&from)) {
             for counted in
                 [&process.held, &process.copies].into_iter().filter_map(|all| all.get(&gid))
             {
                 counted.within(range).for_each(|part| late.remove(part));
+            }
+        }
+        let program = self.cluster.processes.get(&from).map(|process| process.program);
+        if let Some((gid, group)) = gid.and_then(|gid| Some((gid, self.groups.get(gid)?)))
+            && matches!(group.inputs, Inputs::Scattered(_))
+            && self.shares.get(&group.share).map(|share| share.program) == program
+        {
+            let is_held = |index: &u32| matches!(group.holding.get(*index), Holding::Held(..));
+            let of_group = late.within(group.all()).flatten().filter(is_held);
+            for index in of_group.collect::<Vec<u32>>() {
+                late.remove(Range::one(index));
+                self.add_copy(from, gid, index, 0);
             }
         }
         for range in late.iter() {

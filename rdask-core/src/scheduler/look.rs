@@ -62,6 +62,12 @@ impl Scheduler {
         deaths.map_or(0, |deaths| deaths.len() as u32)
     }
 
+    /// Whether a process was started for one suspect: it takes nothing else in.
+    #[must_use]
+    pub fn is_alone(&self, process: ProcessId) -> bool {
+        self.cluster.processes.get(&process).is_some_and(|process| process.alone_for.is_some())
+    }
+
     /// Checks that no process has idle slots while there is ready work that it could begin with.
     /// It holds when there are no actions left.
     ///

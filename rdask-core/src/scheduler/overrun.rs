@@ -108,7 +108,8 @@ impl Scheduler {
     }
 
     /// Whether a process is to be ended for a run that doesn't stop.
-    pub(crate) fn is_closing(&self, id: ProcessId) -> bool {
+    #[must_use]
+    pub fn is_closing(&self, id: ProcessId) -> bool {
         self.overruns.closing.contains_key(&id)
     }
 

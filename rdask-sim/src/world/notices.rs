@@ -106,6 +106,16 @@ impl Notices {
         self.leaving.contains_key(home) || self.due.get(home).is_some_and(|(at, _)| *at <= now)
     }
 
+    /// Whether a process is back, and has not told all that it holds.
+    pub(super) fn is_offering(&self, process: ProcessId) -> bool {
+        self.offering.contains(&process)
+    }
+
+    /// Whether somebody could not be given a copy of a value.
+    pub(super) fn is_not_had(&self, task: TaskId) -> bool {
+        self.not_had.contains(&task)
+    }
+
     fn is_short_of_time(&self, process: ProcessId) -> bool {
         let home = self.homes.get(&process);
         home.is_some_and(|home| self.due.get(home).is_some_and(|(_, is_short)| *is_short))
@@ -234,7 +244,7 @@ impl World {
                 let is_wanted = !matches!(look, Look::Unknown | Look::DoneInline | Look::Failed)
                     && !matches!(look, Look::Dropped | Look::DoneNowhere);
                 is_wanted
-                    && !self.notices.not_had.contains(task)
+                    && !self.notices.is_not_had(*task)
                     && self.ledger.is_only_with(*task, going, |id| self.scheduler.core.knows(id))
             });
             if let Some(task) = lost
@@ -253,15 +263,7 @@ impl World {
         let program = self.processes[process].program;
         let others = self.processes.iter().filter(|one| one.program == program);
         others.map(|one| one.id).find(|id| {
-            let peer = Peer::Process(*id);
-            let link = self.link_of(peer).map(|link| &self.links[link]);
-            self.scheduler.core.knows(*id)
-                && link.is_some_and(|link| link.core_has && link.scheduler_has)
-                && !going.contains(id)
-                && !self.notices.is_leaving(*id, self.now)
-                && !self.notices.offering.contains(id)
-                && !self.scheduler.leases.is_silent(peer)
-                && !self.stops.is_closing(*id)
+            !going.contains(id) && self.is_staying(*id) && !self.scheduler.core.is_alone(*id)
         })
     }
 

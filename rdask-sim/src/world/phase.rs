@@ -14,6 +14,9 @@ const LIVENESS: u64 = 20_000 * SECOND;
 /// How long who leaves may wait for others.
 const PATIENCE: u64 = 300 * SECOND;
 
+/// How long until values have the holders that they should.
+const SETTLED: u64 = 40 * SECOND;
+
 /// How long it takes until what nobody wants any more is gone everywhere.
 const REST: u64 = 45 * SECOND;
 
@@ -40,6 +43,8 @@ impl World {
         if !self.wait_until_done(end) {
             return;
         }
+        self.run_until(self.now + SETTLED);
+        self.check_copies();
         note!(self, "-- rest");
         for client in 0..self.clients.len() {
             if self.is_at_work(client) || Some(client) == collector {

@@ -42,11 +42,9 @@ impl Stops {
         self.arrays.insert(assign.assignment, assign.array);
     }
 
-    /// Runs of these tasks are to stop.
-    pub(super) fn told(&mut self, process: ProcessId, array: ArrayId, range: Range, now: u64) {
-        for index in range {
-            self.told.entry((process, TaskId { array, index })).or_insert(now);
-        }
+    /// A run is to stop.
+    pub(super) fn told(&mut self, process: ProcessId, task: TaskId, now: u64) {
+        self.told.entry((process, task)).or_insert(now);
     }
 
     /// A process speaks of runs.
@@ -59,7 +57,9 @@ impl Stops {
                             if failure.kind == FailureKind::TimedOut)
                     };
                     if timed_out(&one.end) {
-                        self.told(from, one.array, one.range, now);
+                        let tasks =
+                            one.range.iter().map(|index| TaskId { array: one.array, index });
+                        tasks.for_each(|task| self.told(from, task, now));
                     } else {
                         self.stopped(from, one.array, one.range);
                     }
@@ -88,11 +88,6 @@ impl Stops {
                 self.closing.entry(*process).or_insert(now + grace);
             }
         }
-    }
-
-    /// Whether a process has had a run that went on for too long.
-    pub(super) fn is_closing(&self, process: ProcessId) -> bool {
-        self.closing.contains_key(&process)
     }
 }
 

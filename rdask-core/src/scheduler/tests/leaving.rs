@@ -474,3 +474,41 @@ fn what_cannot_be_copied_off_a_retired_worker_is_made_again_at_once() {
     let again: Vec<ProcessId> = assigned(&actions).iter().map(|(to, _)| *to).collect();
     assert_eq!(again, [other]);
 }
+
+#[test]
+fn a_scattered_value_that_was_put_twice_has_two_holders() {
+    let mut stage = Stage::new();
+    let (_, first) = stage.nanny("a");
+    // It has something to do, so that another one is rather given values.
+    stage.array(0, 1);
+    let put = |actions: &[Action]| {
+        let put = actions.iter().find_map(|action| match action {
+            Action::ToClient(_, ToClient::Put { assignment, process, .. }) => {
+                Some((*assignment, *process))
+            }
+            _ => None,
+        });
+        put.expect("it is put somewhere")
+    };
+    let options = TaskOptions::default();
+    let (lost, holder) =
+        put(&stage.say(FromClient::Scatter { number: 1, sizes: vec![8], options }));
+    assert_eq!(holder, first);
+    // The client never hears that it was taken, and puts it elsewhere.
+    let (_, second) = stage.nanny("b");
+    stage.actions();
+    let message = "no answer".to_owned();
+    let (assignment, holder) = put(&stage.say(FromClient::PutFailed { assignment: lost, message }));
+    assert_eq!(holder, second);
+    let (array, range) = (ArrayId { client: stage.client, number: 1 }, Range::one(0));
+    let end = || End::Stored(vec![8]);
+    stage.report(second, Finished { assignment, array, range, busy_ns: 0, end: end() });
+    let late = Finished { assignment: lost, array, range, busy_ns: 0, end: end() };
+    let actions = stage.report(first, late);
+    let is_drop = |action: &Action| matches!(action, Action::ToProcess(_, ToProcess::Drop { .. }));
+    assert!(!actions.iter().any(is_drop), "{actions:?}");
+    stage.lose(Peer::Process(second));
+    let told = stage.say(FromClient::Want { array, range, values: true });
+    let is_there = |action: &Action| matches!(action, Action::ToClient(_, ToClient::Ended { outcome: Outcome::Held { holder, .. }, .. }) if *holder == first);
+    assert!(told.iter().any(is_there), "{told:?}");
+}

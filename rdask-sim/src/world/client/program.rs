@@ -137,6 +137,7 @@ impl World {
         let id = self.core(client).submit_array(len, shape, payloads, None);
         let tasks: Vec<TaskId> = (0..len).map(|index| TaskId { array: id, index }).collect();
         self.note_poison(work, &tasks);
+        self.note_replicas(work.replicas, &tasks);
         let local = Local { tasks, expect, array: Some(id), parts: work.parts.max(1) };
         self.clients[client].locals.insert(array, local);
     }
@@ -198,6 +199,7 @@ impl World {
         let options = TaskOptions { replicas, ..TaskOptions::default() };
         let id = self.core(client).scatter(values, options);
         let tasks: Vec<TaskId> = (0..len).map(|index| TaskId { array: id, index }).collect();
+        self.note_replicas(replicas, &tasks);
         let expect = (0..len).map(|index| Expect { value: number(index), fails: false }).collect();
         let local = Local { tasks, expect, array: Some(id), parts: 1 };
         self.clients[client].locals.insert(array, local);

@@ -170,9 +170,12 @@ impl World {
             }
             ToProcess::Acquire { array, .. } => self.check_heard(to, "hold", *array),
             ToProcess::Cancel { array, range } => {
-                self.stops.told(to, *array, *range, self.now);
                 for index in *range {
-                    self.ledger.called_back(TaskId { array: *array, index }, to);
+                    let task = TaskId { array: *array, index };
+                    if !self.ledger.is_taken(task, to) {
+                        self.stops.told(to, task, self.now);
+                    }
+                    self.ledger.called_back(task, to);
                 }
             }
             ToProcess::Drop { ranges } => {
