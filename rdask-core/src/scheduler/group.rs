@@ -282,6 +282,8 @@ pub(crate) struct Group {
     pub(crate) tries: BTreeMap<u32, u32>,
     /// How often the holders of values could not be reached, where that happened.
     pub(crate) misses: BTreeMap<u32, Misses>,
+    /// Who could not get a copy of which value: others are tried then.
+    pub(crate) unacquired: BTreeSet<(u32, ProcessId)>,
     /// How often a task was run again since its value could not be had from a living holder.
     pub(crate) unreached: BTreeMap<u32, u32>,
     /// Processes that died while tasks ran, where any did.
@@ -339,6 +341,7 @@ impl Group {
             made_by: RangeMap::new(),
             tries: BTreeMap::new(),
             misses: BTreeMap::new(),
+            unacquired: BTreeSet::new(),
             unreached: BTreeMap::new(),
             deaths: BTreeMap::new(),
             copies: BTreeMap::new(),

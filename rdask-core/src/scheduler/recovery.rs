@@ -85,7 +85,6 @@ impl Scheduler {
             }
         }
         self.stop_acquiring(id);
-        self.copies.forget(id);
         for (gid, ranges) in &process.copies {
             self.forget_copies(*gid, ranges, id);
         }

@@ -5,10 +5,10 @@
 //! [`watch_copies`](Scheduler::watch_copies), cheaply; once per batch of facts those that are short
 //! of holders are given some: the most wanted first, to processes of another pool, node, or with
 //! least to take in. A process acquires ranges, and answers each value once. Who could not
-//! get one from a holder is not sent there again until another process comes.
+//! get one is not told to again until something happens to its holders; another one is.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use crate::id::{ArrayId, Peer, ProcessId, TaskId, WorkerId};
 use crate::message::ToProcess;
@@ -33,8 +33,6 @@ pub(crate) struct Copies {
     short: BTreeMap<Gid, RangeSet>,
     /// What processes were told to acquire and have not answered, and from whom.
     on_way: BTreeMap<ProcessId, BTreeMap<ArrayId, RangeMap<ProcessId>>>,
-    /// Who could not get a value from whom: others are tried then.
-    apart: BTreeSet<(ProcessId, ProcessId)>,
     /// Whether a look may find something to do.
     changed: bool,
 }
@@ -58,11 +56,6 @@ impl Copies {
             self.on_way.remove(&at);
         }
         Some(source)
-    }
-
-    /// A process is gone.
-    pub(crate) fn forget(&mut self, id: ProcessId) {
-        self.apart.retain(|(at, source)| *at != id && *source != id);
     }
 
     /// Who was to give what has not been answered yet.
@@ -94,6 +87,15 @@ struct Round {
 impl Scheduler {
     /// Something happened to the holders of these values.
     pub(crate) fn watch_copies(&mut self, gid: Gid, range: Range) {
+        if let Some(group) = self.groups.get_mut(gid)
+            && !group.unacquired.is_empty()
+        {
+            group.unacquired.retain(|(index, _)| !range.contains(*index));
+        }
+        self.note_short(gid, range);
+    }
+
+    fn note_short(&mut self, gid: Gid, range: Range) {
         self.copies.short.entry(gid).or_default().insert(range);
         self.copies.changed = true;
     }
@@ -104,10 +106,9 @@ impl Scheduler {
             || self.cluster.processes.values().any(|process| process.leaving.is_some())
     }
 
-    /// A process came: it can take copies. Whoever could not may try again, too.
+    /// A process came: it can take copies.
     pub(crate) fn copies_have_a_place(&mut self) {
         self.copies.changed = true;
-        self.copies.apart.clear();
     }
 
     /// Has the values that only this process holds copied to others, up to so many bytes. From now
@@ -305,7 +306,7 @@ impl Scheduler {
         let may_take = |id: &ProcessId| {
             self.is_staying(*id)
                 && *id != source
-                && !self.copies.apart.contains(&(*id, source))
+                && !group.unacquired.contains(&(index, *id))
                 && !self.copies.is_coming(*id, task)
                 && !matches!(group.holding.get(index), Holding::Held(first, _) if first == *id)
                 && !group.whole_copies(index).any(|copy| copy == *id)
@@ -384,12 +385,15 @@ impl Scheduler {
     /// A process could not get a value that it was told to acquire.
     pub(crate) fn not_acquired(&mut self, at: ProcessId, task: TaskId) {
         let Some(source) = self.copies.answered(at, task) else { return };
-        // If the source is gone, another holder may have taken its place.
-        if self.cluster.processes.contains_key(&source) {
-            self.copies.apart.insert((at, source));
-        }
-        if let Some(gid) = self.groups.find(task.array) {
-            self.watch_copies(gid, Range::one(task.index));
+        let Some(gid) = self.groups.find(task.array) else { return };
+        let is_there = self.cluster.processes.contains_key(&source);
+        match self.groups.get_mut(gid) {
+            Some(group) if is_there && task.index < group.len => {
+                group.unacquired.insert((task.index, at));
+                self.note_short(gid, Range::one(task.index));
+            }
+            // Another holder may have taken the place of the source.
+            _ => self.watch_copies(gid, Range::one(task.index)),
         }
     }
 }

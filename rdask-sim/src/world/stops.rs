@@ -45,6 +45,10 @@ impl Stops {
     /// A run is to stop.
     pub(super) fn told(&mut self, process: ProcessId, task: TaskId, now: u64) {
         self.told.entry((process, task)).or_insert(now);
+        // Its process is being ended from now on, whether it stops or not.
+        if self.graces.get(&task.array) == Some(&0) {
+            self.closing.entry(process).or_insert(now);
+        }
     }
 
     /// A process speaks of runs.
