@@ -83,19 +83,24 @@ impl Scheduler {
         array: ArrayId,
         range: Range,
     ) {
-        let mut late = RangeSet::from(range);
+        for range in self.not_counted(from, array, range).iter() {
+            self.send_process(from, ToProcess::DropResults { assignment, array, range });
+        }
+    }
+
+    /// Those of these tasks of whose values a process counts as no holder.
+    pub(crate) fn not_counted(&self, from: ProcessId, array: ArrayId, range: Range) -> RangeSet {
+        let mut rest = RangeSet::from(range);
         if let Some(gid) = self.groups.find(array)
             && let Some(process) = self.cluster.processes.get(&from)
         {
             for counted in
                 [&process.held, &process.copies].into_iter().filter_map(|all| all.get(&gid))
             {
-                counted.within(range).for_each(|part| late.remove(part));
+                counted.within(range).for_each(|part| rest.remove(part));
             }
         }
-        for range in late.iter() {
-            self.send_process(from, ToProcess::DropResults { assignment, array, range });
-        }
+        rest
     }
 
     /// Which of these tasks are on an assignment, and stay there.

@@ -308,6 +308,35 @@ fn who_waits_for_a_worker_that_lives_longer_is_told_so() {
 }
 
 #[test]
+fn a_nanny_that_wants_a_program_again_gets_it_and_takes_nobodys_place() {
+    let mut stage = Stage::new();
+    let hash = ProgramHash([1; 32]);
+    stage.scheduler.handle_program_stored(stage.now, hash);
+    let fetches = |actions: &[Action]| -> Vec<NannyId> {
+        let told = actions.iter().filter_map(|action| match action {
+            Action::ToNanny(nanny, ToNanny::FetchProgram { from: None, .. }) => Some(*nanny),
+            _ => None,
+        });
+        told.collect()
+    };
+    let nannies: Vec<NannyId> = (0..4).map(|_| stage.nanny("p").0).collect();
+    stage.actions();
+    // Each fetch is given up without a word, and the program wanted for the next launch.
+    for _ in 0..5 {
+        for nanny in &nannies {
+            let actions = stage.nanny_says(*nanny, FromNanny::WantProgram { hash });
+            assert_eq!(fetches(&actions), [*nanny]);
+        }
+    }
+    let (last, _) = stage.nanny("p");
+    assert_eq!(fetches(&stage.nanny_says(last, FromNanny::WantProgram { hash })), []);
+    let actions = stage.nanny_says(nannies[0], FromNanny::HasProgram { hash });
+    assert!(actions.iter().any(|action| {
+        matches!(action, Action::ToNanny(to, ToNanny::FetchProgram { .. }) if *to == last)
+    }));
+}
+
+#[test]
 fn a_task_whose_inputs_are_fetched_says_so() {
     let mut stage = Stage::new();
     let (_, first) = stage.nanny("a");
