@@ -79,9 +79,9 @@ fn numbers(why: &Why) -> Value {
         Why::Holder { process, worker, left } => {
             json!({ "process": process.to_string(), "worker": worker, "left_s": left.as_secs_f64() })
         }
-        Why::Assigned { process, worker, node, ahead, slots, .. } => json!({
+        Why::Assigned { process, worker, node, ahead, slots, missing, fetched, .. } => json!({
             "process": process.to_string(), "worker": worker, "node": node,
-            "ahead": ahead, "slots": slots,
+            "ahead": ahead, "slots": slots, "missing": missing, "fetched": fetched,
         }),
         Why::Put { process, worker } => {
             json!({ "process": process.to_string(), "worker": worker })
@@ -139,10 +139,11 @@ fn sentence(why: &Why) -> String {
             "could run, but its program is not at work yet in any of {} that suit it",
             count(*workers, "worker", "workers")
         ),
-        Why::NoRoom { processes, ahead, sharers, resource } => {
-            let what = match resource {
-                Some(resource) => format!("enough {resource}"),
-                None => "a slot".to_owned(),
+        Why::NoRoom { processes, ahead, sharers, resource, threads } => {
+            let what = match (resource, threads) {
+                (Some(resource), _) => format!("enough {resource}"),
+                (None, 0 | 1) => "a slot".to_owned(),
+                (None, threads) => format!("{threads} slots at once"),
             };
             let mut text = format!(
                 "could run, but none of {} that could run it has {what} free",
@@ -168,8 +169,16 @@ fn sentence(why: &Why) -> String {
              have it in {:.0} ms",
             left.as_secs_f64() * 1e3
         ),
-        Why::Assigned { process, worker, node, ahead, slots, moving } => {
+        Why::Assigned { process, worker, node, ahead, slots, missing, fetched, moving } => {
             let place = match ahead {
+                _ if *missing > 0 => {
+                    let inputs = count(*missing, "input", "inputs");
+                    format!("waits there for {inputs} still to be made")
+                }
+                _ if *fetched > 0 => {
+                    let inputs = count(*fetched, "input", "inputs");
+                    format!("fetches {inputs} from other processes, and starts then")
+                }
                 ahead if *ahead < u64::from(*slots) => "it runs, or is about to".to_owned(),
                 ahead => format!("queued there behind {}", count(*ahead, "task", "tasks")),
             };
@@ -230,6 +239,13 @@ fn details(why: &Why) -> Vec<String> {
                 }
                 ProgramState::GivenUp(why) => format!("{name} can't start it: {why}"),
                 ProgramState::Silent => format!("{name} has it, but can't be reached now"),
+                ProgramState::Returning => {
+                    format!("{name} was given up, is back, and tells what it holds first")
+                }
+                ProgramState::EndsSooner(left) => format!(
+                    "{name} has it, but leaves in {:.0} s, before the task would likely end",
+                    left.as_secs_f64()
+                ),
                 ProgramState::Ending => {
                     format!(
                         "{name} ends its process, in which a task does not stop, and starts another"
@@ -293,10 +309,12 @@ mod tests {
         let document: Value = serde_json::from_str(&json(&waiting)).unwrap();
         assert_eq!((&document["state"], &document["missing"]), (&json!("waiting"), &json!(3)));
         assert_eq!(document["inputs"], json!(["c3.0.4"]));
-        let no_room = Why::NoRoom { processes: 2, ahead: 1, sharers: 0, resource: None };
+        let no_room =
+            Why::NoRoom { processes: 2, ahead: 1, sharers: 0, resource: None, threads: 2 };
         let said = text(&explained(no_room));
         assert!(
-            said.contains("none of 2 processes") && said.contains("1 task goes first"),
+            said.contains("none of 2 processes that could run it has 2 slots at once free")
+                && said.contains("1 task goes first"),
             "{said}"
         );
     }

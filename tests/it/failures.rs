@@ -185,3 +185,28 @@ pub(crate) fn results_that_only_a_killed_process_had_are_made_again() {
     assert_eq!(client.gather(sums).unwrap(), (0..20).map(|x| x * 10_000).collect::<Vec<_>>());
     assert_eq!(client.gather(vectors).unwrap()[19], vec![19; 10_000]);
 }
+
+pub(crate) fn texts_of_any_length_come_cut() {
+    const CHARS: usize = 1_000_000;
+    on_both(2, |client| {
+        let panics = client.submit(
+            |x: u8| {
+                if x > 0 {
+                    panic!("{}", "ä".repeat(CHARS))
+                }
+            },
+            (1,),
+        );
+        let many = client.try_map(|_: u8| Err::<u8, _>("ö".repeat(CHARS)), [0; 40]);
+        let texts = std::iter::once(panics.result().unwrap_err().to_string());
+        let texts = texts.chain(many.iter().map(|one| one.result().unwrap_err().to_string()));
+        for (nth, text) in texts.enumerate() {
+            let first = if nth == 0 { 'ä' } else { 'ö' };
+            let letters = text.chars().filter(|letter| *letter == first).count();
+            assert!((200..=10_000).contains(&letters), "{letters} of {CHARS}");
+            assert!(text.chars().count() < letters + 2_000);
+        }
+        // The link has carried it, and goes on.
+        assert_eq!(client.submit(|x: u8| x + 1, (1,)).result().unwrap(), 2);
+    });
+}

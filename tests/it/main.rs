@@ -123,6 +123,7 @@ fn trials() -> Vec<Trial> {
         failures::a_panic_is_told_and_ends_nothing_else,
         failures::an_err_fails_its_task_and_what_depends_on_it_once,
         failures::panics_in_serialize_and_drop_are_told_and_end_nothing_else,
+        failures::texts_of_any_length_come_cut,
         failures::the_tasks_of_a_killed_process_run_again,
         failures::results_that_only_a_killed_process_had_are_made_again,
         leave::what_a_leaving_worker_holds_is_copied_and_not_made_again,

@@ -87,6 +87,8 @@ pub enum Why {
         sharers: u64,
         /// Whether what is lacking is a resource, rather than slots.
         resource: Option<String>,
+        /// How many slots it takes, all of one process.
+        threads: u16,
     },
     /// Another task goes first, and holds a place until enough is free for it.
     Behind {
@@ -115,6 +117,10 @@ pub enum Why {
         ahead: u64,
         /// How many slots the process has.
         slots: u32,
+        /// How many of its inputs are still to be made. It was given what it waits for, too, or had it.
+        missing: u64,
+        /// How many of its inputs other processes have: it starts when these have been fetched.
+        fetched: u64,
         /// What may change that, if anything.
         moving: Option<Moving>,
     },
@@ -177,6 +183,10 @@ pub enum ProgramState {
     Silent,
     /// Its process is about to be ended, for a run in it that does not stop; another one follows.
     Ending,
+    /// Its process was given up and is back, and has to tell first what it still holds.
+    Returning,
+    /// Its worker ends before the task likely would, in so long. Another one lives longer.
+    EndsSooner(Duration),
 }
 
 /// What may take an assigned task from its process.

@@ -26,9 +26,10 @@ use crate::message::Exit;
 use crate::range::{Range, RangeSet};
 
 use super::Scheduler;
+use super::clients::{Client, ClientKind};
 use super::cluster::{Process, Stage};
 use super::graph::Work;
-use super::group::{Gid, State};
+use super::group::{Gid, Group, State};
 
 /// So many deaths of processes end a task; before the last one it runs alone.
 const DEATHS_MAX: usize = 3;
@@ -384,7 +385,8 @@ impl Scheduler {
         let hash = self.shares.get(&group.share)?.program;
         let requirement = self.classes.get(group.class(index));
         let suited = self.cluster.workers.iter().filter_map(|(id, worker)| {
-            let wanted: u32 = worker.alone.iter().map(|one| self.slots_alone(*one)).sum();
+            let at_work = worker.alone.iter().filter(|one| !self.is_parked(**one));
+            let wanted: u32 = at_work.map(|one| self.slots_alone(*one)).sum();
             let fits = !worker.leaving
                 && worker.suits(requirement)
                 && wanted + u32::from(requirement.threads) <= worker.info.slots
@@ -409,6 +411,44 @@ impl Scheduler {
         let (gid, index) = suspect;
         let class = self.groups.get(gid).map(|group| group.class(index));
         class.map_or(1, |class| u32::from(self.classes.get(class).threads))
+    }
+
+    /// Whether all that a process runs waits for nested tasks. Those may be suspects themselves, and
+    /// need its slots.
+    pub(crate) fn is_parked(&self, id: ProcessId) -> bool {
+        let process = self.cluster.processes.get(&id);
+        process.is_some_and(|process| process.demand > 0 && process.load() == 0)
+    }
+
+    /// Whether a suspect's process gives its slots to whoever makes what it waits for: nothing nested
+    /// in it could start there now, and something waits.
+    pub(crate) fn lends_slots(&self, id: ProcessId) -> bool {
+        let nested_in = |client: &&Client| match client.kind {
+            ClientKind::Program { nested_in, .. } => nested_in == Some(id),
+            ClientKind::Observer => false,
+        };
+        let nested = self.clients.values().filter(nested_in).flat_map(|client| &client.groups);
+        let worker = self.cluster.worker_of(id);
+        let may_start = |group: &Group, index| {
+            worker.is_some_and(|worker| worker.suits(self.classes.get(group.class(index))))
+        };
+        let mut waits = false;
+        for group in nested.filter_map(|gid| self.groups.get(*gid)) {
+            for (part, state) in group.state.runs(group.all()) {
+                match state {
+                    State::Ready(None) if may_start(group, part.start) => return false,
+                    // Some are for who has their inputs.
+                    State::Ready(_) => waits = true,
+                    State::Assigned(by) => match self.assignments.get(&by) {
+                        Some(assignment) if assignment.process == id => return false,
+                        _ => waits = true,
+                    },
+                    State::Waiting(_) => waits = true,
+                    State::Done | State::Failed | State::Dropped => {}
+                }
+            }
+        }
+        waits && self.is_parked(id)
     }
 
     /// Whether a process has done what it was started for, and has nothing that anybody wants.

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::id::{Peer, ProcessId, TaskId};
+use crate::id::{Peer, ProcessId, ProgramHash, TaskId};
 use crate::message::{
     Explanation, InputState, Lack, Moving, NAMED_MAX, ProgramState, TaskOptions, Why,
 };
@@ -64,6 +64,10 @@ impl Scheduler {
             return Why::Away { left: until.since(self.now) };
         }
         if self.blame.holds((gid, index)) {
+            // Also who runs alone needs a worker to run in.
+            if let Some(why) = self.why_nowhere(group, index) {
+                return why;
+            }
             let deaths = group.deaths.get(&index).map_or(0, |deaths| deaths.len() as u32);
             return Why::Suspected { deaths };
         }
@@ -76,15 +80,25 @@ impl Scheduler {
         }
     }
 
-    fn why_ready(&self, gid: Gid, group: &Group, index: u32, tied: Option<ProcessId>) -> Why {
+    /// Whether there is no worker that a task could run in.
+    fn why_nowhere(&self, group: &Group, index: u32) -> Option<Why> {
+        let requirement = self.classes.get(group.class(index));
+        let mut workers = self.cluster.workers.values();
         if self.cluster.workers.is_empty() {
-            return Why::NoWorkers;
+            Some(Why::NoWorkers)
+        } else if workers.any(|worker| !worker.leaving && worker.suits(requirement)) {
+            None
+        } else {
+            Some(self.why_unsuited(group, index, requirement))
+        }
+    }
+
+    fn why_ready(&self, gid: Gid, group: &Group, index: u32, tied: Option<ProcessId>) -> Why {
+        if let Some(why) = self.why_nowhere(group, index) {
+            return why;
         }
         let requirement = self.classes.get(group.class(index));
-        let suited = |worker: &&Worker| !worker.leaving && worker.suits(requirement);
-        if !self.cluster.workers.values().any(|worker| suited(&worker)) {
-            return self.why_unsuited(group, index, requirement);
-        }
+        let suited = |worker: &Worker| !worker.leaving && worker.suits(requirement);
         let Some(share) = self.shares.get(&group.share) else { return Why::Unknown };
         let able: Vec<(ProcessId, &Process)> = self
             .cluster
@@ -94,15 +108,15 @@ impl Scheduler {
                 process.program == share.program
                     && process.stage == Stage::Running
                     && process.leaving.is_none()
-                    && process.alone_for.is_none()
+                    && (process.alone_for.is_none() || group.nested_in == Some(**id))
                     && !self.is_silent(Peer::Process(**id))
-                    && self.cluster.workers.get(&process.worker).is_some_and(|one| suited(&one))
+                    && self.cluster.workers.get(&process.worker).is_some_and(suited)
                     && self.fits_in_time(**id, group, index)
             })
             .map(|(id, process)| (*id, process))
             .collect();
         if able.is_empty() {
-            return self.why_not_at_work(share.program, requirement);
+            return self.why_not_at_work(share.program, group, index);
         }
         if let Some(owner) = tied
             && let Some(process) = self.cluster.processes.get(&owner)
@@ -167,7 +181,8 @@ impl Scheduler {
         }
     }
 
-    fn why_not_at_work(&self, hash: crate::id::ProgramHash, requirement: &Requirement) -> Why {
+    fn why_not_at_work(&self, hash: ProgramHash, group: &Group, index: u32) -> Why {
+        let requirement = self.classes.get(group.class(index));
         let suited = self
             .cluster
             .workers
@@ -176,11 +191,20 @@ impl Scheduler {
         let states: Vec<(String, ProgramState)> = suited
             .map(|(id, worker)| {
                 let process = worker.processes.get(&hash);
+                let stage =
+                    process.and_then(|id| self.cluster.processes.get(id)).map(|it| it.stage);
                 let state = match process {
                     Some(process) if self.is_silent(Peer::Process(*process)) => {
                         ProgramState::Silent
                     }
                     Some(process) if self.is_closing(*process) => ProgramState::Ending,
+                    Some(_) if matches!(stage, Some(Stage::Returning | Stage::Offering)) => {
+                        ProgramState::Returning
+                    }
+                    Some(process) if !self.fits_in_time(*process, group, index) => {
+                        let left = worker.ends_at.map(|at| at.since(self.now));
+                        ProgramState::EndsSooner(left.unwrap_or_default())
+                    }
                     _ => self.programs.state(hash, *id, worker.nanny),
                 };
                 (worker.info.name.clone(), state)
@@ -225,6 +249,7 @@ impl Scheduler {
             ahead,
             sharers: sharers.count() as u64,
             resource: resource.filter(|_| slots).map(|(name, _)| name.clone()),
+            threads: requirement.threads,
         }
     }
 
@@ -243,13 +268,44 @@ impl Scheduler {
         let before = process.assignments.range(..id).filter_map(|id| self.assignments.get(id));
         let ahead = before.map(|one| one.remaining.len()).sum::<u64>()
             + assignment.remaining.count_within(Range::new(0, index));
+        // Those that wait for nested tasks are in nobody's way.
+        let ahead = ahead.saturating_sub(u64::from(process.parked_runs));
+        let (missing, fetched) = self.inputs_at(assignment.process, assignment.group, index);
         let moving = match process.asked {
             _ if is_leaving => Some(Moving::Leaving),
             Asked::Now(_) => Some(Moving::AskedBack),
             Asked::Not | Asked::InVain => None,
         };
         let slots = process.granted;
-        Why::Assigned { process: assignment.process, worker: name, node, ahead, slots, moving }
+        Why::Assigned {
+            process: assignment.process,
+            worker: name,
+            node,
+            ahead,
+            slots,
+            missing,
+            fetched,
+            moving,
+        }
+    }
+}
+
+impl Scheduler {
+    /// How many of a task's inputs are not made yet, and how many are, but not in this process, as
+    /// far as it has said.
+    fn inputs_at(&self, process: ProcessId, gid: Gid, index: u32) -> (u64, u64) {
+        let (mut missing, mut elsewhere) = (0, 0);
+        self.for_each_input(gid, index, &mut |upstream, input, part| {
+            if !upstream.available.contains(input) {
+                missing += 1;
+            } else if let Holding::Held(first, _) = upstream.holding.get(input)
+                && first != process
+                && !upstream.copies.get(&(input, part)).is_some_and(|all| all.contains(&process))
+            {
+                elsewhere += 1;
+            }
+        });
+        (missing, elsewhere)
     }
 }
 

@@ -84,16 +84,9 @@ impl Scheduler {
         array: ArrayId,
         range: Range,
     ) {
-        let mut late = RangeSet::from(range);
-        let gid = self.groups.find(array);
-        if let (Some(gid), Some(process)) = (gid, self.cluster.processes.get(&from)) {
-            for counted in
-                [&process.held, &process.copies].into_iter().filter_map(|all| all.get(&gid))
-            {
-                counted.within(range).for_each(|part| late.remove(part));
-            }
-        }
+        let mut late = self.not_counted(from, array, range);
         let program = self.cluster.processes.get(&from).map(|process| process.program);
+        let gid = self.groups.find(array);
         if let Some((gid, group)) = gid.and_then(|gid| Some((gid, self.groups.get(gid)?)))
             && matches!(group.inputs, Inputs::Scattered(_))
             && self.shares.get(&group.share).map(|share| share.program) == program
@@ -108,6 +101,21 @@ impl Scheduler {
         for range in late.iter() {
             self.send_process(from, ToProcess::DropResults { assignment, array, range });
         }
+    }
+
+    /// Those of these tasks of whose values a process counts as no holder.
+    pub(crate) fn not_counted(&self, from: ProcessId, array: ArrayId, range: Range) -> RangeSet {
+        let mut rest = RangeSet::from(range);
+        if let Some(gid) = self.groups.find(array)
+            && let Some(process) = self.cluster.processes.get(&from)
+        {
+            for counted in
+                [&process.held, &process.copies].into_iter().filter_map(|all| all.get(&gid))
+            {
+                counted.within(range).for_each(|part| rest.remove(part));
+            }
+        }
+        rest
     }
 
     /// Which of these tasks are on an assignment, and stay there.

@@ -141,12 +141,22 @@ impl Scheduler {
         }
     }
 
-    /// Slots for suspects that run alone go before what is shared.
+    /// Slots for suspects that run alone go before what is shared. Those that wait for nested tasks
+    /// come last: what they wait for may be a suspect, too.
     fn targets_alone(&self, worker: &Worker) -> Vec<(ProcessId, u32)> {
         let running = worker.alone.iter().filter(|id| {
             self.cluster.processes.get(id).is_some_and(|one| one.stage == Stage::Running)
         });
-        running.map(|id| (*id, self.slots_alone(*id))).collect()
+        let mut order: Vec<ProcessId> = running.copied().collect();
+        order.sort_by_key(|id| self.is_parked(*id));
+        let mut left = worker.info.slots;
+        let targets = order.into_iter().map(|id| {
+            let target = if self.lends_slots(id) { 0 } else { self.slots_alone(id) };
+            let target = if target <= left { target } else { 0 };
+            left -= target;
+            (id, target)
+        });
+        targets.collect()
     }
 
     /// How many slots an idle process needs for what is next for it. What wants fewer and comes later

@@ -110,12 +110,13 @@ impl Scheduler {
         }
         let mut useless: Vec<(ArrayId, Range)> = Vec::new();
         let mut seen: BTreeMap<ArrayId, RangeSet> = BTreeMap::new();
+        let mut again: BTreeMap<ArrayId, RangeSet> = BTreeMap::new();
         for offered in values {
             let array = offered.array;
             // Nobody has a value twice: looking at the same tasks again and again would take long.
             let seen = seen.entry(array).or_default();
             if seen.intersects(offered.range) {
-                useless.push((array, offered.range));
+                again.entry(array).or_default().insert(offered.range);
                 continue;
             }
             seen.insert(offered.range);
@@ -123,6 +124,13 @@ impl Scheduler {
             useless.extend(dropped.into_iter().map(|range| (array, range)));
         }
         self.work_off();
+        // What was taken of them the first time stays.
+        for (array, ranges) in again {
+            for range in ranges.iter() {
+                let rest = self.not_counted(from, array, range);
+                useless.extend(rest.iter().map(|range| (array, range)));
+            }
+        }
         for ranges in useless.chunks(DROPPED_AT_ONCE) {
             self.send_process(from, ToProcess::Drop { ranges: ranges.to_vec() });
         }

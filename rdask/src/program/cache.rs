@@ -503,4 +503,46 @@ mod tests {
         Cache::open(folder.path(), 1).unwrap();
         assert_eq!(mode(folder.path()), 0o700);
     }
+
+    /// A file system of its own, of so many KiB; gone when it is dropped.
+    struct Disk(tempfile::TempDir);
+
+    impl Disk {
+        /// None if this user may not mount.
+        fn of(kib: u32) -> Option<Self> {
+            let folder = tempfile::tempdir().unwrap();
+            let mut mount = std::process::Command::new("mount");
+            mount.args(["-t", "tmpfs", "-o", &format!("size={kib}k"), "tmpfs"]).arg(folder.path());
+            let is_mounted = mount.output().is_ok_and(|done| done.status.success());
+            is_mounted.then_some(Self(folder))
+        }
+    }
+
+    impl Drop for Disk {
+        fn drop(&mut self) {
+            drop(std::process::Command::new("umount").arg("-l").arg(self.0.path()).status());
+        }
+    }
+
+    #[test]
+    #[expect(clippy::print_stderr, reason = "for whoever looks for why")]
+    fn a_full_disk_is_told_and_keeps_nothing_of_what_did_not_fit() {
+        let Some(disk) = Disk::of(256) else {
+            eprintln!("skipped: only root can mount a small disk");
+            return;
+        };
+        let cache = Cache::open(&disk.0.path().join("cache"), 1 << 30).unwrap();
+        let small = cache.store(hash(b"abc"), &b"abc"[..]).unwrap();
+        let large = vec![7; 1 << 20];
+        for _ in 0..3 {
+            let error = cache.store(hash(&large), &large[..]).unwrap_err();
+            let CacheError::File { source, .. } = &error else { panic!("{error}") };
+            assert_eq!(source.kind(), io::ErrorKind::StorageFull, "{error}");
+        }
+        assert_eq!(cache.find(hash(&large)), None);
+        assert_eq!(cache.find(hash(b"abc")), Some(small), "what was there works");
+        // The place is free again: nothing is left of the tries.
+        let fits = vec![7; 200 << 10];
+        cache.store(hash(&fits), &fits[..]).unwrap();
+    }
 }

@@ -286,4 +286,29 @@ mod tests {
         core.tell(Input::Stop("done".to_owned())).await;
         thread.join().unwrap();
     }
+
+    #[tokio::test]
+    async fn a_panic_in_a_turn_ends_the_core_and_lets_go_of_everybody() {
+        let (core, thread) = core();
+        let thread = std::thread::spawn(move || thread.run(setup()));
+        let (newcomer, answered, mut heard) = join();
+        core.tell(newcomer).await;
+        answered.await.unwrap().unwrap();
+        // Words that a bug makes panic, on the thread of whoever brings them.
+        let turn = std::panic::AssertUnwindSafe(|| {
+            loop {
+                if core.take_turn(|| panic!("a bug")).is_none() {
+                    unreachable!("it panics");
+                }
+                std::thread::yield_now();
+            }
+        });
+        std::panic::catch_unwind(turn).unwrap_err();
+        // The core's thread finds out with the next thing that it hears of.
+        core.tell(Input::Look).await;
+        assert!(thread.join().is_err());
+        assert!(heard.drain(usize::MAX).await.is_none(), "its connection has ended");
+        core.closed().await;
+        assert!(!core.tell_words(true, || ask(0)).await, "nobody takes turns at a broken core");
+    }
 }

@@ -180,19 +180,60 @@ impl Court {
 
     pub(super) fn finish_all(&mut self) {
         while let Some((process, assign)) = self.running.pop() {
-            let mut blob = BlobBuilder::new();
-            assign.range.iter().for_each(|_| blob.push(b""));
-            let finished = Finished {
-                assignment: assign.assignment,
-                array: assign.array,
-                range: assign.range,
-                busy_ns: 200_000_000,
-                end: End::Inline(blob.build()),
-            };
-            let report = FromProcess::Report { number: 1, finished: vec![finished] };
-            self.scheduler.handle_process(self.now, process, report);
-            self.act();
+            self.ends_well(process, &assign);
         }
+    }
+
+    /// A task ends well, and what was assigned with it.
+    pub(super) fn finish(&mut self, index: u32) {
+        let (process, assign) = self.take(index);
+        self.ends_well(process, &assign);
+    }
+
+    /// A task ends with a value that stays with its process.
+    pub(super) fn store(&mut self, index: u32) {
+        let (process, assign) = self.take(index);
+        self.ends(process, &assign, End::Stored(vec![5000; assign.range.len() as usize]));
+    }
+
+    fn take(&mut self, index: u32) -> (ProcessId, Assign) {
+        let (home, _) = self.home_of(index).expect("it runs");
+        let array = self.task(index).array;
+        let is_it = |(process, assign): &(ProcessId, Assign)| {
+            *process == home && assign.array == array && assign.range.contains(index)
+        };
+        let nth = self.running.iter().position(is_it).expect("it runs");
+        self.running.remove(nth)
+    }
+
+    fn ends_well(&mut self, process: ProcessId, assign: &Assign) {
+        let mut blob = BlobBuilder::new();
+        assign.range.iter().for_each(|_| blob.push(b""));
+        self.ends(process, assign, End::Inline(blob.build()));
+    }
+
+    fn ends(&mut self, process: ProcessId, assign: &Assign, end: End) {
+        let (assignment, array, range) = (assign.assignment, assign.array, assign.range);
+        let finished = Finished { assignment, array, range, busy_ns: 200_000_000, end };
+        let report = FromProcess::Report { number: 1, finished: vec![finished] };
+        self.scheduler.handle_process(self.now, process, report);
+        self.act();
+    }
+
+    /// A task waits for nested ones: the client that submits them, and as whose.
+    pub(super) fn nest(&mut self, index: u32) -> Parent {
+        let (home, run) = self.home_of(index).expect("it runs");
+        let parent = Parent { task: self.task(index), run };
+        let info = ClientInfo {
+            program: ProgramInfo { hash: ProgramHash([1; 32]), size: 1, path: "p".into() },
+            surroundings: Surroundings::default(),
+            name: "nested".into(),
+            nested_in: Some(home),
+        };
+        self.client = self.scheduler.connect_client(self.now, info);
+        let parked = FromProcess::Parked { runs: 1, slots: 1 };
+        self.scheduler.handle_process(self.now, home, parked);
+        parent
     }
 
     pub(super) fn is_at_rest(&self) -> bool {
@@ -331,17 +372,9 @@ fn what_a_suspect_submits_may_run_beside_it() {
     court.submit(0, 2, None);
     court.kill(0);
     court.kill(0);
-    let (alone, run) = court.home_of(0).expect("its last try");
-    let info = ClientInfo {
-        program: ProgramInfo { hash: ProgramHash([1; 32]), size: 1, path: "p".into() },
-        surroundings: Surroundings::default(),
-        name: "nested".into(),
-        nested_in: Some(alone),
-    };
-    let parent = Parent { task: court.task(0), run };
-    court.client = court.scheduler.connect_client(Time(0), info);
+    let (alone, _) = court.home_of(0).expect("its last try");
     // Its slot is free while it waits, and no other process has one.
-    court.scheduler.handle_process(Time(0), alone, FromProcess::Parked { runs: 1, slots: 1 });
+    let parent = court.nest(0);
     court.submit(0, 1, Some(parent));
     assert_eq!(court.home_of(0).expect("nested tasks run").0, alone);
     let beside = court.running.iter().filter(|(of, _)| *of == alone).count();

@@ -52,6 +52,9 @@ fn as_much_of_a_chain_as_has_proved_short_goes_along() {
     assert_eq!(given[0].range, Range::new(0, 64), "eight times the eight that were measured");
     let Feed::Lists(lists) = &given[0].params[0] else { panic!("{:?}", given[0].params) };
     assert!(lists[0].is_empty());
+    let why = |index| stage.scheduler.explain(TaskId { array: given[0].array, index }).why;
+    assert!(matches!(why(0), Why::Assigned { missing: 0, fetched: 0, .. }));
+    assert!(matches!(why(1), Why::Assigned { missing: 1, fetched: 0, .. }));
     assert!(lists[1..].iter().all(|list| matches!(list[..], [Source { place: Place::Here, .. }])));
     // The next part, as soon as this one is done.
     let range = given[0].range;

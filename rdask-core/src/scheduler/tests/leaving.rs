@@ -390,6 +390,83 @@ fn a_task_starts_where_it_can_end_in_time_or_else_anywhere() {
 }
 
 #[test]
+fn who_waits_for_a_worker_that_lives_longer_is_told_so() {
+    let mut stage = Stage::new();
+    let (short, here) = stage.nanny("short");
+    let (_, assign) = assigned(&stage.array(0, 1)).remove(0);
+    stage.finish(here, &assign, inline(), 10 * SECOND);
+    stage.nanny_says(short, FromNanny::EndsIn { time: Duration::from_secs(5), is_job: true });
+    let worker =
+        WorkerInfo { name: "long-0".into(), slots: 1, memory_limit: 0, resources: Vec::new() };
+    let (node, pool) = ("long".to_owned(), "long".to_owned());
+    let info = NannyInfo { node, pool, workers: vec![worker], contact: contact() };
+    stage.scheduler.connect_nanny(stage.now, info);
+    stage.actions();
+    assert_eq!(assigned(&stage.array(1, 1)), []);
+    let task = TaskId { array: ArrayId { client: stage.client, number: 1 }, index: 0 };
+    let Why::Program { count: 2, workers } = stage.scheduler.explain(task).why else { panic!() };
+    let sooner = ProgramState::EndsSooner(Duration::from_secs(5));
+    let starting = ProgramState::Starting;
+    assert_eq!(workers, [("short-0".into(), sooner), ("long-0".into(), starting)]);
+}
+
+#[test]
+fn a_nanny_that_wants_a_program_again_gets_it_and_takes_nobodys_place() {
+    let mut stage = Stage::new();
+    let hash = ProgramHash([1; 32]);
+    stage.scheduler.handle_program_stored(stage.now, hash);
+    let fetches = |actions: &[Action]| -> Vec<NannyId> {
+        let told = actions.iter().filter_map(|action| match action {
+            Action::ToNanny(nanny, ToNanny::FetchProgram { from: None, .. }) => Some(*nanny),
+            _ => None,
+        });
+        told.collect()
+    };
+    let nannies: Vec<NannyId> = (0..4).map(|_| stage.nanny("p").0).collect();
+    stage.actions();
+    // Each fetch is given up without a word, and the program wanted for the next launch.
+    for _ in 0..5 {
+        for nanny in &nannies {
+            let actions = stage.nanny_says(*nanny, FromNanny::WantProgram { hash });
+            assert_eq!(fetches(&actions), [*nanny]);
+        }
+    }
+    let (last, _) = stage.nanny("p");
+    assert_eq!(fetches(&stage.nanny_says(last, FromNanny::WantProgram { hash })), []);
+    let actions = stage.nanny_says(nannies[0], FromNanny::HasProgram { hash });
+    assert!(actions.iter().any(|action| {
+        matches!(action, Action::ToNanny(to, ToNanny::FetchProgram { .. }) if *to == last)
+    }));
+}
+
+#[test]
+fn a_task_whose_inputs_are_fetched_says_so() {
+    let mut stage = Stage::new();
+    let (_, first) = stage.nanny("a");
+    let (at, assign) = assigned(&stage.array(0, 1)).remove(0);
+    assert_eq!(at, first);
+    stage.finish(first, &assign, stored(assign.range), 1);
+    // The only place for a task that takes the value is another worker.
+    let (_, second) = stage.nanny("b");
+    let options = TaskOptions { pools: vec!["b".into()], ..TaskOptions::default() };
+    let input = TaskId { array: assign.array, index: 0 };
+    let params = vec![Param::One { task: input, part: 0 }];
+    let shape = Shape { function: FunctionKey(2), name: "g".into(), params, options };
+    let given =
+        assigned(&stage.say(FromClient::SubmitArray { number: 1, len: 1, shape, parent: None }));
+    assert_eq!(given[0].0, second);
+    let task = TaskId { array: given[0].1.array, index: 0 };
+    let is_fetching = |stage: &Stage| match stage.scheduler.explain(task).why {
+        Why::Assigned { missing: 0, fetched, .. } => fetched > 0,
+        why => panic!("{why:?}"),
+    };
+    assert!(is_fetching(&stage));
+    let values = vec![ValueId { task: input, part: 0 }];
+    stage.process_says(second, FromProcess::Holds { values });
+    assert!(!is_fetching(&stage));
+}
+
+#[test]
 fn a_scattered_value_with_two_copies_survives_one_holder_and_gets_another() {
     let mut stage = Stage::new();
     let (_, first) = stage.nanny("a");

@@ -196,7 +196,33 @@ fn a_value_of_another_run_is_no_copy_and_one_of_the_same_run_is() {
 }
 
 #[test]
-fn what_a_process_may_not_offer_is_not_taken() {
+fn a_value_that_is_offered_twice_is_not_dropped_for_that() {
+    let mut stage = Stage::new();
+    let (first, assignment) = given(&stage.submit(1));
+    stage.stores(first, assignment, 0);
+    stage.loses(first, 1);
+    // A small result of one run and a stored one of another, or a confused process.
+    let twice = [stored(stage.array(0), 1), stored(stage.array(0), 1)].concat();
+    let (back, actions) = stage.returns(first, twice);
+    assert_eq!(stage.holders(0), [back]);
+    assert!(!told(&actions, back, is_drop), "{actions:?}");
+    // Of what it is not counted as a holder, nothing is left there.
+    let mut stage = Stage::new();
+    let (first, assignment) = given(&stage.submit(1));
+    stage.stores(first, assignment, 0);
+    stage.loses(first, 1);
+    let mut blob = crate::blob::BlobBuilder::new();
+    blob.push(b"x");
+    let what = Offering::Inline { run: 1, blob: blob.build() };
+    let small = Offered { array: stage.array(0), range: TASK, what };
+    let both = [vec![small], stored(stage.array(0), 1)].concat();
+    let (back, actions) = stage.returns(first, both);
+    assert_eq!(stage.holders(0), []);
+    assert!(told(&actions, back, is_drop), "{actions:?}");
+}
+
+/// A task that ran in a process which is lost, and runs elsewhere, and one of another program.
+fn lost_and_anothers() -> (Stage, ProcessId, ArrayId, ArrayId) {
     let mut stage = Stage::new();
     let (first, assignment) = given(&stage.submit(1));
     stage.stores(first, assignment, 0);
@@ -210,29 +236,40 @@ fn what_a_process_may_not_offer_is_not_taken() {
     stage.client = mine;
     stage.loses(first, 1);
     let array = stage.array(0);
+    (stage, first, array, others)
+}
+
+#[test]
+fn what_a_process_may_not_offer_is_not_taken() {
     let long = Range::new(0, 9);
-    let bad = [
-        Offered { array: others, range: TASK, what: Offering::Stored { run: 1, sizes: vec![11] } },
-        Offered { array, range: TASK, what: Offering::Stored { run: 1, sizes: vec![11, 11] } },
-        Offered { array, range: long, what: Offering::Stored { run: 1, sizes: vec![11] } },
-        Offered { array, range: TASK, what: Offering::Stored { run: 0, sizes: vec![11] } },
-        // The run that is under way elsewhere.
-        Offered { array, range: TASK, what: Offering::Stored { run: 2, sizes: vec![11] } },
-        Offered { array, range: TASK, what: Offering::Copies },
-    ];
-    let count = bad.len();
-    let (back, actions) = stage.returns(first, bad.into());
-    let dropped = actions.iter().find_map(|action| match action {
-        Action::ToProcess(to, ToProcess::Drop { ranges }) if *to == back => Some(ranges.len()),
-        _ => None,
-    });
-    assert_eq!(dropped, Some(count), "{actions:?}");
-    assert!(matches!(stage.scheduler.explain(stage.task(0)).why, Why::Assigned { .. }));
-    // Only who is back offers, and only once.
-    let before = stage.scheduler.stale_count();
-    let late = FromProcess::Offer { values: stored(array, 1), is_last: true };
-    assert!(!told(&stage.says(back, late), back, |_| true));
-    assert_eq!(stage.scheduler.stale_count(), before + 1);
+    for case in 0..6 {
+        let (mut stage, first, array, others) = lost_and_anothers();
+        let one = |array, range, run, sizes| Offered {
+            array,
+            range,
+            what: Offering::Stored { run, sizes },
+        };
+        let bad = match case {
+            0 => one(others, TASK, 1, vec![11]),
+            1 => one(array, TASK, 1, vec![11, 11]),
+            2 => one(array, long, 1, vec![11]),
+            3 => one(array, TASK, 0, vec![11]),
+            // The run that is under way elsewhere.
+            4 => one(array, TASK, 2, vec![11]),
+            _ => Offered { array, range: TASK, what: Offering::Copies },
+        };
+        let range = (bad.array, bad.range);
+        let (back, actions) = stage.returns(first, vec![bad]);
+        let is_dropped =
+            |it: &ToProcess| matches!(it, ToProcess::Drop { ranges } if *ranges == [range]);
+        assert!(told(&actions, back, is_dropped), "{case}: {actions:?}");
+        assert!(matches!(stage.scheduler.explain(stage.task(0)).why, Why::Assigned { .. }));
+        // Only who is back offers, and only once.
+        let before = stage.scheduler.stale_count();
+        let late = FromProcess::Offer { values: stored(array, 1), is_last: true };
+        assert!(!told(&stage.says(back, late), back, |_| true));
+        assert_eq!(stage.scheduler.stale_count(), before + 1);
+    }
 }
 
 fn scatter(stage: &mut Stage) -> ProcessId {

@@ -282,7 +282,8 @@ fn a_wide_task_holds_a_place_and_those_behind_it_say_so() {
     let shape = Shape { options, ..shape(vec![]) };
     stage.say(FromClient::SubmitArray { number: 1, len: 1, shape, parent: None });
     let (processes, sharers, resource) = (1, 0, None);
-    assert_eq!(why(&stage, 1, 0), Why::NoRoom { processes, ahead: 0, sharers, resource });
+    let no_room = Why::NoRoom { processes, ahead: 0, sharers, resource, threads: 2 };
+    assert_eq!(why(&stage, 1, 0), no_room);
     stage.array(2, 3, vec![Param::Inline]);
     let wide = TaskId { array: ids(stage.client, 1), index: 0 };
     assert_eq!(why(&stage, 2, 1), Why::Behind { task: wide });
