@@ -383,6 +383,12 @@ impl Scheduler {
         for ValueId { task, part } in values {
             self.acquired(at, *task);
             self.not_missed(*task);
+            if let Some(gid) = self.groups.find(task.array)
+                && self.awaited.get((gid, task.index)).is_some()
+            {
+                self.adopt_copy(at, gid, task.index);
+                continue;
+            }
             let wanted = self.groups.find(task.array).filter(|gid| {
                 self.groups.get(*gid).is_some_and(|group| {
                     task.index < group.len
@@ -403,6 +409,7 @@ impl Scheduler {
             }
             self.add_copy(at, gid, task.index, *part);
         }
+        self.work_off();
         if !useless.is_empty() {
             self.send_process(at, ToProcess::DropCopies { values: useless });
         }

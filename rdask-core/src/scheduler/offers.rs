@@ -245,12 +245,7 @@ impl Scheduler {
                 self.finish_held(from, gid, range, sizes);
             }
             Offering::Copies => {
-                for index in range {
-                    let group = self.groups.get(gid);
-                    let size = group.and_then(|group| group.sizes.get(index as usize)).copied();
-                    let log2 = super::finish::log2(size.unwrap_or(0));
-                    self.finish_held(from, gid, Range::one(index), &[log2]);
-                }
+                range.iter().for_each(|index| self.adopt_copy(from, gid, index));
             }
         }
     }
@@ -261,18 +256,32 @@ impl Scheduler {
         (0..parts).for_each(|part| self.add_copy(at, gid, index, part));
     }
 
-    /// What can't be made again is waited for, if it was with a node that may come back. False if
-    /// it wasn't.
-    pub(crate) fn await_return(&mut self, gid: Gid, range: Range) -> bool {
-        let (Some(until), Some(group)) = (self.awaited.until, self.groups.get_mut(gid)) else {
-            return false;
-        };
+    /// What can't be made again is waited for, if it was with a node that may come back, or somebody
+    /// was told to get a copy and may have it by now. Returns what is waited for.
+    pub(crate) fn await_return(&mut self, gid: Gid, range: Range) -> RangeSet {
+        let mut away = RangeSet::default();
+        let Some(group) = self.groups.get(gid) else { return away };
         if !matches!(group.inputs, Inputs::Scattered(_)) {
-            return false;
+            return away;
         }
-        group.state.set(range, State::Waiting(1));
-        self.awaited.values.extend(range.iter().map(|index| ((gid, index), until)));
-        true
+        let is_away =
+            |index: &u32| self.awaited.until.is_some() || self.is_copy_coming(group.task(*index));
+        range.iter().filter(is_away).for_each(|index| away.insert(Range::one(index)));
+        let until = self.awaited.until.unwrap_or(self.now + RETURN_AWAITED);
+        let values = away.iter().flatten().map(|index| ((gid, index), until));
+        self.awaited.values.extend(values);
+        if let Some(group) = self.groups.get_mut(gid) {
+            away.iter().for_each(|part| group.state.set(part, State::Waiting(1)));
+        }
+        away
+    }
+
+    /// A value has arrived at a process that was told to get a copy, and is the last one.
+    pub(crate) fn adopt_copy(&mut self, at: ProcessId, gid: Gid, index: u32) {
+        let group = self.groups.get(gid);
+        let size = group.and_then(|group| group.sizes.get(index as usize)).copied();
+        let log2 = super::finish::log2(size.unwrap_or(0));
+        self.finish_held(at, gid, Range::one(index), &[log2]);
     }
 
     /// What has been waited for in vain is lost.

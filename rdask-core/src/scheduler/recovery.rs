@@ -226,16 +226,18 @@ impl Scheduler {
         if has_recipe {
             self.raise_run(gid, range);
             self.await_inputs(gid, range);
-        } else if !self.await_return(gid, range) {
-            let Some(group) = self.groups.get(gid) else {
-                return;
-            };
+            return;
+        }
+        let mut lost = RangeSet::from(range);
+        self.await_return(gid, range).iter().for_each(|part| lost.remove(part));
+        for part in lost.iter() {
+            let Some(group) = self.groups.get(gid) else { return };
             let failure = Failure::of_scheduler(
                 FailureKind::InputLost,
                 "the last copy of a value that cannot be computed again was lost",
-                group.task(range.start),
+                group.task(part.start),
             );
-            self.fail(gid, range, &Arc::new(failure));
+            self.fail(gid, part, &Arc::new(failure));
         }
     }
 

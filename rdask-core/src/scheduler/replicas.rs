@@ -377,6 +377,11 @@ impl Scheduler {
         self.send_process(id, ToProcess::Acquire { array, range, parts, holder });
     }
 
+    /// Whether a process was told to acquire a value and has not answered.
+    pub(crate) fn is_copy_coming(&self, task: TaskId) -> bool {
+        self.copies.on_way.keys().any(|at| self.copies.is_coming(*at, task))
+    }
+
     /// A process has a value now that it may have been told to acquire.
     pub(crate) fn acquired(&mut self, at: ProcessId, task: TaskId) {
         self.copies.answered(at, task);

@@ -7,7 +7,7 @@ use crate::failure::{Failure, FailureKind};
 use crate::id::*;
 use crate::message::*;
 use crate::range::Range;
-use crate::scheduler::{Action, ClientInfo, Config, NannyInfo, Scheduler};
+use crate::scheduler::{Action, ClientInfo, Config, NannyInfo, RETURN_AWAITED, Scheduler};
 use crate::time::Time;
 
 const SECOND: u64 = 1_000_000_000;
@@ -387,6 +387,39 @@ fn a_task_starts_where_it_can_end_in_time_or_else_anywhere() {
     let rest = assigned(&stage.lose(Peer::Nanny(long)));
     assert_eq!(rest.len(), 1, "it fits nowhere again");
     assert_eq!(rest[0].0, here);
+}
+
+#[test]
+fn a_scattered_value_is_not_lost_while_a_copy_may_have_arrived() {
+    let mut stage = Stage::new();
+    let (_, first) = stage.nanny("a");
+    stage.actions();
+    let options = TaskOptions { replicas: 2, ..TaskOptions::default() };
+    let actions = stage.say(FromClient::Scatter { number: 0, sizes: vec![1 << 20; 2], options });
+    let puts = actions.iter().filter_map(|action| match action {
+        Action::ToClient(_, ToClient::Put { task, assignment, .. }) => Some((*task, *assignment)),
+        _ => None,
+    });
+    for (task, assignment) in puts.collect::<Vec<_>>() {
+        let (array, range, end) = (task.array, Range::one(task.index), End::Stored(vec![1 << 20]));
+        stage.report(first, Finished { assignment, array, range, busy_ns: 0, end });
+    }
+    let (_, second) = stage.nanny("b");
+    assert_eq!(acquires(&stage.actions()).len(), 2);
+    stage.lose(Peer::Process(first));
+    let array = ArrayId { client: stage.client, number: 0 };
+    let why = |stage: &Stage, index| stage.scheduler.explain(TaskId { array, index }).why;
+    assert!(matches!(why(&stage, 0), Why::Away { .. }));
+    // One has arrived before that, and one has not.
+    let value = ValueId { task: TaskId { array, index: 0 }, part: 0 };
+    stage.process_says(second, FromProcess::Holds { values: vec![value] });
+    assert_eq!(why(&stage, 0), Why::Done { holders: vec![second] });
+    let failed = FromProcess::NotAcquired { task: TaskId { array, index: 1 } };
+    stage.process_says(second, failed);
+    stage.now = stage.now + RETURN_AWAITED;
+    stage.scheduler.handle_timeout(stage.now);
+    stage.actions();
+    assert!(matches!(why(&stage, 1), Why::Failed(_)));
 }
 
 #[test]
