@@ -475,7 +475,8 @@ fn retire_names_pools_or_workers_and_waits_until_they_are_gone() {
     );
     assert_eq!(other.exit_code(), 0, "{}", cluster.log("w2"));
     let (code, out, _) = retire("local --no-wait");
-    assert_eq!((code, out.as_str()), (0, "2 worker(s) are leaving\n"));
+    // They have nothing to do, and may be gone before it has asked.
+    assert!(code == 0 && out.contains("2 worker(s) "), "{out}");
 }
 
 /// A command that runs for a minute on some worker, and has begun.
