@@ -10,7 +10,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail, ensure};
 use rdask::TaskId;
@@ -159,10 +159,18 @@ impl Ledger {
         begins.filter(|begin| *begin > time).min()
     }
 
-    /// When the first second run of a task began.
-    pub(crate) fn first_rerun(&self) -> Option<u64> {
-        let again = self.tasks.values().flat_map(|runs| runs.values().skip(1));
-        again.map(|run| run.begin).min()
+    /// How long after each loss of a process the first of what it had ran again, without those that
+    /// had nothing.
+    pub(crate) fn times_to_rerun(&self, losses: &Losses) -> Vec<Duration> {
+        let mut first: BTreeMap<u32, u64> = BTreeMap::new();
+        for runs in self.tasks.values() {
+            for (before, again) in runs.values().zip(runs.values().skip(1)) {
+                let known = first.entry(before.pid).or_insert(again.begin);
+                *known = again.begin.min(*known);
+            }
+        }
+        let of_loss = |(pid, lost): (&u32, &u64)| Some(first.get(pid)?.saturating_sub(*lost));
+        losses.0.iter().filter_map(of_loss).map(Duration::from_micros).collect()
     }
 
     /// The processes that ended in the middle of a run, and when the first such run began.
@@ -264,7 +272,8 @@ mod tests {
         ledger.check(&lost(7, 200), Results::Small).unwrap();
         assert_eq!((ledger.tasks(), ledger.reruns()), (1, 1));
         assert_eq!(ledger.begun_by(&BTreeSet::from([8]), 200), 1);
-        assert_eq!(ledger.first_rerun(), Some(300));
+        assert_eq!(ledger.times_to_rerun(&lost(7, 200)), [Duration::from_micros(100)]);
+        assert!(ledger.times_to_rerun(&lost(8, 200)).is_empty());
         assert_eq!(ledger.first_begin_of(&BTreeSet::from([7, 8]), 100), Some(300));
         assert_eq!(ledger.begun_after(50), 2);
         assert_eq!(ledger.cut_short(), BTreeMap::from([(7, 100)]));

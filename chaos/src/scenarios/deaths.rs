@@ -11,6 +11,12 @@ use crate::cluster::{Client, Cluster, PATIENCE, signal, wait_for};
 use crate::ledger::{Results, now};
 use crate::stage::Stage;
 
+/// A nanny sees how a process of its own ends, at once.
+const PROCESS_SEEN_WITHIN: Duration = Duration::from_millis(300);
+
+/// A host says that nobody listens at a port any more, when it's asked twice.
+pub(super) const NANNY_SEEN_WITHIN: Duration = Duration::from_millis(1500);
+
 const FOUR: [&str; 4] = ["w0", "w1", "w2", "w3"];
 
 pub(super) fn processes(stage: &mut Stage) -> anyhow::Result<()> {
@@ -31,7 +37,8 @@ pub(super) fn processes(stage: &mut Stage) -> anyhow::Result<()> {
     }
     ensure!(killed >= 4, "only {killed} processes were there to be killed");
     stage.notes.push(format!("{killed} killed"));
-    stage.conclude(cluster, &mut client, Results::Large).map(drop)
+    let (_, ledger) = stage.conclude(cluster, &mut client, Results::Large)?;
+    stage.check_rerun_within(&ledger, PROCESS_SEEN_WITHIN)
 }
 
 pub(super) fn nannies(stage: &mut Stage) -> anyhow::Result<()> {
@@ -49,7 +56,8 @@ pub(super) fn nannies(stage: &mut Stage) -> anyhow::Result<()> {
         std::thread::sleep(Duration::from_millis(500));
         cluster.add(name, "pool", 8)?;
     }
-    stage.conclude(cluster, &mut client, Results::Large).map(drop)
+    let (_, ledger) = stage.conclude(cluster, &mut client, Results::Large)?;
+    stage.check_rerun_within(&ledger, NANNY_SEEN_WITHIN)
 }
 
 pub(super) fn half_map(stage: &mut Stage) -> anyhow::Result<()> {
