@@ -56,6 +56,10 @@ pub(crate) const ALL: &[Scenario] = scenarios! {
         load "tree reduction of 8,192 leaves, values kept by processes",
         injection "half the workers killed in the middle",
         pass "lost values are made again up the graph";
+    "half-unwanted" = deaths::half_unwanted, Nothing, SOON,
+        load "2,000 naps of 20 ms, results kept by processes, every second one dropped",
+        injection "half the workers killed when the drops are known",
+        pass "what nobody wants is not made again, the rest is";
     "half-shuffle" = deaths::half_shuffle, Nothing, LATER,
         load "shuffle of 64 x 64 blocks of 64 KiB (soak: 1 MiB)",
         injection "half the workers killed in the middle",

@@ -9,6 +9,7 @@ use rdask_testbed::proc::{is_alive, memory};
 use super::naps;
 use crate::cluster::{Client, Cluster, PATIENCE, signal, wait_for};
 use crate::ledger::{Results, now};
+use crate::load::GO_ON;
 use crate::stage::Stage;
 
 /// A nanny sees how a process of its own ends, at once.
@@ -118,6 +119,22 @@ fn half_shuffle_of(stage: &mut Stage, size: usize) -> anyhow::Result<()> {
 
 pub(super) fn half_shuffle(stage: &mut Stage) -> anyhow::Result<()> {
     half_shuffle_of(stage, stage.pick(64 << 10, 1 << 20))
+}
+
+pub(super) fn half_unwanted(stage: &mut Stage) -> anyhow::Result<()> {
+    const COUNT: usize = 2000;
+    let mut cluster = stage.cluster(&FOUR, 8)?;
+    let mut client = cluster.client("half-kept", &naps(COUNT as u32))?;
+    wait_for("the client drops half of them", stage.time_left(), || {
+        ensure!(!client.ended()?, "the client has ended: {:?}", client.outcome(Duration::ZERO));
+        Ok((stage.ledger()?.dropped() == COUNT / 2).then_some(()))
+    })?;
+    stage.kill(&mut cluster, &FOUR[2..])?;
+    std::fs::write(stage.folder.join(GO_ON), "")?;
+    let (_, ledger) = stage.conclude(cluster, &mut client, Results::Large)?;
+    // Those of the other half that the dead held.
+    ensure!(ledger.reruns() >= COUNT / 8, "only {} ran again", ledger.reruns());
+    Ok(())
 }
 
 pub(super) fn half_shuffle_4gib(stage: &mut Stage) -> anyhow::Result<()> {
