@@ -292,7 +292,7 @@ Examples:
   rdask submit --env OMP_NUM_THREADS=4 -- ./simulate --steps 1000
 
 The command runs in this folder, on some node, with an empty standard input. Its output and exit
-status become this command's.")]
+status become this command's. Ctrl-C ends it there, too: it gets SIGTERM, and SIGKILL after 5 s.")]
 pub(crate) struct Submit {
     #[command(flatten)]
     pub(crate) commands: Commands,
@@ -306,7 +306,8 @@ Examples:
   find . -name '*.fits' | rdask map --each-line - -- ./reduce --input {} --output {}.out
 
 {} stands for the line; without it the line comes last. Output is printed in the order of the
-lines. The exit status is 0, or that of the first line whose command failed.")]
+lines. The exit status is 0, or that of the first line whose command failed. Ctrl-C ends all commands:
+they get SIGTERM, and SIGKILL after 5 s.")]
 pub(crate) struct Map {
     /// The file whose lines to take, or - for standard input
     #[arg(long, value_name = "FILE")]
