@@ -10,7 +10,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail, ensure};
 use rdask::TaskId;
@@ -50,6 +50,14 @@ pub(crate) fn noted<T>(body: impl FnOnce() -> T) -> T {
     value
 }
 
+/// Notes, as a client, that from now on nobody wants what came of a task.
+pub(crate) fn note_dropped(tasks: &[TaskId]) -> std::io::Result<()> {
+    let mut ledger = OpenOptions::new().append(true).create(true).open(FILE)?;
+    let (pid, now) = (std::process::id(), now());
+    let lines: String = tasks.iter().map(|task| format!("d {task} 0 {pid} {now}\n")).collect();
+    ledger.write_all(lines.as_bytes())
+}
+
 /// Microseconds of a clock that all processes of this machine share.
 pub(crate) fn now() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -68,6 +76,8 @@ struct Run {
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
     tasks: BTreeMap<String, BTreeMap<u32, Run>>,
+    /// Since when nobody wants what came of them.
+    dropped: BTreeMap<String, u64>,
 }
 
 /// When a process was killed, frozen or cut off, by its number: from then on its tasks may run
@@ -105,7 +115,10 @@ impl Ledger {
         if !path.exists() {
             return Ok(ledger);
         }
-        for line in std::fs::read_to_string(&path)?.lines() {
+        let text = std::fs::read_to_string(&path)?;
+        // Long notes are seen in part while they are written.
+        let whole = text.rfind('\n').map_or(0, |at| at + 1);
+        for line in text[..whole].lines() {
             ledger.take(line).with_context(|| format!("in the ledger: {line:?}"))?;
         }
         Ok(ledger)
@@ -115,6 +128,10 @@ impl Ledger {
         let words: Vec<&str> = line.split(' ').collect();
         let [what, task, run, pid, time] = words[..] else { bail!("not five words") };
         let (run, pid, time) = (run.parse()?, pid.parse()?, time.parse()?);
+        if what == "d" {
+            self.dropped.insert(task.to_owned(), time);
+            return Ok(());
+        }
         let runs = self.tasks.entry(task.to_owned()).or_default();
         match what {
             "b" => {
@@ -126,7 +143,7 @@ impl Ledger {
                 ensure!(run.pid == pid && run.end.is_none(), "another end of the same run");
                 run.end = Some(time);
             }
-            _ => bail!("neither a beginning nor an end"),
+            _ => bail!("neither a beginning nor an end nor a drop"),
         }
         Ok(())
     }
@@ -134,6 +151,11 @@ impl Ledger {
     /// How many tasks have begun.
     pub(crate) fn tasks(&self) -> usize {
         self.tasks.len()
+    }
+
+    /// How many tasks nobody wants any more.
+    pub(crate) fn dropped(&self) -> usize {
+        self.dropped.len()
     }
 
     /// How many runs there were beyond the first of each task.
@@ -159,10 +181,18 @@ impl Ledger {
         begins.filter(|begin| *begin > time).min()
     }
 
-    /// When the first second run of a task began.
-    pub(crate) fn first_rerun(&self) -> Option<u64> {
-        let again = self.tasks.values().flat_map(|runs| runs.values().skip(1));
-        again.map(|run| run.begin).min()
+    /// How long after each loss of a process the first of what it had ran again, without those that
+    /// had nothing.
+    pub(crate) fn times_to_rerun(&self, losses: &Losses) -> Vec<Duration> {
+        let mut first: BTreeMap<u32, u64> = BTreeMap::new();
+        for runs in self.tasks.values() {
+            for (before, again) in runs.values().zip(runs.values().skip(1)) {
+                let known = first.entry(before.pid).or_insert(again.begin);
+                *known = again.begin.min(*known);
+            }
+        }
+        let of_loss = |(pid, lost): (&u32, &u64)| Some(first.get(pid)?.saturating_sub(*lost));
+        losses.0.iter().filter_map(of_loss).map(Duration::from_micros).collect()
     }
 
     /// The processes that ended in the middle of a run, and when the first such run began.
@@ -182,15 +212,17 @@ impl Ledger {
         self.tasks.values().flat_map(BTreeMap::values).map(|run| run.pid).collect()
     }
 
-    /// Checks that no task ran again without a cause: the process of the run before was lost, and
-    /// its result, if it had one, was neither told nor kept elsewhere.
+    /// Checks that no task ran again without a cause: the process of the run before was lost, its
+    /// result, if it had one, was neither told nor kept elsewhere, and somebody wanted it.
     pub(crate) fn check(&self, losses: &Losses, results: Results) -> anyhow::Result<()> {
         let mut wrong = Vec::new();
         for (task, runs) in &self.tasks {
             let numbered: Vec<_> = runs.iter().collect();
             for pair in numbered.windows(2) {
                 let ((number, before), (next, again)) = (pair[0], pair[1]);
-                if let Some(why) = without_cause(before, again, losses, results) {
+                let unwanted = self.dropped.get(task).filter(|since| **since < again.begin);
+                let why = unwanted.map(|_| "nobody wanted it any more".to_owned());
+                if let Some(why) = why.or_else(|| without_cause(before, again, losses, results)) {
                     wrong.push(format!("run {next} of {task} after run {number}: {why}"));
                 }
             }
@@ -264,7 +296,8 @@ mod tests {
         ledger.check(&lost(7, 200), Results::Small).unwrap();
         assert_eq!((ledger.tasks(), ledger.reruns()), (1, 1));
         assert_eq!(ledger.begun_by(&BTreeSet::from([8]), 200), 1);
-        assert_eq!(ledger.first_rerun(), Some(300));
+        assert_eq!(ledger.times_to_rerun(&lost(7, 200)), [Duration::from_micros(100)]);
+        assert!(ledger.times_to_rerun(&lost(8, 200)).is_empty());
         assert_eq!(ledger.first_begin_of(&BTreeSet::from([7, 8]), 100), Some(300));
         assert_eq!(ledger.begun_after(50), 2);
         assert_eq!(ledger.cut_short(), BTreeMap::from([(7, 100)]));
@@ -284,6 +317,17 @@ mod tests {
         let lost = lost(7, 8_000_000);
         assert!(told.check(&lost, Results::Small).is_err());
         told.check(&lost, Results::Large).unwrap();
+    }
+
+    #[test]
+    fn what_nobody_wants_is_not_run_again() {
+        let runs = ["b c0.0.1 1 7 100", "e c0.0.1 1 7 110", "b c0.0.1 2 8 300"];
+        let lost = lost(7, 200);
+        let with = |drop: &str| ledger(&[runs[0], runs[1], drop, runs[2]]);
+        with("d c0.0.1 0 9 301").check(&lost, Results::Large).unwrap();
+        with("d c0.0.2 0 9 120").check(&lost, Results::Large).unwrap();
+        assert!(with("d c0.0.1 0 9 120").check(&lost, Results::Large).is_err());
+        assert_eq!((with("d c0.0.2 0 9 120").tasks(), with("d c0.0.2 0 9 120").dropped()), (1, 1));
     }
 
     #[test]

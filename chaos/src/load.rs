@@ -4,10 +4,13 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use rdask::{Client, Remote, Remotes};
+use rdask::{Client, Remote, Remotes, TaskId};
 use serde::{Deserialize, Serialize};
 
-use crate::ledger::noted;
+use crate::ledger::{note_dropped, noted};
+
+/// How often a client looks for what it waits for.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// What to compute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -22,6 +25,8 @@ pub(crate) enum Load {
     Naps,
     /// The same with results that stay with their processes.
     KeptNaps,
+    /// The same; every second result is dropped, and the others are gathered when a file is there.
+    HalfKept,
     /// n good tasks and one that ends its process.
     Poison,
     /// n good tasks and one that takes memory of a size.
@@ -101,6 +106,7 @@ impl Load {
             Self::Shuffle => shuffle(client, n, given.size)?,
             Self::Naps => naps(client, n, given.millis)?,
             Self::KeptNaps => kept_naps(client, n, given.millis)?,
+            Self::HalfKept => half_kept(client, n, given.millis)?,
             Self::Poison => return poison(client, n, given.millis).map(Some),
             Self::Hog => return hog(client, n, given.size, given.millis).map(Some),
             Self::Transfer => transfer(client, given.size)?,
@@ -210,6 +216,31 @@ fn kept_naps(client: &Client, n: u64, millis: u64) -> anyhow::Result<()> {
     client.wait(&values)?;
     let values = client.gather(values)?;
     ensure!(values.iter().zip(0..n).all(|(value, i)| *value == vec![mixed(i); KEPT as usize]));
+    Ok(())
+}
+
+/// What the client of that load waits for, in its folder.
+pub(crate) const GO_ON: &str = "go-on";
+
+fn half_kept(client: &Client, n: u64, millis: u64) -> anyhow::Result<()> {
+    let values = client.map(kept_nap, (0..n).map(|i| (i, millis)));
+    client.wait(&values)?;
+    let before = client.status()?.result_bytes;
+    let all = (0..values.len()).filter_map(|nth| values.get(nth));
+    let (kept, dropped): (Vec<_>, Vec<_>) = all.partition(|one| one.id().index.is_multiple_of(2));
+    drop(values);
+    let names: Vec<TaskId> = dropped.iter().map(Remote::id).collect();
+    drop(dropped);
+    while client.status()?.result_bytes > before * 6 / 10 {
+        std::thread::sleep(LOOK_EVERY);
+    }
+    note_dropped(&names)?;
+    while !Path::new(GO_ON).exists() {
+        std::thread::sleep(LOOK_EVERY);
+    }
+    let expected = (0..n).step_by(2).map(mixed);
+    let values = client.gather(kept)?;
+    ensure!(values.iter().zip(expected).all(|(value, first)| *value == vec![first; KEPT as usize]));
     Ok(())
 }
 

@@ -11,6 +11,7 @@ mod report;
 mod scenario;
 mod scenarios;
 mod stage;
+mod yardstick;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};

@@ -11,6 +11,7 @@ use crate::cluster::{CLIENT, Client, Cluster, SCHEDULER, signal, wait_for};
 use crate::ledger::{Ledger, Losses, Results};
 use crate::load::Outcome;
 use crate::net::Net;
+use crate::yardstick::Yardstick;
 
 /// How large and how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +34,7 @@ pub(crate) struct Stage {
     pub(crate) losses: Losses,
     /// Figures for the table.
     pub(crate) notes: Vec<String>,
+    yardstick: Option<Yardstick>,
 }
 
 impl Stage {
@@ -45,6 +47,7 @@ impl Stage {
             deadline: Instant::now() + limit,
             losses: Losses::default(),
             notes: Vec::new(),
+            yardstick: Some(Yardstick::start()),
         }
     }
 
@@ -158,6 +161,25 @@ impl Stage {
         self.notes.push(format!("{:.2} s, {tasks} tasks, {reruns} run again", outcome.seconds));
         ledger.check(&self.losses, results)?;
         Ok((outcome, ledger))
+    }
+
+    /// What each lost process had ran again so soon; later where the machine had other things to do.
+    pub(crate) fn check_rerun_within(
+        &mut self,
+        ledger: &Ledger,
+        bound: Duration,
+    ) -> anyhow::Result<()> {
+        let factor = self.yardstick.take().map_or(1.0, Yardstick::factor);
+        let times = ledger.times_to_rerun(&self.losses);
+        let count = times.len();
+        let longest = times.into_iter().max().context("nothing ran again: nothing was tested")?;
+        let seconds = longest.as_secs_f64();
+        self.notes.push(format!("{count} loss(es) seen within {seconds:.2} s, {factor:.1} x slow"));
+        ensure!(
+            longest <= bound.mul_f64(factor),
+            "too late: more than {bound:?}, {factor:.1} times"
+        );
+        Ok(())
     }
 
     /// Kills a pool by the script that users have.

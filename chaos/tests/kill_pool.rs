@@ -1,5 +1,7 @@
 //! `kill_pool.sh` kills what it is told to, and refuses what is not rdask's or not the user's.
 
+#![expect(clippy::unwrap_used, reason = "a test that can not go on ends")]
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};

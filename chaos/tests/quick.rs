@@ -29,6 +29,7 @@ fn losses_cost_no_result_and_cause_no_needless_run() {
     run(&[
         "half-tree",
         "half-kept-tree",
+        "half-unwanted",
         "half-shuffle",
         "kill-processes",
         "pool-kill",

@@ -311,7 +311,7 @@ Examples:
   rdask submit --json -- hostname | jq -r .node
 
 The command runs in this folder, on some node, with an empty standard input. Its output and exit
-status become this command's.")]
+status become this command's. Ctrl-C ends it there, too: it gets SIGTERM, and SIGKILL after 5 s.")]
 pub(crate) struct Submit {
     #[command(flatten)]
     pub(crate) commands: Commands,
@@ -326,7 +326,8 @@ Examples:
   rdask map --json --each-line files.txt -- gzip {} | jq -r 'select(.status != 0).line'
 
 {} stands for the line; without it the line comes last. Output is printed in the order of the
-lines. The exit status is 0, or that of the first line whose command failed.")]
+lines. The exit status is 0, or that of the first line whose command failed. Ctrl-C ends all commands:
+they get SIGTERM, and SIGKILL after 5 s.")]
 pub(crate) struct Map {
     /// The file whose lines to take, or - for standard input
     #[arg(long, value_name = "FILE")]

@@ -9,7 +9,14 @@ use rdask_testbed::proc::{is_alive, memory};
 use super::naps;
 use crate::cluster::{Client, Cluster, PATIENCE, signal, wait_for};
 use crate::ledger::{Results, now};
+use crate::load::GO_ON;
 use crate::stage::Stage;
+
+/// A nanny sees how a process of its own ends, at once.
+const PROCESS_SEEN_WITHIN: Duration = Duration::from_millis(300);
+
+/// A host says that nobody listens at a port any more, when it's asked twice.
+pub(super) const NANNY_SEEN_WITHIN: Duration = Duration::from_millis(1500);
 
 const FOUR: [&str; 4] = ["w0", "w1", "w2", "w3"];
 
@@ -31,7 +38,8 @@ pub(super) fn processes(stage: &mut Stage) -> anyhow::Result<()> {
     }
     ensure!(killed >= 4, "only {killed} processes were there to be killed");
     stage.notes.push(format!("{killed} killed"));
-    stage.conclude(cluster, &mut client, Results::Large).map(drop)
+    let (_, ledger) = stage.conclude(cluster, &mut client, Results::Large)?;
+    stage.check_rerun_within(&ledger, PROCESS_SEEN_WITHIN)
 }
 
 pub(super) fn nannies(stage: &mut Stage) -> anyhow::Result<()> {
@@ -49,7 +57,8 @@ pub(super) fn nannies(stage: &mut Stage) -> anyhow::Result<()> {
         std::thread::sleep(Duration::from_millis(500));
         cluster.add(name, "pool", 8)?;
     }
-    stage.conclude(cluster, &mut client, Results::Large).map(drop)
+    let (_, ledger) = stage.conclude(cluster, &mut client, Results::Large)?;
+    stage.check_rerun_within(&ledger, NANNY_SEEN_WITHIN)
 }
 
 pub(super) fn half_map(stage: &mut Stage) -> anyhow::Result<()> {
@@ -110,6 +119,22 @@ fn half_shuffle_of(stage: &mut Stage, size: usize) -> anyhow::Result<()> {
 
 pub(super) fn half_shuffle(stage: &mut Stage) -> anyhow::Result<()> {
     half_shuffle_of(stage, stage.pick(64 << 10, 1 << 20))
+}
+
+pub(super) fn half_unwanted(stage: &mut Stage) -> anyhow::Result<()> {
+    const COUNT: usize = 2000;
+    let mut cluster = stage.cluster(&FOUR, 8)?;
+    let mut client = cluster.client("half-kept", &naps(COUNT as u32))?;
+    wait_for("the client drops half of them", stage.time_left(), || {
+        ensure!(!client.ended()?, "the client has ended: {:?}", client.outcome(Duration::ZERO));
+        Ok((stage.ledger()?.dropped() == COUNT / 2).then_some(()))
+    })?;
+    stage.kill(&mut cluster, &FOUR[2..])?;
+    std::fs::write(stage.folder.join(GO_ON), "")?;
+    let (_, ledger) = stage.conclude(cluster, &mut client, Results::Large)?;
+    // Those of the other half that the dead held.
+    ensure!(ledger.reruns() >= COUNT / 8, "only {} ran again", ledger.reruns());
+    Ok(())
 }
 
 pub(super) fn half_shuffle_4gib(stage: &mut Stage) -> anyhow::Result<()> {

@@ -2,40 +2,23 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 
 use super::cuts::until_at_work;
-use super::deaths::blocks;
+use super::deaths::{NANNY_SEEN_WITHIN, blocks};
 use super::naps;
-use crate::ledger::{Ledger, Results, now};
+use crate::ledger::{Results, now};
 use crate::net::Faults;
 use crate::stage::Stage;
 
 const FOUR: [&str; 4] = ["w0", "w1", "w2", "w3"];
 
-/// A host tells that nobody listens at a port any more: no need to wait for five seconds of silence.
-const TOLD_WITHIN: Duration = Duration::from_secs(4);
-
-/// Of a host that is gone nobody tells, and five seconds of silence must do; then work goes on.
-const SILENT_WITHIN: Duration = Duration::from_secs(8);
+/// Of a host that is gone nobody tells, and five seconds of silence must do.
+const SILENCE_SEEN_WITHIN: Duration = Duration::from_secs(6);
 
 /// Who was fetching from a host that is gone does not wait until the link has found out: it would take
 /// half a minute, and all of this takes two seconds.
 const OVER_WITHIN: Duration = Duration::from_secs(12);
-
-/// What was lost at a time runs again soon after.
-fn again_within(
-    stage: &mut Stage,
-    ledger: &Ledger,
-    lost: u64,
-    limit: Duration,
-) -> anyhow::Result<()> {
-    let again = ledger.first_rerun().context("nothing ran again: nothing was tested")?;
-    let after = Duration::from_micros(again.saturating_sub(lost));
-    stage.notes.push(format!("first of them after {:.2} s", after.as_secs_f64()));
-    ensure!(after <= limit, "too late");
-    Ok(())
-}
 
 pub(super) fn kill(stage: &mut Stage) -> anyhow::Result<()> {
     const N: usize = 32;
@@ -43,9 +26,8 @@ pub(super) fn kill(stage: &mut Stage) -> anyhow::Result<()> {
     let mut client = cluster.client("shuffle", &blocks(N, 256 << 10))?;
     stage.until_begun(&mut client, N + N / 4)?;
     stage.kill(&mut cluster, &FOUR[2..])?;
-    let killed = now();
     let (outcome, ledger) = stage.conclude(cluster, &mut client, Results::Large)?;
-    again_within(stage, &ledger, killed, TOLD_WITHIN)?;
+    stage.check_rerun_within(&ledger, NANNY_SEEN_WITHIN)?;
     ensure!(outcome.seconds <= OVER_WITHIN.as_secs_f64(), "somebody waited for the dead");
     Ok(())
 }
@@ -56,9 +38,8 @@ pub(super) fn crash(stage: &mut Stage) -> anyhow::Result<()> {
     stage.until_begun(&mut client, 1000)?;
     cluster.net()?.set_node("w1", Faults::CUT)?;
     stage.kill(&mut cluster, &["w1"])?;
-    let crashed = now();
     let (_, ledger) = stage.result(&mut client, Results::Large)?;
-    again_within(stage, &ledger, crashed, SILENT_WITHIN)?;
+    stage.check_rerun_within(&ledger, SILENCE_SEEN_WITHIN)?;
     // The node is started again.
     cluster.net()?.set_node("w1", Faults::NONE)?;
     cluster.add("w1", "pool", 4)?;

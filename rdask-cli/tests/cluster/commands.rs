@@ -73,7 +73,7 @@ fn an_interrupted_client_takes_its_commands_along_and_nobody_elses() {
 }
 
 #[test]
-fn commands_end_with_a_process_that_is_killed_before_they_run_again() {
+fn commands_end_with_a_process_that_is_killed_and_run_again() {
     let cluster = Cluster::new();
     let _running = cluster.up();
     let (_client, pids) = cluster.start_deaf();
