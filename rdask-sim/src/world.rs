@@ -139,6 +139,8 @@ pub(crate) struct World {
     /// Who has which scattered values.
     holders: Holders,
     replicas: Replicas,
+    /// Tasks whose runs are to be called back: an earlier one has made their values.
+    to_recall: BTreeSet<TaskId>,
     notices: Notices,
     stops: Stops,
     /// Tasks that end their processes.
@@ -221,6 +223,7 @@ impl World {
             launches_failed: 0,
             holders: Holders::default(),
             replicas: Replicas::default(),
+            to_recall: BTreeSet::new(),
             notices: Notices::default(),
             stops: Stops::default(),
             poison: BTreeSet::new(),

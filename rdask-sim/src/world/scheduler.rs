@@ -157,6 +157,7 @@ impl World {
         while let Some(action) = self.scheduler.core.poll_action() {
             self.scheduler_does(action, &silent);
         }
+        self.check_recalled();
         self.scheduler.core.check_progress();
         self.check_given_up(&silent);
         self.scheduler.busy_until =

@@ -176,6 +176,7 @@ impl World {
                         self.stops.told(to, task, self.now);
                     }
                     self.ledger.called_back(task, to);
+                    self.to_recall.remove(&task);
                 }
             }
             ToProcess::Drop { ranges } => {
