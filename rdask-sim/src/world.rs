@@ -149,6 +149,8 @@ pub(crate) struct World {
     deaths: BTreeMap<TaskId, (u32, u32)>,
     /// Tasks whose value was not had from a holder.
     missed: BTreeSet<TaskId>,
+    /// The value that was not had just now, for the first time.
+    missed_once: Option<TaskId>,
     is_healed: bool,
     /// When the last fault is over, and everybody knows of it.
     quiet_at: u64,
@@ -229,6 +231,7 @@ impl World {
             poison: BTreeSet::new(),
             deaths: BTreeMap::new(),
             missed: BTreeSet::new(),
+            missed_once: None,
             is_healed: false,
             quiet_at: 0,
             events: 0,

@@ -346,6 +346,12 @@ impl<'a> Program<'a> {
             5 => self.step(Act::AskStates { array }),
             6 if self.nodes.len() < 3 => self.step(Act::AskReady),
             7 | 8 => self.step(Act::Join),
+            // What was waited for is dropped at once.
+            9 => {
+                self.steps.push(Step { after_us: 0, act: Act::Join });
+                self.steps.push(Step { after_us: 0, act: Act::Release { array } });
+                self.arrays.retain(|(other, ..)| *other != array);
+            }
             _ => {}
         }
     }
