@@ -287,7 +287,10 @@ impl<'a> Program<'a> {
     fn cancelled(&mut self) {
         let len = self.dice.between(2, 16) as u32;
         let mut work = self.work();
-        work.busy_us = self.dice.magnitude(50_000, 4_000_000);
+        let busy_us = self.dice.magnitude(50_000, 4_000_000);
+        if work.timeout_ms.is_none() {
+            work.busy_us = busy_us;
+        }
         work.kill_grace_ms = Some(*self.dice.pick(&[0, 50, 500, 3_000]));
         let array = self.array(len, true);
         self.step(Act::Map { array, len, inputs: vec![Input::Inline], work });
