@@ -139,6 +139,8 @@ pub(crate) struct World {
     /// Who has which scattered values.
     holders: Holders,
     replicas: Replicas,
+    /// Tasks whose runs are to be called back: an earlier one has made their values.
+    to_recall: BTreeSet<TaskId>,
     notices: Notices,
     stops: Stops,
     /// Tasks that end their processes.
@@ -147,6 +149,8 @@ pub(crate) struct World {
     deaths: BTreeMap<TaskId, (u32, u32)>,
     /// Tasks whose value was not had from a holder.
     missed: BTreeSet<TaskId>,
+    /// The value that was not had just now, for the first time.
+    missed_once: Option<TaskId>,
     is_healed: bool,
     /// When the last fault is over, and everybody knows of it.
     quiet_at: u64,
@@ -221,11 +225,13 @@ impl World {
             launches_failed: 0,
             holders: Holders::default(),
             replicas: Replicas::default(),
+            to_recall: BTreeSet::new(),
             notices: Notices::default(),
             stops: Stops::default(),
             poison: BTreeSet::new(),
             deaths: BTreeMap::new(),
             missed: BTreeSet::new(),
+            missed_once: None,
             is_healed: false,
             quiet_at: 0,
             events: 0,

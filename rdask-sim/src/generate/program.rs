@@ -287,7 +287,10 @@ impl<'a> Program<'a> {
     fn cancelled(&mut self) {
         let len = self.dice.between(2, 16) as u32;
         let mut work = self.work();
-        work.busy_us = self.dice.magnitude(50_000, 4_000_000);
+        let busy_us = self.dice.magnitude(50_000, 4_000_000);
+        if work.timeout_ms.is_none() {
+            work.busy_us = busy_us;
+        }
         work.kill_grace_ms = Some(*self.dice.pick(&[0, 50, 500, 3_000]));
         let array = self.array(len, true);
         self.step(Act::Map { array, len, inputs: vec![Input::Inline], work });
@@ -346,6 +349,12 @@ impl<'a> Program<'a> {
             5 => self.step(Act::AskStates { array }),
             6 if self.nodes.len() < 3 => self.step(Act::AskReady),
             7 | 8 => self.step(Act::Join),
+            // What was waited for is dropped at once.
+            9 => {
+                self.steps.push(Step { after_us: 0, act: Act::Join });
+                self.steps.push(Step { after_us: 0, act: Act::Release { array } });
+                self.arrays.retain(|(other, ..)| *other != array);
+            }
             _ => {}
         }
     }

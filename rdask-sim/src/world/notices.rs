@@ -125,8 +125,27 @@ impl Notices {
 impl World {
     /// What a nanny says of its end.
     pub(super) fn observe_nanny(&mut self, from: NannyId, message: &FromNanny) {
-        if self.notices.workers.contains_key(&from) {
-            self.notices.hear(self.now, from, message);
+        let Some(workers) = self.notices.workers.get(&from) else { return };
+        if let FromNanny::Leaving { .. } = message {
+            let workers = workers.iter().copied().collect();
+            self.mark_leaves(&workers);
+        }
+        self.notices.hear(self.now, from, message);
+    }
+
+    /// What processes of these workers have and run, as the scheduler sees it.
+    fn mark_leaves(&mut self, workers: &BTreeSet<WorkerId>) {
+        let homes = self.notices.homes.iter().filter(|(_, home)| workers.contains(home));
+        for process in homes.filter_map(|(id, _)| self.by_id.get(id)) {
+            let one = &self.processes[*process];
+            for value in one.store.keys().filter(|_| one.is_alive) {
+                let look = self.scheduler.core.look(value.task);
+                self.coverage.mark(look, "its holder gives notice");
+            }
+            for task in one.running_tasks() {
+                let look = self.scheduler.core.look(task);
+                self.coverage.mark(look, "its process gives notice");
+            }
         }
     }
 
@@ -138,6 +157,7 @@ impl World {
             .iter()
             .filter(|one| names.iter().any(|name| *name == one.pool || *name == one.name));
         let named: BTreeSet<WorkerId> = named.map(|one| one.id).collect();
+        self.mark_leaves(&named);
         self.notices.leaving.extend(named.iter().map(|worker| (*worker, false)));
         self.notices.expected.insert(from, named);
     }

@@ -132,9 +132,20 @@ impl World {
         for (task, look, fate) in offers {
             if is_done(self.scheduler.core.look(task)) {
                 note!(self, "the value of {task} is taken from {from}");
-                self.ledger.adopted(task, from, fate, look == Look::Assigned);
+                let is_recalled = look == Look::Assigned;
+                self.ledger.adopted(task, from, fate, is_recalled);
+                if is_recalled {
+                    self.to_recall.insert(task);
+                }
                 self.holders.is_back(task, from);
             }
+        }
+    }
+
+    /// Who has begun anew with what an earlier run has made was told to stop.
+    pub(super) fn check_recalled(&mut self) {
+        if let Some(task) = self.to_recall.pop_first() {
+            self.fail(format!("{task} has its value again, and its run is not called back"));
         }
     }
 }

@@ -157,6 +157,7 @@ impl World {
         while let Some(action) = self.scheduler.core.poll_action() {
             self.scheduler_does(action, &silent);
         }
+        self.check_recalled();
         self.scheduler.core.check_progress();
         self.check_given_up(&silent);
         self.scheduler.busy_until =
@@ -192,12 +193,14 @@ impl World {
                 self.stops.hear(id, &message, self.now);
                 let offers = self.open_offers(id, &message);
                 self.scheduler.core.handle_process(now, id, message);
+                self.check_missed();
                 self.observe_adoptions(id, offers);
             }
             (Some(Peer::Client(id)), Message::FromClient(message)) => {
                 let is_known = self.links[link].core_has;
                 self.observe_client(id, &message, is_known);
                 self.scheduler.core.handle_client(now, id, message);
+                self.check_missed();
             }
             // It was never welcomed, and speaks as if it had been.
             (None, _) => {}

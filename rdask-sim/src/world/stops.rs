@@ -26,7 +26,7 @@ pub(super) struct Stops {
     told: BTreeMap<(ProcessId, TaskId), u64>,
     /// The shortest grace that tasks of an array have.
     graces: BTreeMap<ArrayId, u64>,
-    arrays: BTreeMap<AssignmentId, ArrayId>,
+    assigned: BTreeMap<AssignmentId, (ArrayId, Range)>,
     /// Processes that have had a run that went on for too long: until when its neighbours may.
     closing: BTreeMap<ProcessId, u64>,
     /// Processes that the scheduler has ended: nobody is to blame for it.
@@ -39,7 +39,7 @@ impl Stops {
         let grace = grace_ms.unwrap_or(KILL_GRACE_MS) * MS;
         let known = self.graces.entry(assign.array).or_insert(grace);
         *known = grace.min(*known);
-        self.arrays.insert(assign.assignment, assign.array);
+        self.assigned.insert(assign.assignment, (assign.array, assign.range));
     }
 
     /// A run is to stop.
@@ -70,7 +70,7 @@ impl Stops {
                 }
             }
             FromProcess::Stopped { assignment, range } => {
-                if let Some(array) = self.arrays.get(assignment).copied() {
+                if let Some((array, _)) = self.assigned.get(assignment).copied() {
                     self.stopped(from, array, *range);
                 }
             }
@@ -82,6 +82,12 @@ impl Stops {
         for index in range {
             self.told.remove(&(process, TaskId { array, index }));
         }
+    }
+
+    /// The last of the tasks of an assignment.
+    pub(super) fn last_of(&self, assignment: AssignmentId) -> Option<TaskId> {
+        let (array, range) = self.assigned.get(&assignment)?;
+        Some(TaskId { array: *array, index: range.end.checked_sub(1)? })
     }
 
     /// Whose runs have gone on for too long by now.

@@ -216,7 +216,8 @@ impl World {
     /// Some bodies look at their token, and end early.
     pub(super) fn cancel_running(&mut self, process: usize, id: ChunkId, range: Range) {
         let looks = self.dice.chance(50);
-        let at = self.now + self.dice.below(MS);
+        let soon = *self.dice.pick(&[MS, 100 * MS]);
+        let at = self.now + self.dice.below(soon);
         let state = &mut self.processes[process];
         let who = state.works_as();
         let Some(chunk) = state.chunks.get_mut(&id) else { return };

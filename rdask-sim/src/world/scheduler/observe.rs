@@ -120,11 +120,22 @@ impl World {
 
     fn observe_miss(&mut self, task: TaskId, holder: ProcessId, denied: bool, is_known: bool) {
         let count = self.ledger.missed(task, denied);
+        let is_there = self.scheduler.core.look(task) == Look::DoneHeld;
+        self.missed_once = (is_there && count == 1 && !denied).then_some(task);
         if is_known && (denied || count >= TRIES_FOR_SCATTERED) {
             self.holders.has_not(task, holder);
             self.ledger.not_held(task, holder);
         }
         self.missed.insert(task);
+    }
+
+    /// One try that has failed takes no value from its holder.
+    pub(super) fn check_missed(&mut self) {
+        if let Some(task) = self.missed_once.take()
+            && self.scheduler.core.look(task) != Look::DoneHeld
+        {
+            self.fail(format!("{task} was missed once, and is made again"));
+        }
     }
 
     /// What a lost process had, as the scheduler sees it.
@@ -176,6 +187,7 @@ impl World {
                         self.stops.told(to, task, self.now);
                     }
                     self.ledger.called_back(task, to);
+                    self.to_recall.remove(&task);
                 }
             }
             ToProcess::Drop { ranges } => {
@@ -202,8 +214,11 @@ impl World {
                     self.holders.is_too_late(task, to);
                 }
             }
-            ToProcess::Steal { .. } => {
-                self.coverage.mark(Look::Assigned, "asked back");
+            ToProcess::Steal { assignment, .. } => {
+                if let Some(task) = self.stops.last_of(*assignment) {
+                    let look = self.scheduler.core.look(task);
+                    self.coverage.mark(look, "asked back");
+                }
             }
             _ => {}
         }
