@@ -2,7 +2,8 @@
 #![no_main]
 
 use rdask_core::message::{
-    DataReply, DataRequest, FromClient, FromNanny, FromProcess, ToClient, ToNanny, ToProcess,
+    DataReply, DataRequest, DataWord, FromClient, FromNanny, FromProcess, ToClient, ToNanny,
+    ToProcess,
 };
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
@@ -14,4 +15,5 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let _ = postcard::from_bytes::<ToProcess>(bytes);
     let _ = postcard::from_bytes::<DataRequest>(bytes);
     let _ = postcard::from_bytes::<DataReply>(bytes);
+    let _ = postcard::from_bytes::<DataWord>(bytes);
 });
