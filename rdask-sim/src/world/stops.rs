@@ -26,7 +26,7 @@ pub(super) struct Stops {
     told: BTreeMap<(ProcessId, TaskId), u64>,
     /// The shortest grace that tasks of an array have.
     graces: BTreeMap<ArrayId, u64>,
-    assigned: BTreeMap<AssignmentId, (ArrayId, Range)>,
+    assigned: BTreeMap<AssignmentId, (ProcessId, ArrayId, Range)>,
     /// Processes that have had a run that went on for too long: until when its neighbours may.
     closing: BTreeMap<ProcessId, u64>,
     /// Processes that the scheduler has ended: nobody is to blame for it.
@@ -35,11 +35,11 @@ pub(super) struct Stops {
 
 impl Stops {
     /// Tasks are assigned that have such a grace.
-    pub(super) fn assigned(&mut self, assign: &Assign, grace_ms: Option<u64>) {
+    pub(super) fn assigned(&mut self, to: ProcessId, assign: &Assign, grace_ms: Option<u64>) {
         let grace = grace_ms.unwrap_or(KILL_GRACE_MS) * MS;
         let known = self.graces.entry(assign.array).or_insert(grace);
         *known = grace.min(*known);
-        self.assigned.insert(assign.assignment, (assign.array, assign.range));
+        self.assigned.insert(assign.assignment, (to, assign.array, assign.range));
     }
 
     /// A run is to stop.
@@ -70,7 +70,7 @@ impl Stops {
                 }
             }
             FromProcess::Stopped { assignment, range } => {
-                if let Some((array, _)) = self.assigned.get(assignment).copied() {
+                if let Some((_, array, _)) = self.assigned.get(assignment).copied() {
                     self.stopped(from, array, *range);
                 }
             }
@@ -84,9 +84,14 @@ impl Stops {
         }
     }
 
+    /// Whether an assignment is of this process, under the number that it works under.
+    pub(super) fn is_of(&self, assignment: AssignmentId, process: ProcessId) -> bool {
+        self.assigned.get(&assignment).is_some_and(|(to, ..)| *to == process)
+    }
+
     /// The last of the tasks of an assignment.
     pub(super) fn last_of(&self, assignment: AssignmentId) -> Option<TaskId> {
-        let (array, range) = self.assigned.get(&assignment)?;
+        let (_, array, range) = self.assigned.get(&assignment)?;
         Some(TaskId { array: *array, index: range.end.checked_sub(1)? })
     }
 

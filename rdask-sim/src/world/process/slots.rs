@@ -81,6 +81,9 @@ impl World {
         }
         let run = run_number(&assign, index);
         let who = self.processes[process].works_as();
+        if !self.stops.is_of(assign.assignment, who) {
+            return self.fail(format!("{who} begins {task}, which is of before it was back"));
+        }
         let core = &self.scheduler.core;
         if let Err(why) = self.ledger.start(task, run, who, |process| core.knows(process)) {
             self.fail(why);

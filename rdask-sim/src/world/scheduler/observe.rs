@@ -176,7 +176,7 @@ impl World {
         match message {
             ToProcess::Assign(assign) => {
                 let grace_ms = self.work(assign.function.0).kill_grace_ms;
-                self.stops.assigned(assign, grace_ms);
+                self.stops.assigned(to, assign, grace_ms);
                 self.check_heard(to, "run", assign.array);
             }
             ToProcess::Acquire { array, .. } => self.check_heard(to, "hold", *array),
