@@ -5,6 +5,7 @@ use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -51,17 +52,18 @@ pub fn terminate(pid: u32) {
 
 /// Stops processes where they are.
 pub fn stand_still(pids: &[u32]) {
-    signal_all(pids, Signal::SIGSTOP);
-}
-
-/// Lets stopped processes go on.
-pub fn go_on(pids: &[u32]) {
-    signal_all(pids, Signal::SIGCONT);
-}
-
-fn signal_all(pids: &[u32], signal: Signal) {
     for pid in pids {
-        kill(Pid::from_raw(pid.cast_signed()), signal).unwrap();
+        kill(Pid::from_raw(pid.cast_signed()), Signal::SIGSTOP).unwrap();
+    }
+}
+
+/// Lets stopped processes go on. Those that were given up for their silence are gone by now.
+pub fn go_on(pids: &[u32]) {
+    for pid in pids {
+        match kill(Pid::from_raw(pid.cast_signed()), Signal::SIGCONT) {
+            Ok(()) | Err(Errno::ESRCH) => {}
+            Err(error) => panic!("process {pid} does not go on: {error}"),
+        }
     }
 }
 
