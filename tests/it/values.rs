@@ -70,8 +70,8 @@ pub(crate) fn lists_of_thirty_thousand_come_whole_and_longer_ones_are_refused() 
     let of_single = client.submit(count_in_order, (&single,));
     assert_eq!(of_mapped.result().unwrap(), Some(COUNT as usize));
     assert_eq!(of_single.result().unwrap(), Some(COUNT as usize));
-    // More edges than a message holds; the connection is fine.
-    let many: Vec<Remote<u64>> = single.iter().cycle().take(200_000).cloned().collect();
+    // More edges than a message holds, however few bytes each takes; the connection is fine.
+    let many: Vec<Remote<u64>> = single.iter().cycle().take(400_000).cloned().collect();
     let error = client.submit(count_in_order, (&many,)).result().unwrap_err();
     assert!(error.to_string().contains("tree"), "{error}");
     assert_eq!(single[7].result().unwrap(), 7);
