@@ -18,11 +18,17 @@ const NAP: Duration = Duration::from_millis(45);
 /// How long each look computes. Longer than a scheduler's slice, for it is preempted as others are.
 const WORK: Duration = Duration::from_millis(5);
 
-/// Measures from its beginning until it is asked.
+/// Measures from its beginning until it is asked, or dropped.
 #[derive(Debug)]
 pub(crate) struct Yardstick {
     is_over: Arc<AtomicBool>,
-    thread: JoinHandle<f64>,
+    thread: Option<JoinHandle<f64>>,
+}
+
+impl Drop for Yardstick {
+    fn drop(&mut self) {
+        self.is_over.store(true, Ordering::Relaxed);
+    }
 }
 
 impl Yardstick {
@@ -38,13 +44,14 @@ impl Yardstick {
             }
             taken.as_secs_f64() / alone.as_secs_f64()
         });
-        Self { is_over, thread }
+        Self { is_over, thread: Some(thread) }
     }
 
     /// The factor, at least 1.
-    pub(crate) fn factor(self) -> f64 {
+    pub(crate) fn factor(mut self) -> f64 {
         self.is_over.store(true, Ordering::Relaxed);
-        self.thread.join().map_or(1.0, |factor| factor.max(1.0))
+        let measured = self.thread.take().and_then(|thread| thread.join().ok());
+        measured.map_or(1.0, |factor| factor.max(1.0))
     }
 }
 
@@ -67,6 +74,18 @@ fn processor_time() -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_that_nobody_asks_stops_measuring() {
+        let yardstick = Yardstick::start();
+        let measuring = Arc::downgrade(&yardstick.is_over);
+        drop(yardstick);
+        let patience = Instant::now() + Duration::from_secs(20);
+        while measuring.upgrade().is_some() {
+            assert!(Instant::now() < patience, "its thread goes on");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
 
     #[test]
     fn a_machine_with_more_to_do_than_processors_is_slower() {
