@@ -68,7 +68,7 @@ struct Run {
     /// Where to write a JSON document with all results
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// The rdask command to run [default: the one beside this program, built if need be]
+    /// The rdask command to run [default: the one beside this program, built first]
     #[arg(long, value_name = "FILE")]
     rdask: Option<PathBuf>,
     /// Leave the folders of failed runs
@@ -121,18 +121,20 @@ fn choose(arguments: &Run) -> anyhow::Result<Vec<&'static Scenario>> {
     arguments.names.iter().map(|name| named(name).with_context(|| unknown(name))).collect()
 }
 
-/// The command beside this program. Started by cargo, it is built first: an old one would speak
-/// another language than this program.
+/// The command beside this program. It is built first, whoever started us: an old one may speak
+/// another language than this program, or the same one with the errors of then.
 fn build() -> anyhow::Result<PathBuf> {
     let this = std::env::current_exe()?;
     let folder = this.parent().context("this program is in a folder")?;
-    if let Some(cargo) = std::env::var_os("CARGO") {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.toml");
+    if manifest.exists() {
         let profile = folder.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let profile = if profile == "debug" { "dev" } else { profile };
-        let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.toml");
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let mut command = Command::new(cargo);
         command.args(["build", "--quiet", "--package", "rdask-cli", "--profile", profile]);
-        if !command.arg("--manifest-path").arg(manifest).status()?.success() {
+        let built = command.arg("--manifest-path").arg(manifest).status();
+        if !built.context("no cargo to build the rdask command; name one with --rdask")?.success() {
             bail!("the rdask command can't be built");
         }
     }
