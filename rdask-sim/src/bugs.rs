@@ -50,7 +50,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<bool> {
     for patch in &patches {
         let begun = Instant::now();
         let found = match options.check {
-            true => plant(copy.path(), patch),
+            true => plant(&root, copy.path(), patch),
             false => find(&root, copy.path(), patch, options.seeds),
         };
         is_well &= found.is_ok();
@@ -70,30 +70,38 @@ fn first_line(patch: &Path) -> Option<String> {
 }
 
 /// Plants a bug and takes it out again.
-fn plant(copy: &Path, patch: &Path) -> anyhow::Result<String> {
-    apply(copy, patch, false)?;
-    apply(copy, patch, true)?;
+fn plant(root: &Path, copy: &Path, patch: &Path) -> anyhow::Result<String> {
+    apply(copy, patch)?;
+    take_out(root, copy, patch)?;
     Ok("applies".to_owned())
 }
 
 /// Plants a bug, looks for it and takes it out again. Says after how many seeds it was found.
 fn find(root: &Path, copy: &Path, patch: &Path, seeds: u64) -> anyhow::Result<String> {
-    apply(copy, patch, false)?;
+    apply(copy, patch)?;
     let found = build(root, copy).and_then(|program| look(&program, seeds));
-    apply(copy, patch, true)?;
+    take_out(root, copy, patch)?;
     found
 }
 
-fn apply(copy: &Path, patch: &Path, take_out: bool) -> anyhow::Result<()> {
+/// Only where all lines around it are those that it was made for: elsewhere it would be another bug.
+fn apply(copy: &Path, patch: &Path) -> anyhow::Result<()> {
     let mut command = Command::new("patch");
-    command.args(["-p1", "--silent", "--no-backup-if-mismatch", "--forward"]);
-    if take_out {
-        command.arg("--reverse");
-    }
+    command.args(["-p1", "--fuzz=0", "--silent", "--no-backup-if-mismatch", "--forward"]);
     let input = std::fs::File::open(patch)?;
     let done = command.current_dir(copy).stdin(input).output().context("`patch` can't be run")?;
     let said = String::from_utf8_lossy(&done.stdout).trim().to_owned();
     ensure!(done.status.success(), "it doesn't apply any more: make it anew ({said})");
+    Ok(())
+}
+
+/// The files that a patch changes are again as they were.
+fn take_out(root: &Path, copy: &Path, patch: &Path) -> anyhow::Result<()> {
+    let text = std::fs::read_to_string(patch)?;
+    for file in text.lines().filter_map(|line| line.strip_prefix("+++ b/")) {
+        // Read and written, so that it is newer than what was built from it.
+        std::fs::write(copy.join(file), std::fs::read(root.join(file))?)?;
+    }
     Ok(())
 }
 
