@@ -4,30 +4,46 @@
 //! some trouble not to be. When the process has ended, however that came, nobody is left to end the
 //! rest, and its tasks may be about to run a second time elsewhere.
 
-use std::fs;
+use std::{fs, io, thread};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, getsid};
+use tokio::sync::oneshot;
 
 /// Who is killed may have started something a moment before.
 const LOOKS_MAX: usize = 10;
 
 /// Kills all that is left of the session that this process led. It has been waited for.
 pub(super) async fn end(leader: u32) {
-    // Reading `/proc` takes milliseconds on a busy node.
-    let ended = tokio::task::spawn_blocking(move || kill_all(Pid::from_raw(leader.cast_signed())));
-    match ended.await {
+    let session = Pid::from_raw(leader.cast_signed());
+    match kill_all_beside(session).await {
         Ok(0) => {}
         Ok(count) => tracing::info!(pid = leader, count, "killed what a process had started"),
-        Err(error) => tracing::error!(%error, "the rest of a process's session may live on"),
+        Err(error) => {
+            tracing::error!(pid = leader, %error, "what a process had started may live on");
+        }
+    }
+}
+
+/// Reading `/proc` takes milliseconds on a busy node. Where the process and what it started have
+/// taken all threads that a user may have, the nanny takes that time: it must not fail then.
+async fn kill_all_beside(session: Pid) -> io::Result<usize> {
+    let (sender, killed) = oneshot::channel();
+    let kill = move || {
+        // The receiver waits for it.
+        let _ = sender.send(kill_all(session));
+    };
+    match thread::Builder::new().name("session".to_owned()).spawn(kill) {
+        Ok(_) => killed.await.unwrap_or_else(|_| Err(io::Error::other("its thread panicked"))),
+        Err(_) => kill_all(session),
     }
 }
 
 /// How many it killed.
-fn kill_all(session: Pid) -> usize {
+fn kill_all(session: Pid) -> io::Result<usize> {
     let mut killed: Vec<Pid> = Vec::new();
     for _ in 0..LOOKS_MAX {
-        let members = members(session);
+        let members = members(session)?;
         // A number is given again only when nobody is left in the session that had it. A process
         // that has it now is somebody else's, and so is its session.
         if members.contains(&session) || members.iter().all(|pid| killed.contains(pid)) {
@@ -39,14 +55,14 @@ fn kill_all(session: Pid) -> usize {
             killed.push(pid);
         }
     }
-    killed.len()
+    Ok(killed.len())
 }
 
-fn members(session: Pid) -> Vec<Pid> {
-    let Ok(all) = fs::read_dir("/proc") else { return Vec::new() };
-    let numbers = all.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+fn members(session: Pid) -> io::Result<Vec<Pid>> {
+    let numbers =
+        fs::read_dir("/proc")?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
     let of_session = |pid: &Pid| getsid(Some(*pid)) == Ok(session);
-    numbers.map(Pid::from_raw).filter(of_session).collect()
+    Ok(numbers.map(Pid::from_raw).filter(of_session).collect())
 }
 
 #[cfg(test)]
