@@ -1,8 +1,10 @@
 //! The loop around the client's state machine: messages in and out, values fetched and put.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use rdask_core::bulk::Bulk;
 use rdask_core::client::Action;
 use rdask_core::id::{AssignmentId, ProcessId, TaskId};
@@ -21,6 +23,9 @@ const MESSAGES_PER_TURN: usize = 256;
 
 /// How long a client that leaves lets its last words leave before it.
 const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// Where a user may have no more threads, the runtime panics. Whoever waits must hear of it.
+const PANICKED: &str = "the transfer panicked";
 
 /// The end of something that was started outside the machine.
 #[derive(Debug)]
@@ -108,14 +113,21 @@ impl Driver {
             Action::Fetch { task, holder, contact } => {
                 let values = Arc::clone(&self.values);
                 self.running.spawn(async move {
-                    Ended::Fetch(task, holder, values.get(task, holder, contact).await)
+                    let get = AssertUnwindSafe(values.get(task, holder, contact));
+                    let got = get.catch_unwind().await.unwrap_or_else(|_| {
+                        Err(NotFetched { reason: PANICKED.to_owned(), denied: false })
+                    });
+                    Ended::Fetch(task, holder, got)
                 });
             }
             Action::Put { task, assignment, process, contact, value } => {
                 let values = Arc::clone(&self.values);
                 let put = Put { task, assignment, process, contact, value };
-                self.running
-                    .spawn(async move { Ended::Put(task, assignment, values.put(put).await) });
+                self.running.spawn(async move {
+                    let done = AssertUnwindSafe(values.put(put)).catch_unwind().await;
+                    let done = done.unwrap_or_else(|_| Err(PANICKED.to_owned()));
+                    Ended::Put(task, assignment, done)
+                });
             }
             Action::Progress { waiter, array, range } => {
                 if let Some(watcher) = state.watching.get(&waiter) {
@@ -189,7 +201,7 @@ impl Driver {
                 state.machine.handle_program_not_sent(now, reason);
             }
             // Only this driver aborts, when it ends.
-            Err(error) => tracing::error!(%error, "a transfer panicked"),
+            Err(error) => tracing::error!(%error, "a task of the client panicked"),
         }
     }
 

@@ -5,9 +5,11 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError, Weak};
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt;
 use rdask_core::id::ProcessId;
 use rdask_core::message::{Contact, FromProcess, ToProcess};
 use rdask_core::process::{Action, ChunkEnd, ChunkId, Process, StartChunk, ValueId};
@@ -336,7 +338,12 @@ impl Shell {
         };
         let began = Instant::now();
         self.fetches.spawn(async move {
-            let got = data::get(&endpoint, &contact, holder, value.task, value.part).await;
+            let get = data::get(&endpoint, &contact, holder, value.task, value.part);
+            // Where a user may have no more threads, the runtime panics. Tasks wait for this.
+            let Ok(got) = AssertUnwindSafe(get).catch_unwind().await else {
+                let _ = values.events.send(Event::FetchFailed(value, holder, false));
+                return;
+            };
             let event = match got {
                 Ok(bytes) => Event::Fetched(value, bytes, began.elapsed()),
                 Err(error) => {
