@@ -8,6 +8,7 @@
 
 use std::io;
 use std::num::NonZero;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -28,6 +29,10 @@ const BYTES_PER_SECOND_MIN: u64 = 100 << 20;
 
 /// Threads that read one value. One is slower than memory; more than some only disturb others.
 const READERS_MAX: usize = 4;
+
+/// Whether the kernel lets us read others' memory, as far as we know. Where Yama forbids it, it logs
+/// each try as an attack.
+static MAY_READ: AtomicBool = AtomicBool::new(true);
 
 /// What is worth a thread.
 const READER_BYTES_MIN: usize = 8 << 20;
@@ -65,6 +70,10 @@ pub(super) async fn take(stream: &mut DataStream, at: MemoryArea) -> Result<Bulk
         }
         Err(error) => {
             tracing::debug!(peer = %stream.peer(), %error, "its memory can't be read");
+            if matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::Unsupported)
+            {
+                MAY_READ.store(false, Ordering::Relaxed);
+            }
             write_head(stream, &DataWord::Unreadable).await?;
             read_value(stream, at.size).await
         }
@@ -73,7 +82,8 @@ pub(super) async fn take(stream: &mut DataStream, at: MemoryArea) -> Result<Bulk
 
 /// Fills the room, beside the net thread.
 async fn read(from: Option<Neighbour>, address: u64, mut room: Received) -> io::Result<Received> {
-    let from = from.ok_or(io::ErrorKind::Unsupported)?;
+    let from = from.filter(|_| MAY_READ.load(Ordering::Relaxed));
+    let from = from.ok_or(io::ErrorKind::NotFound)?;
     let read = move || read_together(from, address, room.as_mut()).map(|()| room);
     tokio::task::spawn_blocking(read).await.map_err(io::Error::other)?
 }
