@@ -5,7 +5,7 @@
 //! who is another user, or can't prove to be the peer, is never asked again.
 
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -45,23 +45,28 @@ impl Default for LocalWay {
 impl LocalWay {
     /// A place for one stream, once there is one; `None` if the socket is not to be tried now.
     pub(crate) async fn enter(&self) -> Option<OwnedSemaphorePermit> {
-        if !self.may_try(Instant::now()) {
-            return None;
-        }
-        self.streams.clone().acquire_owned().await.ok()
+        let is_trial = self.try_now(Instant::now())?;
+        let place = self.streams.clone().acquire_owned().await.ok()?;
+        // Others may have been refused while this one waited for its place.
+        (is_trial || *self.lock() == Next::Open).then_some(place)
     }
 
-    /// Of those who come when it is time to try again only the first one does.
-    fn may_try(&self, now: Instant) -> bool {
-        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Whether this is a try after a refusal, `None` if it is not to be tried. Of those who come when
+    /// it is time to try again only the first one does.
+    fn try_now(&self, now: Instant) -> Option<bool> {
+        let mut next = self.lock();
         match *next {
-            Next::Open => true,
+            Next::Open => Some(false),
             Next::At(at) if now >= at => {
                 *next = Next::At(now + PAUSE_MIN);
-                true
+                Some(true)
             }
-            Next::At(_) | Next::Never => false,
+            Next::At(_) | Next::Never => None,
         }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Next> {
+        self.next.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A try has worked.
@@ -78,7 +83,7 @@ impl LocalWay {
     }
 
     fn set(&self, new: Next) {
-        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut next = self.lock();
         if *next != Next::Never {
             *next = new;
         }
@@ -89,17 +94,21 @@ impl LocalWay {
 mod tests {
     use super::*;
 
+    fn may_try(way: &LocalWay, now: Instant) -> bool {
+        way.try_now(now).is_some()
+    }
+
     #[test]
     fn a_refusal_that_passes_is_tried_again_by_one_at_a_time() {
         let (way, start) = (LocalWay::default(), Instant::now());
-        assert!(way.may_try(start) && way.may_try(start));
+        assert!(may_try(&way, start) && may_try(&way, start));
         way.refused(&io::ErrorKind::ConnectionRefused.into(), start, start);
-        assert!(!way.may_try(start));
+        assert!(!may_try(&way, start));
         let later = start + PAUSE_MIN;
-        assert!(way.may_try(later));
-        assert!(!way.may_try(later), "one tries");
+        assert!(may_try(&way, later));
+        assert!(!may_try(&way, later), "one tries");
         way.works();
-        assert!(way.may_try(later) && way.may_try(later));
+        assert!(may_try(&way, later) && may_try(&way, later));
     }
 
     #[test]
@@ -107,8 +116,8 @@ mod tests {
         let (way, start) = (LocalWay::default(), Instant::now());
         let end = start + Duration::from_secs(2);
         way.refused(&io::ErrorKind::TimedOut.into(), start, end);
-        assert!(!way.may_try(end + Duration::from_secs(39)));
-        assert!(way.may_try(end + Duration::from_secs(40)));
+        assert!(!may_try(&way, end + Duration::from_secs(39)));
+        assert!(may_try(&way, end + Duration::from_secs(40)));
     }
 
     #[test]
@@ -117,6 +126,21 @@ mod tests {
         way.refused(&io::ErrorKind::PermissionDenied.into(), start, start);
         way.works();
         way.refused(&io::ErrorKind::ConnectionRefused.into(), start, start);
-        assert!(!way.may_try(start + Duration::from_secs(3600)));
+        assert!(!may_try(&way, start + Duration::from_secs(3600)));
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_a_place_does_not_try_what_others_were_refused() {
+        let (way, start) = (LocalWay::default(), Instant::now());
+        let mut places = Vec::new();
+        for _ in 0..DATA_STREAMS {
+            places.push(way.enter().await.unwrap());
+        }
+        let let_go = async {
+            way.refused(&io::ErrorKind::TimedOut.into(), start, start);
+            places.clear();
+        };
+        let (waited, ()) = tokio::join!(way.enter(), let_go);
+        assert!(waited.is_none());
     }
 }
