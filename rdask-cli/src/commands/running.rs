@@ -17,7 +17,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{Signal, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
-use nix::unistd::{Pid, getpid, getppid};
+use nix::unistd::{Pid, getpgid, getpid, getppid};
 
 /// How long a command may take to end after SIGTERM. A process that has a run which doesn't stop is
 /// ended after 10 s; a command shall not cost its neighbours that.
@@ -73,7 +73,7 @@ fn follow(child: &mut Child, is_cancelled: impl Fn() -> bool) -> io::Result<Opti
     loop {
         if pipes.iter().any(|pipe| pipe.from.is_some()) {
             read_what_comes(&mut pipes)?;
-        } else if has_ended(pid)? {
+        } else if has_ended(pid)? && (told.is_none() || !group_lives(pid)) {
             let written = pipes.map(|pipe| pipe.bytes);
             return Ok(told.is_none().then_some(written));
         } else {
@@ -99,6 +99,21 @@ fn pid_of(child: &Child) -> Pid {
 fn has_ended(pid: Pid) -> io::Result<bool> {
     let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
     Ok(waitid(Id::Pid(pid), flags)? != WaitStatus::StillAlive)
+}
+
+/// Whether anybody of a group runs. A shell ends at once on SIGTERM, and what it has started may
+/// still be saving its work: that is what its time is for.
+fn group_lives(group: Pid) -> bool {
+    let Ok(all) = std::fs::read_dir("/proc") else { return false };
+    let numbers = all.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let members = numbers.filter(|pid| getpgid(Some(Pid::from_raw(*pid))) == Ok(group));
+    members.into_iter().any(is_running)
+}
+
+/// Whether it is more than what is left to be waited for.
+fn is_running(pid: i32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit(')').next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with(" Z"))
 }
 
 /// An output of the command, until it is closed, and what came.
@@ -207,14 +222,9 @@ mod tests {
         (numbers(), begun.get().elapsed())
     }
 
-    fn is_alive(pid: i32) -> bool {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        stat.rsplit(')').next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with(" Z"))
-    }
-
     fn check_that_they_end(numbers: &[i32]) {
         let deadline = Instant::now() + Duration::from_secs(30);
-        while numbers.iter().any(|pid| is_alive(*pid)) {
+        while numbers.iter().any(|pid| is_running(*pid)) {
             assert!(Instant::now() < deadline, "still there: {numbers:?}");
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -224,14 +234,28 @@ mod tests {
     fn a_cancelled_command_ends_with_all_that_it_started() {
         let (numbers, _) = cancelled("sleep 1000 & echo $$ $! > $NUMBERS; wait");
         check_that_they_end(&numbers);
-        // One that keeps no output open and ignores SIGTERM, and doesn't keep the others waiting.
-        let deaf = "trap '' TERM; echo $$ >> $NUMBERS; exec sleep 1000";
-        let script = format!(
-            "sh -c \"{}\" > /dev/null 2>&1 & echo $$ >> $NUMBERS; wait",
-            deaf.replace('$', "\\$")
-        );
-        let (numbers, time) = cancelled(&script);
-        assert!(time < TERM_TIME_MAX, "{time:?}");
+    }
+
+    /// A shell that starts a script, which keeps no output of it open.
+    fn started(script: &str) -> String {
+        let script = script.replace('$', "\\$");
+        format!("sh -c \"{script}\" > /dev/null 2>&1 & echo $$ >> $NUMBERS; wait")
+    }
+
+    #[test]
+    fn what_a_shell_has_started_has_its_time_to_save_its_work() {
+        let saved = tempfile::NamedTempFile::new().unwrap();
+        let save = format!("sleep 0.5; echo saved > {}; exit", saved.path().display());
+        let work = "while :; do sleep 0.01; done";
+        cancelled(&started(&format!("trap '{save}' TERM; echo $$ >> $NUMBERS; {work}")));
+        assert_eq!(std::fs::read_to_string(saved.path()).unwrap(), "saved\n");
+    }
+
+    #[test]
+    fn what_a_shell_has_started_has_its_time_and_no_more() {
+        let (numbers, time) =
+            cancelled(&started("trap '' TERM; echo $$ >> $NUMBERS; exec sleep 1000"));
+        assert!(time >= TERM_TIME_MAX, "{time:?}");
         check_that_they_end(&numbers);
     }
 
