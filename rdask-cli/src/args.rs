@@ -117,6 +117,9 @@ pub(crate) struct Scheduler {
     /// Who gets ready tasks: 'locality', or 'random' (or 'random:SEED') for comparison
     #[arg(long, value_name = "POLICY", default_value = "locality", value_parser = policy)]
     pub(crate) policy: Policy,
+    /// Replace a scheduler file that others could read, on file systems that can't show modes
+    #[arg(long)]
+    pub(crate) insecure_file_mode: bool,
 }
 
 fn policy(text: &str) -> Result<Policy, String> {

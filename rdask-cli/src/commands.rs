@@ -61,6 +61,11 @@ impl Failed {
         }
     }
 
+    /// What there is to say is lost.
+    pub(crate) fn unprinted(error: anyhow::Error) -> Self {
+        Self::new(Failure::Task, error)
+    }
+
     pub(crate) fn with_hint(self, hint: impl Into<String>) -> Self {
         Self { hint: Some(hint.into()), ..self }
     }
@@ -71,10 +76,11 @@ pub(crate) fn main(arguments: Vec<OsString>) -> ExitCode {
     if let Some(mistake) = mistakes::find(&arguments) {
         return mistaken(mistake);
     }
+    let command = arguments.get(1).cloned().unwrap_or_default();
     let arguments = match Arguments::try_parse_from(arguments) {
         Ok(arguments) => arguments,
         Err(error) => {
-            if let Some(mistake) = mistakes::address(&error) {
+            if let Some(mistake) = mistakes::unexpected(&error, &command.to_string_lossy()) {
                 return mistaken(mistake);
             }
             output::clap(&error);

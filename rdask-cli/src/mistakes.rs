@@ -75,8 +75,9 @@ pub(crate) fn find(arguments: &[OsString]) -> Option<Mistake> {
     None
 }
 
-/// What stands where Dask has the scheduler's address, if that is what clap did not expect.
-pub(crate) fn address(error: &clap::Error) -> Option<Mistake> {
+/// What clap did not expect: what stands where Dask has the scheduler's address, or a command to run
+/// where others need no dashes before it.
+pub(crate) fn unexpected(error: &clap::Error, command: &str) -> Option<Mistake> {
     let Some(ContextValue::String(text)) = error.get(ContextKind::InvalidArg) else { return None };
     if error.kind() != ErrorKind::UnknownArgument || text.starts_with('-') {
         return None;
@@ -88,6 +89,12 @@ pub(crate) fn address(error: &clap::Error) -> Option<Mistake> {
                    RDASK_SCHEDULER_FILE; it holds the addresses, and the certificates without which \
                    nobody is let in"
                 .to_owned(),
+        });
+    }
+    if matches!(command, "submit" | "map") {
+        return Some(Mistake {
+            error: format!("{text} has no -- before it"),
+            hint: format!("write -- before the command: rdask {command} ... -- {text} ..."),
         });
     }
     text.ends_with(".json").then(|| Mistake {

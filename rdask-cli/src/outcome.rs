@@ -32,12 +32,16 @@ struct Document<'a> {
 
 impl Outcome {
     /// What the command has printed becomes ours.
-    pub(crate) fn print(&self) {
-        output::data(&self.stdout);
+    ///
+    /// # Errors
+    /// If it can't be written.
+    pub(crate) fn print(&self) -> anyhow::Result<()> {
+        output::data(&self.stdout)?;
         output::diagnostics(&self.stderr);
         if let Some(error) = &self.error {
             output::error(&anyhow::Error::msg(error.clone()), None);
         }
+        Ok(())
     }
 
     /// One line of JSON. Bytes that are no text in UTF-8 are replaced.

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 
-use rdask::connection::{ClusterStatus, LeavingWorker, WorkerStatus};
+use anyhow::Context;
+use rdask::connection::{ClusterStatus, LEAVING_MAX, LeavingWorker, WorkerStatus};
 use rdask::scheduler::{SchedulerFile, WorkerId};
 use serde::Serialize;
 use tracing_subscriber::EnvFilter;
@@ -12,10 +13,16 @@ use tracing_subscriber::EnvFilter;
 use crate::quantity::show_size;
 
 /// Prints what a command is for. A reader that has gone away needs nothing more.
-pub(crate) fn data(text: &[u8]) {
+///
+/// # Errors
+/// If it is lost otherwise: the disk is full.
+pub(crate) fn data(text: &[u8]) -> anyhow::Result<()> {
     let mut stdout = io::stdout().lock();
-    if stdout.write_all(text).and_then(|()| stdout.flush()).is_err() {
-        tracing::debug!("standard output is closed");
+    match stdout.write_all(text).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(error).context("can't write to standard output")
+        }
+        Ok(()) | Err(_) => Ok(()),
     }
 }
 
@@ -27,7 +34,6 @@ pub(crate) fn diagnostics(text: &[u8]) {
 }
 
 /// Prints an error with its causes, then what to do about it.
-#[expect(clippy::print_stderr, reason = "errors go there")]
 pub(crate) fn error(error: &anyhow::Error, hint: Option<&str>) {
     let mut text = format!("error: {error}\n");
     let mut said = error.to_string();
@@ -42,7 +48,8 @@ pub(crate) fn error(error: &anyhow::Error, hint: Option<&str>) {
     if let Some(hint) = hint {
         let _ = writeln!(text, "hint: {hint}");
     }
-    eprint!("{text}");
+    // Printing by macros would panic where it can't be written.
+    diagnostics(text.as_bytes());
 }
 
 /// Prints what clap has to say: help, the version, or what is wrong with the arguments.
@@ -198,6 +205,7 @@ pub(crate) fn retired_text(workers: &[WorkerId], left: &[LeavingWorker]) -> Stri
     match (workers.len(), left.len()) {
         (all, 0) => format!("{all} worker(s) have left\n"),
         (all, left) if all == left => format!("{all} worker(s) are leaving\n"),
+        (all, LEAVING_MAX) => format!("{LEAVING_MAX} or more of {all} workers are leaving\n"),
         (all, left) => format!("{left} of {all} worker(s) are leaving, the others have left\n"),
     }
 }

@@ -204,6 +204,9 @@ fn a_file_that_others_can_read_is_refused_with_the_command_to_run() {
     assert_eq!(code, 4, "{err}");
     assert!(err.contains("chmod"), "{err}");
     assert_eq!(cluster.status("--insecure-file-mode").0, 0);
+    let mut second = cluster.start("scheduler --host 127.0.0.1 --insecure-file-mode", "s2");
+    assert_eq!(second.exit_code(), 4);
+    assert!(cluster.log("s2").contains("another scheduler uses"), "{}", cluster.log("s2"));
     let mut worker = cluster.start("worker", "w");
     assert_eq!(worker.exit_code(), 4, "{}", cluster.log("w"));
     let _worker = cluster.start("worker --host 127.0.0.1 --insecure-file-mode", "w2");
@@ -236,6 +239,32 @@ fn mistakes_are_answered_with_what_to_type() {
     let (code, _, err) = run("worker --scheduler-file x --memory-limit lots");
     assert_eq!(code, 2);
     assert!(err.contains("4GiB"), "{err}");
+    for command in ["submit", "map --each-line x"] {
+        let (code, _, err) = run(&format!("{command} gzip job.json"));
+        assert_eq!(code, 2);
+        assert!(err.contains("hint: write -- before the command"), "{err}");
+    }
+}
+
+/// A disk that is always full.
+fn full() -> fs::File {
+    fs::OpenOptions::new().write(true).open("/dev/full").unwrap()
+}
+
+#[test]
+fn what_cannot_be_printed_is_no_success_and_no_panic() {
+    let cluster = Cluster::new();
+    let _running = cluster.up();
+    for arguments in [&["status", "--json"][..], &["submit", "--", "echo", "1"]] {
+        let (code, _, err) = text(&cluster.client(arguments).stdout(full()).output().unwrap());
+        assert_eq!(code, Some(1), "{arguments:?}: {err}");
+        assert!(err.contains("can't write to standard output"), "{err}");
+    }
+    let missing = ["submit", "--", "no-such-command"];
+    let output = cluster.client(&missing).stderr(full()).output().unwrap();
+    assert_eq!(output.status.code(), Some(127));
+    let output = rdask("worker ---interface ib0").stderr(full()).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
 }
 
 #[test]

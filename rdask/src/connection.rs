@@ -27,7 +27,7 @@ use serde::de::DeserializeOwned;
 use thiserror::Error;
 use tokio::sync::mpsc;
 
-pub use rdask_core::message::{ClusterStatus, LeavingWorker, WorkerStatus};
+pub use rdask_core::message::{ClusterStatus, LEAVING_MAX, LeavingWorker, WorkerStatus};
 pub use rdask_net::{FileMode, Transport};
 
 pub use queue::{ConnectionEnd, Drained, Ended, Inbox, Outbox, Queue, outbox};

@@ -37,6 +37,7 @@ use network::Opened;
 use peers::connect;
 pub use rdask_core::id::WorkerId;
 pub use rdask_core::scheduler::Policy;
+pub use rdask_net::FileMode;
 pub use rdask_net::SchedulerFile;
 use shell::{CoreEnd, Input, Newcomer, Setup};
 use turns::{Core, CoreThread, Words, are_short};
@@ -54,6 +55,8 @@ pub const RESULT_MEMORY: u64 = 1 << 30;
 pub struct SchedulerOptions {
     /// Where to write what others need to join. Without it there is no network at all.
     pub scheduler_file: Option<PathBuf>,
+    /// What the file that this one replaces may look like: see [`FileMode`].
+    pub file_mode: FileMode,
     /// The address to listen on.
     pub host: Option<IpAddr>,
     /// The network interface to listen on.
@@ -88,6 +91,7 @@ impl SchedulerOptions {
     pub fn local() -> Self {
         Self {
             scheduler_file: None,
+            file_mode: FileMode::Private,
             host: None,
             interface: None,
             port: 0,

@@ -12,6 +12,6 @@ pub(super) fn run(args: &Explain) -> Result<u8, Failed> {
         .and_then(|mut observer| observer.explain(args.task));
     let found = asked.map_err(status::failed)?;
     let text = if args.json { explanation::json(&found) } else { explanation::text(&found) };
-    output::data(text.as_bytes());
+    output::data(text.as_bytes()).map_err(Failed::unprinted)?;
     Ok(0)
 }

@@ -38,7 +38,7 @@ pub(super) fn run(args: Retire) -> Result<u8, Failed> {
     } else {
         output::retired_text(&retired, &left)
     };
-    output::data(text.as_bytes());
+    output::data(text.as_bytes()).map_err(Failed::unprinted)?;
     Ok(if is_interrupted { INTERRUPTED } else { 0 })
 }
 

@@ -3,11 +3,12 @@
 use anyhow::anyhow;
 use rdask::scheduler::{SchedulerOptions, Server, ServerEnd, StartError};
 
-use super::{Failed, Failure};
+use super::{Failed, Failure, file_mode};
 use crate::args::Scheduler;
 
 pub(super) fn run(args: Scheduler) -> Result<u8, Failed> {
     let options = SchedulerOptions {
+        file_mode: file_mode(args.insecure_file_mode),
         host: args.host,
         interface: args.interface,
         port: args.port,

@@ -21,7 +21,7 @@ pub(super) fn run(args: &Status) -> Result<u8, Failed> {
     } else {
         output::status_text(file, &status)
     };
-    output::data(text.as_bytes());
+    output::data(text.as_bytes()).map_err(Failed::unprinted)?;
     Ok(0)
 }
 

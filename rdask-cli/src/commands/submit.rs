@@ -134,12 +134,13 @@ fn run(args: &Commands, commands: Vec<Vec<String>>, lines: &[String]) -> Result<
             Err(error @ Error::Connection(_)) => return Err(failed(error)),
             Err(error) => lost(&error),
         };
-        if args.json {
+        let printed = if args.json {
             let line = lines.get(index).map(String::as_str);
-            output::data(outcome.json(index, line).as_bytes());
+            output::data(outcome.json(index, line).as_bytes())
         } else {
-            outcome.print();
-        }
+            outcome.print()
+        };
+        printed.map_err(Failed::unprinted)?;
         if first_failure == 0 {
             first_failure = outcome.status;
         }

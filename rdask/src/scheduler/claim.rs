@@ -47,9 +47,13 @@ pub enum ClaimError {
 
 /// Writes the scheduler file, unless a scheduler that answers has it. Two schedulers that start at
 /// the same moment do this one after the other.
-pub(crate) async fn claim(path: &Path, file: &SchedulerFile) -> Result<(), ClaimError> {
+pub(crate) async fn claim(
+    path: &Path,
+    file: &SchedulerFile,
+    mode: FileMode,
+) -> Result<(), ClaimError> {
     let _lock = lock_folder(path).await;
-    match SchedulerFile::read(path, FileMode::Private) {
+    match SchedulerFile::read(path, mode) {
         Ok(other) => {
             if answers(&other).await {
                 return Err(ClaimError::Taken {

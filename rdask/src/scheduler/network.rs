@@ -115,7 +115,7 @@ impl Network {
             local_sockets: options.local_sockets,
         };
         let programs = Programs::open(&file.run_id)?;
-        claim::claim(path, &file).await?;
+        claim::claim(path, &file, options.file_mode).await?;
         let addresses: Vec<_> = file.addresses.iter().map(ToString::to_string).collect();
         tracing::info!(run = file.run_id, file = %path.display(), "scheduler listens at {}",
             addresses.join(", "));
