@@ -13,7 +13,6 @@ use rdask_core::message::{Contact, FromProcess, ToProcess};
 use rdask_core::process::{Action, ChunkEnd, ChunkId, Process, StartChunk, ValueId};
 use rdask_core::range::Range;
 use rdask_core::time::Time;
-use rdask_net::Endpoint;
 use tokio::sync::mpsc::{Sender, UnboundedSender};
 use tokio::task::JoinSet;
 
@@ -22,7 +21,7 @@ use super::execute::{Job, Results};
 use super::slots::SlotThreads;
 use super::store::Store;
 use super::{Event, Home, Values};
-use crate::data;
+use crate::data::{self, Routes};
 use crate::function::Input;
 
 /// What a shell starts with.
@@ -32,7 +31,7 @@ pub(super) struct ShellSetup {
     pub(super) home: Home,
     pub(super) to_scheduler: Sender<FromProcess>,
     /// Where values of others come from, if there are others.
-    pub(super) endpoint: Option<Endpoint>,
+    pub(super) routes: Option<Routes>,
     pub(super) values: Values,
 }
 
@@ -57,7 +56,7 @@ pub(super) struct Shell {
     started: Instant,
     home: Arc<Home>,
     to_scheduler: Sender<FromProcess>,
-    endpoint: Option<Endpoint>,
+    routes: Option<Routes>,
     values: Values,
     turns: Weak<Turns>,
     threads: SlotThreads,
@@ -158,7 +157,7 @@ impl Shell {
             started: Instant::now(),
             home: Arc::new(setup.home),
             to_scheduler: setup.to_scheduler,
-            endpoint: setup.endpoint,
+            routes: setup.routes,
             values: setup.values,
             turns,
             threads: SlotThreads::default(),
@@ -330,13 +329,13 @@ impl Shell {
 
     fn fetch(&mut self, value: ValueId, holder: ProcessId, contact: Contact) {
         let values = self.values.clone();
-        let Some(endpoint) = self.endpoint.clone() else {
+        let Some(routes) = self.routes.clone() else {
             let _ = values.events.send(Event::FetchFailed(value, holder, true));
             return;
         };
         let began = Instant::now();
         self.fetches.spawn(async move {
-            let got = data::get(&endpoint, &contact, holder, value.task, value.part).await;
+            let got = data::get(&routes, &contact, holder, value.task, value.part).await;
             let event = match got {
                 Ok(bytes) => Event::Fetched(value, bytes, began.elapsed()),
                 Err(error) => {
