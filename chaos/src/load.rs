@@ -33,6 +33,8 @@ pub(crate) enum Load {
     Hog,
     /// One value of a size, made in the pool "left", read in the pool "right".
     Transfer,
+    /// n values of a size, scattered, changed by a task each, and gathered.
+    ThereAndBack,
 }
 
 /// What the client is told.
@@ -110,6 +112,7 @@ impl Load {
             Self::Poison => return poison(client, n, given.millis).map(Some),
             Self::Hog => return hog(client, n, given.size, given.millis).map(Some),
             Self::Transfer => transfer(client, given.size)?,
+            Self::ThereAndBack => there_and_back(client, n, given.size)?,
         }
         Ok(None)
     }
@@ -303,5 +306,19 @@ fn transfer(client: &Client, size: u64) -> anyhow::Result<()> {
     let made: Remotes<Vec<u64>> = client.options().pools(["left"]).map(big, [size]);
     let read = client.options().pools(["right"]).submit(digest, (&made[0],));
     ensure!(read.result()? == sum((0..size / 8).map(mixed)), "a wrong checksum");
+    Ok(())
+}
+
+fn turned(values: Vec<u64>) -> Vec<u64> {
+    noted(|| values.iter().map(|value| value.rotate_left(7)).collect())
+}
+
+fn there_and_back(client: &Client, n: u64, size: u64) -> anyhow::Result<()> {
+    let there = client.scatter_all((0..n).map(|i| block(i, 0, size)));
+    let back = client.map(turned, &there);
+    for (i, values) in (0..n).zip(client.gather(back)?) {
+        let expected = block(i, 0, size).into_iter().map(|value| value.rotate_left(7));
+        ensure!(values.into_iter().eq(expected), "value {i} is wrong");
+    }
     Ok(())
 }

@@ -6,6 +6,7 @@ mod deaths;
 mod freezes;
 mod hosts;
 mod pools;
+mod relays;
 mod tasks;
 
 use std::time::Duration;
@@ -144,6 +145,14 @@ pub(crate) const ALL: &[Scenario] = scenarios! {
         load "4,000 naps of 20 ms, results kept by processes",
         injection "a node and its cable are gone at once; it is started again later",
         pass "what it had runs again within 6 s; the node works again";
+    "relay" = relays::relay, Network, LATER,
+        load "16 values of 4 MiB scattered and gathered (soak: 64 MiB), shuffle of 16 x 16 blocks of 256 KiB",
+        injection "the client reaches no worker, and two pools don't reach each other, from the beginning",
+        pass "the scheduler relays between all of them; no second run of anything";
+    "relay-crash" = relays::crash, Network, LATER,
+        load "shuffle of 32 x 32 blocks of 64 KiB between two pools that don't reach each other",
+        injection "half of each pool is gone at once, with their cables, in the middle",
+        pass "what they had runs again within 6 s; nobody waits for the dead";
     "pool-term" = pools::term, Nothing, SOON,
         load "4,000 naps of 20 ms, results kept by processes",
         injection "kill_pool.sh --signal TERM in the middle",

@@ -34,5 +34,6 @@ fn losses_cost_no_result_and_cause_no_needless_run() {
         "kill-processes",
         "pool-kill",
         "cut-short",
+        "relay",
     ]);
 }

@@ -37,6 +37,8 @@ pub enum Carrier {
     Local,
     /// One process of the host reads the other's memory, as agreed on a local stream.
     Memory,
+    /// The scheduler, between two others.
+    Relay,
 }
 
 /// One bidirectional stream of raw bytes; read and write it as any other.
@@ -44,6 +46,8 @@ pub struct DataStream {
     peer: PeerName,
     wire: Wire,
     finished: bool,
+    /// Whether the peer has begun to carry it on to somebody else.
+    relayed: bool,
 }
 
 enum Wire {
@@ -59,29 +63,42 @@ impl DataStream {
         lease: Option<Lease>,
         peer: PeerName,
     ) -> Self {
-        Self { peer, wire: Wire::Quic { send, receive, _lease: lease }, finished: false }
+        Self::new(peer, Wire::Quic { send, receive, _lease: lease })
     }
 
     pub(crate) fn tls(stream: Box<TlsWire>, peer: PeerName) -> Self {
-        Self { peer, wire: Wire::Tls(stream), finished: false }
+        Self::new(peer, Wire::Tls(stream))
     }
 
     pub(crate) fn local(stream: UnixStream, place: Place, peer: PeerName) -> Self {
-        Self { peer, wire: Wire::Local { stream, _place: place }, finished: false }
+        Self::new(peer, Wire::Local { stream, _place: place })
+    }
+
+    fn new(peer: PeerName, wire: Wire) -> Self {
+        Self { peer, wire, finished: false, relayed: false }
+    }
+
+    /// The same stream, whose peer carries it on to somebody else from here on.
+    #[must_use]
+    pub fn into_relayed(mut self) -> Self {
+        self.relayed = true;
+        self
     }
 
     /// What carries the stream.
     pub fn carrier(&self) -> Carrier {
         match self.wire {
+            _ if self.relayed => Carrier::Relay,
             Wire::Quic { .. } => Carrier::Quic,
             Wire::Tls(_) => Carrier::Tls,
             Wire::Local { .. } => Carrier::Local,
         }
     }
 
-    /// The process at the other end of a local stream.
+    /// The process at the other end of a local stream, if nobody is in between.
     pub fn neighbour(&self) -> Option<Neighbour> {
         match &self.wire {
+            _ if self.relayed => None,
             Wire::Local { stream, .. } => Neighbour::new(stream.peer_cred().ok()?.pid()),
             Wire::Quic { .. } | Wire::Tls(_) => None,
         }

@@ -79,13 +79,20 @@ pub enum DialError {
     /// This endpoint was closed.
     #[error("this endpoint is closed")]
     Closed,
+    /// Somebody else had begun to dial the peer for all who waited.
+    #[error(transparent)]
+    Shared(Arc<Self>),
 }
 
 impl DialError {
     /// Whether every address was answered, by a node that has nobody there.
     #[must_use]
     pub fn is_nobody_there(&self) -> bool {
-        let Self::Unreachable { attempts, .. } = self else { return false };
+        let attempts = match self {
+            Self::Unreachable { attempts, .. } => attempts,
+            Self::Shared(error) => return error.is_nobody_there(),
+            Self::NoAddress { .. } | Self::Broken { .. } | Self::Closed => return false,
+        };
         attempts.iter().all(|attempt| match &attempt.cause {
             AttemptError::PortClosed | AttemptError::Family => true,
             AttemptError::Tls(error) => error.kind() == io::ErrorKind::ConnectionRefused,

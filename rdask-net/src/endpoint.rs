@@ -27,9 +27,9 @@ use crate::interface::MtuTable;
 use crate::link::Link;
 use crate::local::{self, Guests, Place, Proofs};
 use crate::peer_name::PeerName;
-use crate::pool::{Lease, Pool, Route};
+use crate::pool::{Lease, Pool, Route, Slot};
 use crate::socket::probe;
-use crate::tls_wire::Lingering;
+use crate::tls_wire::{Lingering, TlsWire};
 use crate::transport::{Purpose, Transport, server_config};
 use crate::unreachable::Unreachable;
 
@@ -306,6 +306,17 @@ impl Endpoint {
         }
     }
 
+    /// Finds a way to a peer for data, as [`open_data`](Self::open_data) would: dials it, unless that
+    /// has been done.
+    ///
+    /// # Errors
+    ///
+    /// A [`DialError`] with every address tried.
+    pub async fn reach(&self, to: &Target) -> Result<(), DialError> {
+        let lease = self.shared.pool.lease(&to.name, Instant::now());
+        self.route(to, lease.slot(), &mut None).await.map(drop)
+    }
+
     /// Opens a stream for one get or put, on the pooled connection to that peer, or on the socket
     /// beside it if the peer is on this host. Waits while 16 streams to it are open already.
     ///
@@ -313,24 +324,53 @@ impl Endpoint {
     ///
     /// A [`DialError`] with every address tried.
     pub async fn open_data(&self, to: &Target) -> Result<DataStream, DialError> {
+        self.open(to, self.shared.local_sockets).await
+    }
+
+    /// The same, but never on a socket of this host: for a stream whose other end is to be nobody of
+    /// this host in the peer's eyes.
+    ///
+    /// # Errors
+    ///
+    /// A [`DialError`] with every address tried.
+    pub async fn open_data_by_network(&self, to: &Target) -> Result<DataStream, DialError> {
+        self.open(to, false).await
+    }
+
+    /// How data gets to a peer. A TLS stream that was dialled to find out is `fresh`.
+    async fn route<'slot>(
+        &self,
+        to: &Target,
+        slot: &'slot Slot,
+        fresh: &mut Option<Box<TlsWire>>,
+    ) -> Result<&'slot Route, DialError> {
+        let came = Instant::now();
+        let dialled = slot.route.get_or_try_init(|| async {
+            if let Some(error) = slot.failed_since(came) {
+                return Err(error);
+            }
+            let own = self.identity().name().clone();
+            match self.dial(to, Purpose::Data).await {
+                Ok(Dialled::Quic(connection)) => {
+                    self.spawn(close_when_gone(connection.clone(), &self.shared.unreachable));
+                    Ok(Route::Quic(connection, own))
+                }
+                Ok(Dialled::Tls(stream, _)) => {
+                    *fresh = Some(stream);
+                    Ok(Route::Tls)
+                }
+                Err(error) => Err(slot.fail(error)),
+            }
+        });
+        dialled.await
+    }
+
+    async fn open(&self, to: &Target, local: bool) -> Result<DataStream, DialError> {
         let mut first_try = true;
         loop {
             let lease = self.shared.pool.lease(&to.name, Instant::now());
             let mut fresh = None;
-            let route = lease.slot().route.get_or_try_init(|| async {
-                let own = self.identity().name().clone();
-                Ok::<_, DialError>(match self.dial(to, Purpose::Data).await? {
-                    Dialled::Quic(connection) => {
-                        self.spawn(close_when_gone(connection.clone(), &self.shared.unreachable));
-                        Route::Quic(connection, own)
-                    }
-                    Dialled::Tls(stream, _) => {
-                        fresh = Some(stream);
-                        Route::Tls
-                    }
-                })
-            });
-            let (connection, own) = match route.await? {
+            let (connection, own) = match self.route(to, lease.slot(), &mut fresh).await? {
                 Route::Quic(connection, own) => (connection.clone(), own),
                 Route::Tls => {
                     let stream = match fresh {
@@ -348,8 +388,9 @@ impl Endpoint {
                     return Ok(DataStream::tls(stream, to.name.clone()));
                 }
             };
-            if let Some((stream, permit)) =
-                self.open_local(own, &to.name, &connection, &lease).await
+            if local
+                && let Some((stream, permit)) =
+                    self.open_local(own, &to.name, &connection, &lease).await
             {
                 let place = Place::Lease(lease, permit);
                 return Ok(DataStream::local(stream, place, to.name.clone()));
@@ -378,9 +419,6 @@ impl Endpoint {
         connection: &quinn::Connection,
         lease: &Lease,
     ) -> Option<(UnixStream, OwnedSemaphorePermit)> {
-        if !self.shared.local_sockets {
-            return None;
-        }
         let way = &lease.slot().local;
         let permit = way.enter().await?;
         let began = Instant::now();

@@ -11,6 +11,7 @@ use std::time::Instant;
 use quinn::VarInt;
 use tokio::sync::OnceCell;
 
+use crate::dial::DialError;
 use crate::local_way::LocalWay;
 use crate::peer_name::PeerName;
 use crate::transport::DATA_IDLE;
@@ -36,6 +37,8 @@ pub(crate) struct Slot {
     pub(crate) route: OnceCell<Route>,
     /// The local socket beside the connection.
     pub(crate) local: LocalWay,
+    /// When a dial failed last, and how.
+    failed: Mutex<Option<(Instant, Arc<DialError>)>>,
     usage: Mutex<Usage>,
 }
 
@@ -63,7 +66,12 @@ impl Pool {
             return Lease::new(slot.clone(), now);
         }
         let usage = Mutex::new(Usage { streams: 0, last_used: now });
-        let slot = Arc::new(Slot { route: OnceCell::new(), local: LocalWay::default(), usage });
+        let slot = Arc::new(Slot {
+            route: OnceCell::new(),
+            local: LocalWay::default(),
+            failed: Mutex::default(),
+            usage,
+        });
         slots.insert(peer.clone(), slot.clone());
         let lease = Lease::new(slot, now);
         while slots.len() > CONNECTIONS_MAX {
@@ -110,6 +118,21 @@ impl Pool {
 }
 
 impl Slot {
+    /// Whoever has waited since then for a dial that failed need not dial again.
+    pub(crate) fn failed_since(&self, came: Instant) -> Option<DialError> {
+        let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        let (_, error) = failed.as_ref().filter(|(at, _)| *at >= came)?;
+        Some(DialError::Shared(error.clone()))
+    }
+
+    /// A dial has failed.
+    pub(crate) fn fail(&self, error: DialError) -> DialError {
+        let error = Arc::new(error);
+        let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        *failed = Some((Instant::now(), error.clone()));
+        DialError::Shared(error)
+    }
+
     fn is_broken(&self) -> bool {
         matches!(self.route.get(), Some(Route::Quic(connection, _)) if connection.close_reason().is_some())
     }

@@ -28,10 +28,13 @@ use crate::codec::Received;
 
 mod fill;
 mod in_place;
+mod route;
+
+pub use route::Routes;
 
 /// A stream on which nothing moves for so long is given up. A holder may need some seconds to
 /// encode; one that is suspended longer than this is about to be fenced.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Requests and replies are a few numbers or a short text.
 const HEAD_BYTES_MAX: usize = 4096;
@@ -56,6 +59,17 @@ pub enum DataError {
     /// The holder can't be reached.
     #[error(transparent)]
     Dial(#[from] DialError),
+    /// Neither can the scheduler.
+    #[error("{direct}; nor does the scheduler help: {relay}")]
+    Unreachable {
+        /// Why it can't be reached from here.
+        direct: DialError,
+        /// Why not by the scheduler.
+        relay: Box<Self>,
+    },
+    /// The scheduler carries no stream to the holder.
+    #[error("it is not relayed: {0}")]
+    NotRelayed(String),
     /// The holder's name can't be formed.
     #[error(transparent)]
     Name(#[from] PeerNameError),
@@ -97,7 +111,11 @@ impl From<FrameTooLong> for DataError {
 }
 
 /// Where a process of this endpoint's run listens.
-fn target(endpoint: &Endpoint, contact: &Contact, process: ProcessId) -> Result<Target, DataError> {
+pub(crate) fn target(
+    endpoint: &Endpoint,
+    contact: &Contact,
+    process: ProcessId,
+) -> Result<Target, DataError> {
     let identity = endpoint.identity();
     let run = identity.name().run();
     Ok(Target {
@@ -112,14 +130,13 @@ fn target(endpoint: &Endpoint, contact: &Contact, process: ProcessId) -> Result<
 /// # Errors
 /// See [`DataError`].
 pub async fn get(
-    endpoint: &Endpoint,
+    routes: &Routes,
     contact: &Contact,
     holder: ProcessId,
     task: TaskId,
     part: u16,
 ) -> Result<Bulk, DataError> {
-    let to = target(endpoint, contact, holder)?;
-    let mut stream = in_time(endpoint.open_data(&to)).await??;
+    let mut stream = routes.open(contact, holder).await?;
     write_head(&mut stream, &DataRequest::Get { task, part }).await?;
     match read_head(&mut stream).await? {
         DataReply::Follows { size } => read_value(&mut stream, size).await,
@@ -144,13 +161,12 @@ pub struct Put {
 /// # Errors
 /// See [`DataError`].
 pub async fn put(
-    endpoint: &Endpoint,
+    routes: &Routes,
     contact: &Contact,
     process: ProcessId,
     put: Put,
 ) -> Result<(), DataError> {
-    let to = target(endpoint, contact, process)?;
-    let mut stream = in_time(endpoint.open_data(&to)).await??;
+    let mut stream = routes.open(contact, process).await?;
     let Put { task, assignment, bytes } = put;
     if let Some(at) = in_place::show(&stream, &bytes) {
         write_head(&mut stream, &DataRequest::PutShown { task, assignment, at }).await?;
@@ -171,9 +187,10 @@ fn unwanted(reply: DataReply) -> DataError {
     match reply {
         DataReply::NotHere => DataError::NotHere,
         DataReply::Refused { message } => DataError::Refused(message),
-        DataReply::Follows { .. } | DataReply::Taken | DataReply::Shown { .. } => {
-            DataError::Nonsense
-        }
+        DataReply::Follows { .. }
+        | DataReply::Taken
+        | DataReply::Shown { .. }
+        | DataReply::Connected => DataError::Nonsense,
     }
 }
 
@@ -205,7 +222,10 @@ pub trait DataHandler: Sync {
 ///
 /// # Errors
 /// See [`DataError`]; the other side sees that the stream ended.
-pub async fn serve(mut stream: DataStream, handler: &impl DataHandler) -> Result<(), DataError> {
+pub async fn serve(stream: DataStream, handler: &impl DataHandler) -> Result<(), DataError> {
+    // The scheduler wants no values for itself.
+    let is_relayed = stream.peer().role() == PeerRole::Scheduler;
+    let mut stream = if is_relayed { stream.into_relayed() } else { stream };
     match read_head(&mut stream).await? {
         DataRequest::Get { task, part } => match handler.value(task, part).await {
             Ok(Some(bytes)) => give(&mut stream, bytes).await?,
@@ -222,6 +242,9 @@ pub async fn serve(mut stream: DataStream, handler: &impl DataHandler) -> Result
         }
         DataRequest::GetProgram { .. } | DataRequest::PutProgram { .. } => {
             refuse(&mut stream, "programs are with nannies".to_owned()).await?;
+        }
+        DataRequest::Relay { .. } => {
+            refuse(&mut stream, "the scheduler relays".to_owned()).await?;
         }
     }
     in_time(stream.finish()).await?.map_err(DataError::from)
@@ -248,7 +271,7 @@ async fn take_in(
     }
 }
 
-async fn refuse(stream: &mut DataStream, mut reason: String) -> Result<(), DataError> {
+pub(crate) async fn refuse(stream: &mut DataStream, mut reason: String) -> Result<(), DataError> {
     let mut cut = reason.len().min(REASON_BYTES_MAX);
     while !reason.is_char_boundary(cut) {
         cut -= 1;
@@ -262,7 +285,10 @@ async fn in_time<T>(work: impl Future<Output = T>) -> Result<T, DataError> {
     timed.map_err(|_| DataError::Stalled)
 }
 
-async fn write_head(stream: &mut DataStream, head: &impl Serialize) -> Result<(), DataError> {
+pub(crate) async fn write_head(
+    stream: &mut DataStream,
+    head: &impl Serialize,
+) -> Result<(), DataError> {
     let body = postcard::to_allocvec(head).map_err(|_| DataError::Nonsense)?;
     let mut frame = Vec::new();
     push_frame(&mut frame, |buffer| buffer.extend_from_slice(&body))?;
@@ -311,14 +337,15 @@ fn room_for(size: u64) -> Result<Received, DataError> {
 
 async fn read_value(stream: &mut DataStream, size: u64) -> Result<Bulk, DataError> {
     let mut received = room_for(size)?;
-    if stream.carrier() == Carrier::Quic && size >= FILLED_BESIDE_BYTES_MIN {
-        return Ok(count(Carrier::Quic, fill::beside(stream, received).await?));
+    let carrier = stream.carrier();
+    if matches!(carrier, Carrier::Quic | Carrier::Relay) && size >= FILLED_BESIDE_BYTES_MIN {
+        return Ok(count(carrier, fill::beside(stream, received).await?));
     }
     for piece in received.as_mut().chunks_mut(PIECE_BYTES) {
         in_time(stream.read_exact(piece)).await??;
         yield_now().await;
     }
-    Ok(count(stream.carrier(), received))
+    Ok(count(carrier, received))
 }
 
 fn count(carrier: Carrier, received: Received) -> Bulk {
@@ -328,7 +355,7 @@ fn count(carrier: Carrier, received: Received) -> Bulk {
 }
 
 /// Bytes of values by carrier.
-static RECEIVED: [AtomicU64; 4] = [const { AtomicU64::new(0) }; 4];
+static RECEIVED: [AtomicU64; 5] = [const { AtomicU64::new(0) }; 5];
 
 /// How many bytes of values this OS process has received by a carrier, so that whoever measures can
 /// tell which way they took.

@@ -25,8 +25,11 @@ use crate::client::Client;
 use crate::client::connect::connect_file;
 use crate::client::nested::NestedClient;
 use crate::client::parking::park_on;
-use crate::connection::{ConnectError, Connected, Persistence, contact_of, dial, joining};
+use crate::connection::{
+    ConnectError, Connected, Persistence, contact_of, dial, joining, scheduler_target,
+};
 use crate::context;
+use crate::data::Routes;
 use crate::error::chain;
 use crate::handover::{
     Handover, PROBE_ARGUMENT, PROCESS_ARGUMENT, ProbeAnswer, RDASK_VERSION, parse_hash, read_return,
@@ -211,6 +214,7 @@ fn try_run(handover: Handover, numbers: Numbers) -> Result<(), NotStarted> {
                 code: if error.is_version() { EXIT_VERSION } else { EXIT_NOT_STARTED },
                 message: chain(&error),
             })?;
+        let scheduler = scheduler_target(&file).map_err(|error| failed(&error))?;
         let (to_scheduler, from_scheduler) = connected.into_channels();
         let number = Arc::new(AtomicU32::new(handover.process.0));
         let client = nested_client(&file, &number);
@@ -230,7 +234,7 @@ fn try_run(handover: Handover, numbers: Numbers) -> Result<(), NotStarted> {
             home: Home { worker: handover.worker_name, node: handover.node, client },
             to_scheduler,
             from_scheduler,
-            data: DataPlane::Network(endpoint.clone()),
+            data: DataPlane::Network(Routes::new(endpoint.clone(), scheduler)),
             board: open_board(handover.board.as_deref()),
         };
         let reason = process::run(setup, returns).await;

@@ -31,7 +31,7 @@ use tokio::sync::mpsc::{self, Receiver, Sender, UnboundedReceiver, UnboundedSend
 use tokio::task::JoinSet;
 
 use crate::board::Board;
-use crate::data::{self, DataHandler};
+use crate::data::{self, DataHandler, Routes};
 use execute::Results;
 use shell::{Rest, ShellSetup, Turns};
 use store::Store;
@@ -51,7 +51,7 @@ pub struct Home {
 #[derive(Debug)]
 pub enum DataPlane {
     /// By data streams. The endpoint's streams are served until the process ends.
-    Network(Endpoint),
+    Network(Routes),
     /// Not at all: it is the only process there is.
     Local,
 }
@@ -185,17 +185,18 @@ impl ProcessRuntime {
         let (sender, events) = mpsc::unbounded_channel();
         let board = Arc::new(setup.board);
         let values = Values { store: Arc::default(), events: sender, board };
-        let endpoint = match &setup.data {
-            DataPlane::Network(endpoint) => Some(endpoint.clone()),
+        let routes = match setup.data {
+            DataPlane::Network(routes) => Some(routes),
             DataPlane::Local => None,
         };
+        let endpoint = routes.as_ref().map(|routes| routes.endpoint().clone());
         let to_scheduler = setup.to_scheduler.clone();
         let shell = ShellSetup {
             process: setup.process,
             slots: setup.slots,
             home: setup.home,
             to_scheduler: setup.to_scheduler,
-            endpoint: endpoint.clone(),
+            routes,
             values: values.clone(),
         };
         Self {

@@ -8,6 +8,7 @@ mod claim;
 mod network;
 mod peers;
 mod programs;
+mod relays;
 mod sessions;
 mod shell;
 #[cfg(test)]

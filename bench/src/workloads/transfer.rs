@@ -31,14 +31,15 @@ fn sum(array: &Vec<f64>) -> f64 {
 }
 
 /// How many bytes of values have come to the process that runs it, by carrier.
-pub(super) fn received(_: ()) -> [u64; 4] {
-    [Carrier::Memory, Carrier::Local, Carrier::Quic, Carrier::Tls].map(bytes_received)
+pub(super) fn received(_: ()) -> [u64; 5] {
+    [Carrier::Memory, Carrier::Local, Carrier::Quic, Carrier::Tls, Carrier::Relay]
+        .map(bytes_received)
 }
 
 /// What nearly all bytes came by.
-pub(super) fn carrier(received: [u64; 4]) -> &'static str {
+pub(super) fn carrier(received: [u64; 5]) -> &'static str {
     let most = received.iter().sum::<u64>() / 100 * 99;
-    let names = ["memory", "local", "quic", "tls"].into_iter().zip(received);
+    let names = ["memory", "local", "quic", "tls", "relay"].into_iter().zip(received);
     names.filter(|(_, bytes)| *bytes > most).map(|(name, _)| name).next().unwrap_or("several")
 }
 

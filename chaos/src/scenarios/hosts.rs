@@ -14,11 +14,11 @@ use crate::stage::Stage;
 const FOUR: [&str; 4] = ["w0", "w1", "w2", "w3"];
 
 /// Of a host that is gone nobody tells, and five seconds of silence must do.
-const SILENCE_SEEN_WITHIN: Duration = Duration::from_secs(6);
+pub(super) const SILENCE_SEEN_WITHIN: Duration = Duration::from_secs(6);
 
 /// Who was fetching from a host that is gone does not wait until the link has found out: it would take
 /// half a minute, and all of this takes two seconds.
-const OVER_WITHIN: Duration = Duration::from_secs(12);
+pub(super) const OVER_WITHIN: Duration = Duration::from_secs(12);
 
 pub(super) fn kill(stage: &mut Stage) -> anyhow::Result<()> {
     const N: usize = 32;

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{AssignmentId, ProgramHash, TaskId};
+use crate::id::{AssignmentId, ProcessId, ProgramHash, TaskId};
 
 /// What the dialer of a data stream asks for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,6 +44,12 @@ pub enum DataRequest {
         assignment: AssignmentId,
         /// Where they lie.
         at: MemoryArea,
+    },
+    /// To the scheduler: carry this stream on to a process that can't be reached from here. After
+    /// [`DataReply::Connected`] comes a request, as if the process had been dialled.
+    Relay {
+        /// Which process.
+        process: ProcessId,
     },
 }
 
@@ -91,4 +97,6 @@ pub enum DataReply {
         /// Where.
         at: MemoryArea,
     },
+    /// From here on the stream leads to the process that was asked for.
+    Connected,
 }

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use rdask_net::{DataStream, PeerRole, Transport};
+use rdask_net::{DataStream, DialError, PeerRole, Target, Transport};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::cluster::{Cluster, accept_data, on_both_transports, run, soon};
@@ -166,5 +166,32 @@ fn an_idle_pool_dials_again_after_the_peer_restarted() {
             assert_eq!(total, 1000);
             holder.close().await;
         }
+    });
+}
+
+#[test]
+fn who_waits_for_a_dial_shares_how_it_ends() {
+    run(async {
+        const STREAMS: usize = 16;
+        let cluster = Cluster::new(Transport::Quic);
+        let fetcher = cluster.endpoint(PeerRole::Process, 2).await;
+        // Open, and silent.
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let address = socket.local_addr().unwrap();
+        let name = cluster.name(PeerRole::Process, 1);
+        let to = Target { quic: vec![address], tls: Vec::new(), name };
+        let mut opening = tokio::task::JoinSet::new();
+        for _ in 0..STREAMS {
+            let (fetcher, to) = (fetcher.clone(), to.clone());
+            opening.spawn(async move { fetcher.open_data(&to).await.map(drop) });
+        }
+        // One dial takes 5 s, and one after the other they would take 80.
+        while let Some(opened) = soon("a failure", opening.join_next()).await {
+            assert!(matches!(opened.unwrap(), Err(DialError::Shared(_))));
+        }
+        // Who comes later finds out by itself: somebody listens there by now.
+        let holder = cluster.endpoint(PeerRole::Process, 1).await;
+        soon("a dial", fetcher.open_data(&holder.target())).await.unwrap();
+        assert!(soon("a dial", fetcher.reach(&to)).await.is_ok(), "it is connected");
     });
 }

@@ -15,7 +15,8 @@ use super::net_thread::NetThread;
 use super::parts::ClientParts;
 use super::session::Session;
 use super::values::NetworkValues;
-use crate::connection::{Connected, Persistence, dial};
+use crate::connection::{Connected, Persistence, dial, scheduler_target};
+use crate::data::Routes;
 use crate::error::{ConnectionError, Result, chain};
 use crate::{init, program};
 
@@ -119,7 +120,8 @@ async fn connect_through(
     let You::Client(id) = connected.welcome.you else {
         return Err(not_connected("it takes this program for no client").into());
     };
-    let values = NetworkValues::new(endpoint, file, guard);
+    let scheduler = scheduler_target(&file).map_err(not_connected)?;
+    let values = NetworkValues::new(Routes::new(endpoint, scheduler), guard);
     let session = Session::start(ClientParts {
         id,
         send: connected.send,

@@ -7,18 +7,16 @@ use std::time::Duration;
 use rdask_core::bulk::Bulk;
 use rdask_core::id::{ProcessId, TaskId};
 use rdask_core::message::Contact;
-use rdask_net::{Endpoint, SchedulerFile};
 
 use super::parts::{BoxFuture, NotFetched, Put, ValueSource};
-use crate::connection::scheduler_target;
+use crate::data::{self, Routes};
 use crate::error::chain;
 use crate::process::Values;
-use crate::{data, program};
+use crate::program;
 
 /// Fetches from processes and puts with them, and brings the program to the scheduler.
 pub(crate) struct NetworkValues {
-    endpoint: Endpoint,
-    file: SchedulerFile,
+    routes: Routes,
     /// A local cluster lives as long as its clients.
     _guard: Option<Arc<dyn Send + Sync>>,
 }
@@ -27,19 +25,16 @@ pub(crate) struct NetworkValues {
 const TRY_AGAIN: Duration = Duration::from_millis(500);
 
 impl NetworkValues {
-    pub(crate) fn new(
-        endpoint: Endpoint,
-        file: SchedulerFile,
-        guard: Option<Arc<dyn Send + Sync>>,
-    ) -> Self {
-        Self { endpoint, file, _guard: guard }
+    pub(crate) fn new(routes: Routes, guard: Option<Arc<dyn Send + Sync>>) -> Self {
+        Self { routes, _guard: guard }
     }
 
     async fn bring_program(&self) -> Result<(), String> {
-        let target = scheduler_target(&self.file).map_err(|error| error.to_string())?;
         let hash = program::hash().map_err(|error| error.to_string())?;
         let bytes = program::open().map_err(|error| error.to_string())?;
-        let brought = program::exchange::bring(&self.endpoint, &target, hash, bytes).await;
+        let brought =
+            program::exchange::bring(self.routes.endpoint(), self.routes.scheduler(), hash, bytes)
+                .await;
         brought.map_err(|error| chain(&error))
     }
 }
@@ -52,7 +47,7 @@ impl ValueSource for NetworkValues {
         contact: Contact,
     ) -> BoxFuture<'_, Result<Bulk, NotFetched>> {
         Box::pin(async move {
-            let got = data::get(&self.endpoint, &contact, holder, task, 0).await;
+            let got = data::get(&self.routes, &contact, holder, task, 0).await;
             let error = match got {
                 Ok(bytes) => return Ok(bytes),
                 Err(error) => error,
@@ -68,7 +63,7 @@ impl ValueSource for NetworkValues {
     fn put(&self, put: Put) -> BoxFuture<'_, Result<(), String>> {
         Box::pin(async move {
             let value = data::Put { task: put.task, assignment: put.assignment, bytes: put.value };
-            let taken = data::put(&self.endpoint, &put.contact, put.process, value).await;
+            let taken = data::put(&self.routes, &put.contact, put.process, value).await;
             taken.map_err(|error| error.to_string())
         })
     }
@@ -78,7 +73,7 @@ impl ValueSource for NetworkValues {
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {
-        Box::pin(self.endpoint.close())
+        Box::pin(self.routes.endpoint().close())
     }
 }
 

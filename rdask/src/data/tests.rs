@@ -36,6 +36,12 @@ impl DataHandler for Values {
     }
 }
 
+/// The ways of an endpoint without a scheduler.
+fn routes(endpoint: &Endpoint) -> Routes {
+    let name = PeerName::scheduler(endpoint.identity().name().run()).unwrap();
+    Routes::new(endpoint.clone(), Target { quic: Vec::new(), tls: Vec::new(), name })
+}
+
 /// A holder and a client of a run of their own: names of sockets are the host's.
 async fn endpoints(local_sockets: bool) -> (Endpoint, Endpoint, Contact) {
     static RUNS: AtomicU64 = AtomicU64::new(0);
@@ -73,11 +79,12 @@ fn pair_of(
 #[tokio::test]
 async fn what_was_put_can_be_got() {
     let (endpoint, contact, _serving) = pair(Values::default()).await;
+    let routes = routes(&endpoint);
     for (index, length) in [(0, 0), (1, 1), (2, PIECE_BYTES + 1), (3, 9_000_000)] {
         let bytes: Bytes = (0..length).map(|at| at as u8).collect();
         let value = Put { task: task(index), assignment: AssignmentId(1), bytes: bytes.clone() };
-        put(&endpoint, &contact, HOLDER, value).await.unwrap();
-        let got = get(&endpoint, &contact, HOLDER, task(index), 0).await;
+        put(&routes, &contact, HOLDER, value).await.unwrap();
+        let got = get(&routes, &contact, HOLDER, task(index), 0).await;
         assert!(got.unwrap().bytes() == &bytes, "value {index} of {length} bytes");
     }
     endpoint.close().await;
@@ -87,11 +94,12 @@ async fn what_was_put_can_be_got() {
 async fn what_came_over_the_network_is_what_was_sent() {
     const LEAST: usize = FILLED_BESIDE_BYTES_MIN as usize;
     let (endpoint, contact, _serving) = pair_of(endpoints(false).await, Values::default());
+    let routes = routes(&endpoint);
     for (index, length) in [(0, LEAST - 1), (1, LEAST), (2, 3 * LEAST + 5)] {
         let bytes: Bytes = (0..length).map(|at| (at % 251) as u8).collect();
         let value = Put { task: task(index), assignment: AssignmentId(1), bytes: bytes.clone() };
-        put(&endpoint, &contact, HOLDER, value).await.unwrap();
-        let got = get(&endpoint, &contact, HOLDER, task(index), 0).await;
+        put(&routes, &contact, HOLDER, value).await.unwrap();
+        let got = get(&routes, &contact, HOLDER, task(index), 0).await;
         assert!(got.unwrap().bytes() == &bytes, "value {index} of {length} bytes");
     }
     endpoint.close().await;
@@ -114,7 +122,7 @@ async fn less_or_more_than_announced_is_no_value() {
             let _ = stream.finish().await;
             let _ = stream.read_u8().await;
         });
-        let got = get(&asking, &contact, HOLDER, task(0), 0).await;
+        let got = get(&routes(&asking), &contact, HOLDER, task(0), 0).await;
         match got {
             Err(DataError::Stream(error)) if more == 0 => {
                 assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
@@ -130,13 +138,14 @@ async fn less_or_more_than_announced_is_no_value() {
 #[tokio::test]
 async fn what_is_not_there_or_refused_is_said_so() {
     let (endpoint, contact, _serving) = pair(Values::default()).await;
-    let missing = get(&endpoint, &contact, HOLDER, task(0), 0).await;
+    let routes = routes(&endpoint);
+    let missing = get(&routes, &contact, HOLDER, task(0), 0).await;
     assert!(matches!(missing, Err(DataError::NotHere)), "{missing:?}");
-    let refused = get(&endpoint, &contact, HOLDER, task(0), 1).await;
+    let refused = get(&routes, &contact, HOLDER, task(0), 1).await;
     let Err(DataError::Refused(reason)) = refused else { panic!("{refused:?}") };
     assert_eq!(reason.len(), REASON_BYTES_MAX);
-    let unlike = get(&endpoint, &contact, ProcessId(99), task(0), 0).await;
-    assert!(matches!(unlike, Err(DataError::Dial(_))), "{unlike:?}");
+    let unlike = get(&routes, &contact, ProcessId(99), task(0), 0).await;
+    assert!(matches!(unlike, Err(DataError::Unreachable { .. })), "{unlike:?}");
     endpoint.close().await;
 }
 
@@ -177,7 +186,7 @@ async fn take_from<F: Future<Output = ()> + Send + 'static>(
         write_head(&mut stream, &DataReply::Shown { at }).await.unwrap();
         holder(stream).await;
     });
-    (get(&asking, &contact, HOLDER, task(0), 0).await, holding)
+    (get(&routes(&asking), &contact, HOLDER, task(0), 0).await, holding)
 }
 
 fn area(bytes: &[u8]) -> MemoryArea {
@@ -247,6 +256,7 @@ async fn who_can_not_read_what_was_shown_is_sent_it() {
     let values = Values::default();
     values.0.lock().unwrap().push((task(0), bytes.clone()));
     let (endpoint, contact, _serving) = pair(values).await;
+    let routes = routes(&endpoint);
     let to = target(&endpoint, &contact, HOLDER).unwrap();
     let mut stream = endpoint.open_data(&to).await.unwrap();
     write_head(&mut stream, &DataRequest::Get { task: task(0), part: 0 }).await.unwrap();
@@ -262,7 +272,7 @@ async fn who_can_not_read_what_was_shown_is_sent_it() {
     write_head(&mut stream, &put).await.unwrap();
     in_place::keep(&mut stream, bytes.clone()).await.unwrap();
     assert_eq!(read_head::<DataReply>(&mut stream).await.unwrap(), DataReply::Taken);
-    let got = get(&endpoint, &contact, HOLDER, task(1), 0).await.unwrap();
+    let got = get(&routes, &contact, HOLDER, task(1), 0).await.unwrap();
     assert!(got.bytes() == &bytes);
     endpoint.close().await;
 }

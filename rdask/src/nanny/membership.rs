@@ -340,7 +340,7 @@ impl<'a> Membership<'a> {
 
 async fn serve_program(stream: DataStream, context: &Context, gate: &Semaphore) {
     let peer = stream.peer().clone();
-    if let Err(error) = exchange::serve(stream, &context.cache, gate, false).await {
+    if let Err(error) = exchange::serve(stream, &context.cache, gate).await {
         tracing::warn!(%peer, %error, "a program could not be served");
     }
 }

@@ -15,7 +15,6 @@ use rdask_core::message::{Contact, FromProcess, ToProcess};
 use rdask_core::process::{Action, ChunkEnd, ChunkId, Process, StartChunk, ValueId};
 use rdask_core::range::Range;
 use rdask_core::time::Time;
-use rdask_net::Endpoint;
 use tokio::sync::mpsc::{Sender, UnboundedSender};
 use tokio::task::JoinSet;
 
@@ -24,7 +23,7 @@ use super::execute::{Job, Results};
 use super::slots::SlotThreads;
 use super::store::Store;
 use super::{Event, Home, Values};
-use crate::data;
+use crate::data::{self, Routes};
 use crate::function::Input;
 
 /// What a shell starts with.
@@ -34,7 +33,7 @@ pub(super) struct ShellSetup {
     pub(super) home: Home,
     pub(super) to_scheduler: Sender<FromProcess>,
     /// Where values of others come from, if there are others.
-    pub(super) endpoint: Option<Endpoint>,
+    pub(super) routes: Option<Routes>,
     pub(super) values: Values,
 }
 
@@ -59,7 +58,7 @@ pub(super) struct Shell {
     started: Instant,
     home: Arc<Home>,
     to_scheduler: Sender<FromProcess>,
-    endpoint: Option<Endpoint>,
+    routes: Option<Routes>,
     values: Values,
     turns: Weak<Turns>,
     threads: SlotThreads,
@@ -160,7 +159,7 @@ impl Shell {
             started: Instant::now(),
             home: Arc::new(setup.home),
             to_scheduler: setup.to_scheduler,
-            endpoint: setup.endpoint,
+            routes: setup.routes,
             values: setup.values,
             turns,
             threads: SlotThreads::default(),
@@ -332,13 +331,13 @@ impl Shell {
 
     fn fetch(&mut self, value: ValueId, holder: ProcessId, contact: Contact) {
         let values = self.values.clone();
-        let Some(endpoint) = self.endpoint.clone() else {
+        let Some(routes) = self.routes.clone() else {
             let _ = values.events.send(Event::FetchFailed(value, holder, true));
             return;
         };
         let began = Instant::now();
         self.fetches.spawn(async move {
-            let get = data::get(&endpoint, &contact, holder, value.task, value.part);
+            let get = data::get(&routes, &contact, holder, value.task, value.part);
             // Where a user may have no more threads, the runtime panics. Tasks wait for this.
             let Ok(got) = AssertUnwindSafe(get).catch_unwind().await else {
                 let _ = values.events.send(Event::FetchFailed(value, holder, false));

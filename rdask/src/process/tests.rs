@@ -305,7 +305,7 @@ async fn a_lost_link_ends_the_process() {
 
 #[tokio::test]
 async fn inputs_come_from_other_processes_and_what_nobody_has_is_missed() {
-    use rdask_net::{Authority, EndpointConfig, PeerName, PeerRole};
+    use rdask_net::{Authority, EndpointConfig, PeerName, PeerRole, Target};
 
     const HOLDER: ProcessId = ProcessId(4);
     let authority = Authority::new("r1").unwrap();
@@ -317,8 +317,12 @@ async fn inputs_come_from_other_processes_and_what_nobody_has_is_missed() {
     };
     let (mine, theirs) = (bind(ME).await, bind(HOLDER).await);
     let contact = Contact { quic: theirs.addresses(), tls: theirs.tls_addresses() };
-    let mut holder = Driver::start_with(1, HOLDER, DataPlane::Network(theirs));
-    let mut driver = Driver::start_with(1, ME, DataPlane::Network(mine));
+    // There is none.
+    let scheduler = PeerName::scheduler("r1").unwrap();
+    let scheduler = Target { quic: Vec::new(), tls: Vec::new(), name: scheduler };
+    let mut holder =
+        Driver::start_with(1, HOLDER, DataPlane::Network(Routes::new(theirs, scheduler.clone())));
+    let mut driver = Driver::start_with(1, ME, DataPlane::Network(Routes::new(mine, scheduler)));
 
     let first = map(longer, [vec![0u8; 3000]]).unwrap();
     holder.assign(assignment(1, 0, &first)).await;

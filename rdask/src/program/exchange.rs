@@ -80,9 +80,10 @@ pub async fn fetch(
         DataReply::Follows { size } if size <= PROGRAM_BYTES_MAX => size,
         DataReply::NotHere => return Err(ExchangeError::NotThere),
         DataReply::Refused { message } => return Err(ExchangeError::Refused(message)),
-        DataReply::Follows { .. } | DataReply::Taken | DataReply::Shown { .. } => {
-            return Err(ExchangeError::Nonsense);
-        }
+        DataReply::Follows { .. }
+        | DataReply::Taken
+        | DataReply::Shown { .. }
+        | DataReply::Connected => return Err(ExchangeError::Nonsense),
     };
     let program = take_in(&mut stream, cache.begin(hash)?, size).await?;
     Ok((program, size))
@@ -111,7 +112,7 @@ pub async fn bring(
     }
 }
 
-/// Answers one stream. Returns the program that was brought, if one was.
+/// Answers one stream, of whoever fetches.
 ///
 /// # Errors
 /// See [`ExchangeError`].
@@ -119,9 +120,31 @@ pub async fn serve(
     mut stream: DataStream,
     cache: &Cache,
     gate: &Semaphore,
+) -> Result<(), ExchangeError> {
+    let request = read_request(&mut stream).await?;
+    answer(stream, request, cache, gate, false).await.map(drop)
+}
+
+/// What the other side of a stream wants.
+///
+/// # Errors
+/// See [`ExchangeError`].
+pub async fn read_request(stream: &mut DataStream) -> Result<DataRequest, ExchangeError> {
+    read_head(stream, PATIENCE).await
+}
+
+/// Answers a request. Returns the program that was brought, if one was.
+///
+/// # Errors
+/// See [`ExchangeError`].
+pub async fn answer(
+    mut stream: DataStream,
+    request: DataRequest,
+    cache: &Cache,
+    gate: &Semaphore,
     takes_programs: bool,
 ) -> Result<Option<ProgramHash>, ExchangeError> {
-    match read_head(&mut stream, PATIENCE).await? {
+    match request {
         DataRequest::GetProgram { hash } => {
             let _turn = gate.acquire().await.map_err(io::Error::other)?;
             let found = in_background(cache, move |cache| cache.find(hash)).await?;
@@ -154,7 +177,8 @@ pub async fn serve(
         DataRequest::Get { .. }
         | DataRequest::Put { .. }
         | DataRequest::PutShown { .. }
-        | DataRequest::PutProgram { .. } => {
+        | DataRequest::PutProgram { .. }
+        | DataRequest::Relay { .. } => {
             let message = "this peer does not take that".to_owned();
             write_head(&mut stream, &DataReply::Refused { message }).await?;
             stream.finish().await?;

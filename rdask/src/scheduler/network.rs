@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rdask_core::id::ProgramHash;
+use rdask_core::message::DataRequest;
 use rdask_net::{
-    Authority, Endpoint, EndpointConfig, Incoming, PeerName, SchedulerFile, address_of,
+    Authority, DataStream, Endpoint, EndpointConfig, Incoming, PeerName, SchedulerFile, address_of,
 };
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
@@ -15,10 +16,12 @@ use tokio::task::JoinSet;
 
 use super::peers::Hall;
 use super::programs::Programs;
+use super::relays::Relays;
 use super::sessions::Sessions;
 use super::shell::{CoreEnd, Input, Stalls};
 use super::turns::Core;
 use super::{FIRST_EPOCH, SchedulerOptions, StartError, claim, peers};
+use crate::program::exchange;
 use crate::slurm;
 
 /// How long the last words to peers may take.
@@ -133,6 +136,7 @@ impl Network {
             epoch: self.file.epoch,
             core: core.clone(),
             sessions: Sessions::default(),
+            relays: Relays::new(self.endpoint.clone()),
         });
         let mut visits = JoinSet::new();
         visits.spawn(note_stalls(core.clone()));
@@ -143,7 +147,8 @@ impl Network {
                         visits.spawn(peers::serve(link, hall.clone()));
                     }
                     Some(Incoming::Data { stream, .. }) => {
-                        visits.spawn(self.programs.clone().serve(stream, core.clone()));
+                        let (programs, relays) = (self.programs.clone(), hall.relays.clone());
+                        visits.spawn(serve_data(stream, programs, relays, core.clone()));
                     }
                     None => break (&mut core_ended).await.ok(),
                 },
@@ -173,6 +178,17 @@ impl Network {
                 tracing::warn!(path = %self.path.display(), "the scheduler file is another's now");
             }
             Err(error) => tracing::warn!(%error, "the scheduler file stays"),
+        }
+    }
+}
+
+/// Serves one stream, whatever it is for.
+async fn serve_data(mut stream: DataStream, programs: Programs, relays: Relays, core: Core) {
+    match exchange::read_request(&mut stream).await {
+        Ok(DataRequest::Relay { process }) => relays.serve(stream, process, core).await,
+        Ok(request) => programs.serve(stream, request, core).await,
+        Err(error) => {
+            tracing::warn!(peer = %stream.peer(), %error, "a data stream brought no request");
         }
     }
 }

@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use rdask_core::hello::{Resumption, Role, Welcome, You};
 use rdask_core::id::Peer;
+use rdask_core::message::Contact;
 use rdask_core::scheduler::{ClientInfo, NannyInfo};
 use rdask_net::{Authority, Link, PeerName, PeerNameError, PeerRole};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
 
+use super::relays::Relays;
 use super::sessions::{NewLink, NotTaken, Place, Sessions};
 use super::shell::{Input, Newcomer};
 use super::turns::{Core, Words, are_short};
@@ -27,6 +29,7 @@ pub(crate) struct Hall {
     pub(crate) epoch: u64,
     pub(crate) core: Core,
     pub(crate) sessions: Sessions,
+    pub(crate) relays: Relays,
 }
 
 /// Serves one link from its first frame on: with a new connection to its end, with one that goes on
@@ -41,7 +44,7 @@ pub(crate) async fn serve(link: Link, hall: Arc<Hall>) {
         return resume(&hall, NewLink { link, received }, who, (epoch, attempt)).await;
     }
     let csr = hello.certificate_request;
-    let visit = |who| Visit { hall, link, csr, who };
+    let visit = |who| Visit { hall, link, csr, who, listens: None };
     match hello.role {
         Role::Nanny { node, pool, pid, workers, contact, returning } => {
             let slots: u64 = workers.iter().map(|worker| u64::from(worker.slots)).sum();
@@ -53,9 +56,10 @@ pub(crate) async fn serve(link: Link, hall: Arc<Hall>) {
             visit(who).run(newcomer, input_of_nanny).await;
         }
         Role::Process { process, pid, contact } => {
-            let newcomer = |outbox| Newcomer::Process(process, contact, outbox);
             let who = format!("process, pid {pid} at {}", address.ip());
-            visit(who).run(newcomer, input_of_process).await;
+            let visit = Visit { listens: Some(contact.clone()), ..visit(who) };
+            let newcomer = |outbox| Newcomer::Process(process, contact, outbox);
+            visit.run(newcomer, input_of_process).await;
         }
         Role::Client { program, surroundings, name, nested_in } => {
             let who = format!("client {name}, program {}", program.hash);
@@ -105,6 +109,8 @@ struct Visit {
     csr: Vec<u8>,
     /// For the log.
     who: String,
+    /// Where it takes data streams, if it is a process.
+    listens: Option<Contact>,
 }
 
 impl Visit {
@@ -116,7 +122,7 @@ impl Visit {
         Out: Serialize + Weigh + Send,
         In: DeserializeOwned + Words + Send,
     {
-        let Self { hall, mut link, csr, who } = self;
+        let Self { hall, mut link, csr, who, listens } = self;
         let core = &hall.core;
         let (outbox, queue) = outbox();
         // The core has the only end of the queue: the connection ends when it drops that.
@@ -136,6 +142,8 @@ impl Visit {
                 return refuse(link.sender, &reason).await;
             }
         };
+        let name = name_of(peer, hall.authority.run()).ok();
+        let _listed = name.map(|name| hall.relays.list(name, listens));
         let place = (who != OBSERVER).then(|| hall.sessions.open(peer));
         let answer = Welcome { epoch: hall.epoch, certificate, you };
         if let Err(error) = welcome(&mut link.sender, &answer).await {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use nix::fcntl::{Flock, FlockArg};
 use rdask_core::id::ProgramHash;
+use rdask_core::message::DataRequest;
 use rdask_net::DataStream;
 use tokio::sync::Semaphore;
 
@@ -54,9 +55,10 @@ impl Programs {
     }
 
     /// Serves one stream: a nanny fetches, or a client brings.
-    pub(crate) async fn serve(self, stream: DataStream, core: Core) {
+    pub(crate) async fn serve(self, stream: DataStream, request: DataRequest, core: Core) {
         let peer = stream.peer().clone();
-        match exchange::serve(stream, &self.shared.cache, &self.shared.gate, true).await {
+        let Shared { cache, gate, .. } = &*self.shared;
+        match exchange::answer(stream, request, cache, gate, true).await {
             Ok(Some(hash)) => {
                 tracing::info!("program {hash} received from {peer}");
                 core.tell(Input::ProgramStored(hash)).await;
