@@ -159,6 +159,7 @@ pub mod scheduler;
 mod shared;
 #[doc(hidden)]
 pub mod slurm;
+mod spare;
 pub mod task;
 
 pub use as_completed::AsCompleted;
