@@ -37,6 +37,11 @@ impl Process {
         for id in running.map(|(id, _)| *id).collect::<Vec<_>>() {
             self.void(id);
         }
+        // Those that were void before have timed out, and kept their slots.
+        let deaf = self.chunks.iter_mut().filter(|(_, chunk)| chunk.threads > 0);
+        for (id, chunk) in deaf {
+            self.slots.deprive(*id, std::mem::take(&mut chunk.threads));
+        }
         for value in std::mem::take(&mut self.inputs.acquiring) {
             self.release_input(value);
         }

@@ -567,6 +567,18 @@ fn a_run_beyond_its_timeout_fails_once_and_keeps_its_slot_until_it_ends() {
 }
 
 #[test]
+fn a_run_that_has_timed_out_has_no_slot_after_a_return() {
+    let mut script = Script::new(1);
+    let timeout = Some(Duration::from_secs(1));
+    script.assign(Assign { timeout, ..assign(1, 1, Range::one(0), vec![]) });
+    script.pass(1000);
+    script.process.handle_timeout(script.now);
+    script.returned(OTHER);
+    script.tell(ToProcess::SetSlots { slots: 1 });
+    assert_eq!(script.assign(assign(2, 2, Range::one(0), vec![])), ["start 1 a2 0..1"]);
+}
+
+#[test]
 fn what_was_dropped_is_not_what_a_run_makes_later() {
     let mut script = Script::new(1);
     script.assign(assign(1, 1, Range::one(0), vec![]));
