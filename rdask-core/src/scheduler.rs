@@ -571,14 +571,15 @@ impl Scheduler {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Time> {
         let delayed = self.delayed.first().map(|(time, ..)| *time);
+        let after_stall = |time: Time| time.max(self.no_verdict_before);
         let due = [
             delayed,
             self.programs.next_timeout(self.now),
             self.next_lease_end(),
             self.ends.next_timeout(),
             self.look_again,
-            self.overruns.next_timeout(self.now),
-            self.awaited.next_timeout(),
+            self.overruns.next_timeout(self.now).map(after_stall),
+            self.awaited.next_timeout().map(after_stall),
             self.next_departure(),
         ];
         due.into_iter().flatten().min()

@@ -71,15 +71,16 @@ fn first_line(patch: &Path) -> Option<String> {
 
 /// Plants a bug and takes it out again.
 fn plant(root: &Path, copy: &Path, patch: &Path) -> anyhow::Result<String> {
-    apply(copy, patch)?;
+    let applied = apply(copy, patch);
     take_out(root, copy, patch)?;
-    Ok("applies".to_owned())
+    applied.map(|()| "applies".to_owned())
 }
 
 /// Plants a bug, looks for it and takes it out again. Says after how many seeds it was found.
 fn find(root: &Path, copy: &Path, patch: &Path, seeds: u64) -> anyhow::Result<String> {
-    apply(copy, patch)?;
-    let found = build(root, copy).and_then(|program| look(&program, seeds));
+    let found = apply(copy, patch)
+        .and_then(|()| build(root, copy))
+        .and_then(|program| look(&program, seeds));
     take_out(root, copy, patch)?;
     found
 }

@@ -91,11 +91,17 @@ impl Scheduler {
             && matches!(group.inputs, Inputs::Scattered(_))
             && self.shares.get(&group.share).map(|share| share.program) == program
         {
-            let is_held = |index: &u32| matches!(group.holding.get(*index), Holding::Held(..));
-            let of_group = late.within(group.all()).flatten().filter(is_held);
-            for index in of_group.collect::<Vec<u32>>() {
+            let is_held = |index: u32| matches!(group.holding.get(index), Holding::Held(..));
+            let of_group = late.within(group.all()).flatten().map(|index| (index, is_held(index)));
+            for (index, is_held) in of_group.collect::<Vec<(u32, bool)>>() {
+                if is_held {
+                    self.add_copy(from, gid, index, 0);
+                } else if self.awaited.get((gid, index)).is_some() {
+                    self.adopt_copy(from, gid, index);
+                } else {
+                    continue;
+                }
                 late.remove(Range::one(index));
-                self.add_copy(from, gid, index, 0);
             }
         }
         for range in late.iter() {
@@ -122,8 +128,8 @@ impl Scheduler {
     fn still_assigned(&mut self, from: ProcessId, id: AssignmentId, range: Range) -> Vec<Range> {
         let assignment = self.assignments.get(&id).filter(|one| one.process == from);
         let Some(assignment) = assignment else { return Vec::new() };
-        let parts = assignment.remaining.within(range).collect();
-        self.expect_stop(id, range);
+        let parts: Vec<Range> = assignment.remaining.within(range).collect();
+        parts.iter().for_each(|part| self.expect_stop(id, *part));
         parts
     }
 

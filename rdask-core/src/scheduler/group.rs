@@ -469,3 +469,9 @@ impl Group {
         self.pins == 0 && self.unfinished == 0 && self.referenced == 0
     }
 }
+
+/// Takes out what has keys in a range.
+pub(crate) fn remove_range<K: Ord + Copy, V>(map: &mut BTreeMap<K, V>, keys: std::ops::Range<K>) {
+    let gone: Vec<K> = map.range(keys).map(|(key, _)| *key).collect();
+    gone.iter().for_each(|key| drop(map.remove(key)));
+}

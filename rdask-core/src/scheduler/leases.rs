@@ -24,7 +24,7 @@ pub const CLIENT_GRACE: Duration = Duration::from_secs(30);
 const AFTER_STALL: Duration = Duration::from_secs(10);
 
 /// A nanny whose processes were not given up is looked at again after so long.
-const LOOK_AGAIN: Duration = Duration::from_millis(500);
+pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 /// What the log and the peer are told.
 const SILENT: &str = "it was silent for too long";

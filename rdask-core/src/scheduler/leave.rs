@@ -144,10 +144,23 @@ impl Scheduler {
                 let is_late = workers.iter().any(|worker| !self.is_through(*worker));
                 let reason = if is_late { OVERDUE } else { GONE };
                 self.send_nanny(id, ToNanny::Exit { reason: reason.to_owned() });
+                if is_late {
+                    // The nanny may be frozen: what was to run there doesn't wait for it.
+                    workers.iter().for_each(|worker| self.end_processes(*worker, OVERDUE));
+                }
             } else {
                 workers.into_iter().for_each(|worker| self.dismiss(worker));
             }
         }
+    }
+
+    fn end_processes(&mut self, id: WorkerId, reason: &str) {
+        let worker = self.cluster.workers.get(&id);
+        let processes: Vec<ProcessId> =
+            worker.into_iter().flat_map(Worker::all_processes).collect();
+        processes.into_iter().for_each(|process| self.end_process(process, reason));
+        // What could not be copied is to be made again, and its place has not been looked for.
+        self.dirty = true;
     }
 
     /// Whether a worker's time is over, although it may have something to do.
@@ -178,14 +191,10 @@ impl Scheduler {
         let Some(worker) = self.cluster.workers.get(&id) else { return };
         let reason = if self.is_through(id) { GONE } else { OVERDUE };
         let nanny = worker.nanny;
-        for process in worker.all_processes().collect::<Vec<ProcessId>>() {
-            self.end_process(process, reason);
-        }
+        self.end_processes(id, reason);
         self.cluster.workers.remove(&id);
         if let Some(nanny) = self.cluster.nannies.get_mut(&nanny) {
             nanny.workers.retain(|worker| *worker != id);
         }
-        // What could not be copied is to be made again, and its place has not been looked for.
-        self.dirty = true;
     }
 }

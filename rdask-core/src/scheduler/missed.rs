@@ -122,9 +122,13 @@ impl Scheduler {
     /// hard to reach.
     fn count_unreached(&mut self, gid: Gid, index: u32, holder: ProcessId) {
         let Some(group) = self.groups.get_mut(gid) else { return };
+        if group.state.get(index).is_over() {
+            // Another process has it.
+            return;
+        }
         let rounds = group.unreached.entry(index).or_insert(0);
         *rounds += 1;
-        if *rounds <= ROUNDS || group.state.get(index).is_over() {
+        if *rounds <= ROUNDS {
             return;
         }
         let worker = self.cluster.worker_of(holder);

@@ -18,7 +18,7 @@ use crate::time::Time;
 
 use super::Scheduler;
 use super::cluster::Stage;
-use super::group::{Gid, Group, Holding, Inputs, State};
+use super::group::{Gid, Group, Holding, Inputs, State, remove_range};
 
 /// So long the scattered values are waited for that only a node had which was given up.
 pub const RETURN_AWAITED: Duration = Duration::from_secs(30);
@@ -45,9 +45,8 @@ impl Awaited {
 
     /// The values of a group that are over, or back, are not waited for any more.
     pub(crate) fn forget(&mut self, gid: Gid, range: Range) {
-        if !self.values.is_empty() {
-            self.values.retain(|(of, index), _| *of != gid || !range.contains(*index));
-        }
+        let of = (gid, range.start)..(gid, range.end);
+        remove_range(&mut self.values, of);
     }
 
     pub(crate) fn next_timeout(&self) -> Option<Time> {
@@ -286,6 +285,9 @@ impl Scheduler {
 
     /// What has been waited for in vain is lost.
     pub(crate) fn end_awaited(&mut self) {
+        if self.now < self.no_verdict_before {
+            return;
+        }
         let due = self.awaited.values.iter().filter(|(_, until)| **until <= self.now);
         for (gid, index) in due.map(|(value, _)| *value).collect::<Vec<_>>() {
             self.awaited.values.remove(&(gid, index));

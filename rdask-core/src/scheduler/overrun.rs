@@ -9,13 +9,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::id::{AssignmentId, ProcessId};
+use crate::id::{AssignmentId, Peer, ProcessId};
 use crate::range::Range;
 use crate::time::Time;
 
 use super::Scheduler;
 use super::cluster::Stage;
 use super::group::State;
+use super::leases::LOOK_AGAIN;
 use super::replicas::COPIED_OFF_BYTES_MAX;
 
 /// How long a run may go on after it was told to stop, unless its options say otherwise. A loop
@@ -78,6 +79,9 @@ impl Scheduler {
 
     /// Looks who has not stopped in time.
     pub(crate) fn end_graces(&mut self) {
+        if self.now < self.no_verdict_before {
+            return;
+        }
         while let Some(first) = self.overruns.due.first().copied()
             && first.0 <= self.now
         {
@@ -87,8 +91,13 @@ impl Scheduler {
                 .assignments
                 .get(&id)
                 .filter(|assignment| assignment.remaining.intersects(range));
-            if let Some(process) = goes_on.map(|assignment| assignment.process) {
-                self.close_process(process, grace);
+            match goes_on.map(|assignment| assignment.process) {
+                // What it has to say may be on its way. Its lease decides whether it comes.
+                Some(process) if self.is_silent(Peer::Process(process)) => {
+                    self.overruns.due.insert((self.now + LOOK_AGAIN, id, range, grace));
+                }
+                Some(process) => self.close_process(process, grace),
+                None => {}
             }
         }
         self.work_off();

@@ -9,7 +9,7 @@ use crate::range::{Range, RangeSet};
 
 use super::cluster::Stage;
 use super::graph::{Work, taken};
-use super::group::{Gid, Holding, Inputs, State};
+use super::group::{Gid, Holding, Inputs, State, remove_range};
 use super::{Action, Scheduler};
 
 impl Scheduler {
@@ -217,10 +217,13 @@ impl Scheduler {
         group.unfinished += range.len();
         group.made_by.remove(range);
         // It has ended well before: its tries count from the start again.
-        group.tries.retain(|index, _| !range.contains(*index));
-        if !group.misses.is_empty() {
-            group.misses.retain(|index, _| !range.contains(*index));
-        }
+        remove_range(&mut group.tries, range.start..range.end);
+        remove_range(&mut group.misses, range.start..range.end);
+        // Of a delay that it did not wait for to the end.
+        self.delayed.retain(|(_, of, index)| *of != gid || !range.contains(*index));
+        let Some(group) = self.groups.get_mut(gid) else {
+            return;
+        };
         group.state.set(range, State::Waiting(u32::MAX));
         self.add_interest(gid, range);
         if has_recipe {

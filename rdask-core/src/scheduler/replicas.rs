@@ -90,7 +90,11 @@ impl Scheduler {
         if let Some(group) = self.groups.get_mut(gid)
             && !group.unacquired.is_empty()
         {
-            group.unacquired.retain(|(index, _)| !range.contains(*index));
+            let of = (range.start, ProcessId(0))..(range.end, ProcessId(0));
+            let tried: Vec<_> = group.unacquired.range(of).copied().collect();
+            for one in tried {
+                group.unacquired.remove(&one);
+            }
         }
         self.note_short(gid, range);
     }
@@ -131,8 +135,10 @@ impl Scheduler {
     /// What is on its way to this process does not count any more.
     pub(crate) fn stop_acquiring(&mut self, id: ProcessId) {
         for (array, values) in self.copies.on_way.remove(&id).unwrap_or_default() {
-            if let Some(gid) = self.groups.find(array) {
-                values.iter().for_each(|(range, _)| self.watch_copies(gid, range));
+            let Some(gid) = self.groups.find(array) else { continue };
+            for (range, source) in values.iter() {
+                self.spend_less(*source, gid, range);
+                self.watch_copies(gid, range);
             }
         }
     }
@@ -222,11 +228,18 @@ impl Scheduler {
             for index in ranges.iter().flatten() {
                 let Some((source, copies)) = self.shortage(group, index) else { continue };
                 let refs = group.refs.get(index);
+                // Who could not get it is another one for each value.
+                let was_tried = |index| {
+                    let mut tried = group.unacquired.range((index, ProcessId(0))..);
+                    tried.next().is_some_and(|(of, _)| *of == index)
+                };
                 match found.last_mut() {
                     // Several holders may be different ones for each value.
                     Some(last)
                         if (last.gid, last.refs, last.source) == (gid, refs, source)
                             && group.holders_min <= 1
+                            && !was_tried(last.range.start)
+                            && !was_tried(index)
                             && last.range.end == index =>
                     {
                         last.range.end = index + 1;
@@ -346,6 +359,16 @@ impl Scheduler {
         Range::new(range.start, end)
     }
 
+    /// A copy that was not made is none of those that a holder may still make.
+    fn spend_less(&mut self, source: ProcessId, gid: Gid, range: Range) {
+        if let Some(group) = self.groups.get(gid)
+            && let Some(process) = self.cluster.processes.get_mut(&source)
+            && let Some(left) = &mut process.leaving
+        {
+            *left = left.saturating_add(bytes_of(group, range));
+        }
+    }
+
     /// What a process's worker can take in, less what it was given at this look.
     fn room(&self, round: &mut Round, id: ProcessId) -> u64 {
         let Some(process) = self.cluster.processes.get(&id) else { return 0 };
@@ -391,6 +414,7 @@ impl Scheduler {
     pub(crate) fn not_acquired(&mut self, at: ProcessId, task: TaskId) {
         let Some(source) = self.copies.answered(at, task) else { return };
         let Some(gid) = self.groups.find(task.array) else { return };
+        self.spend_less(source, gid, Range::one(task.index));
         let is_there = self.cluster.processes.contains_key(&source);
         match self.groups.get_mut(gid) {
             Some(group) if is_there && task.index < group.len => {

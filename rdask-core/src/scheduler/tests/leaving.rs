@@ -622,3 +622,38 @@ fn a_scattered_value_that_was_put_twice_has_two_holders() {
     let is_there = |action: &Action| matches!(action, Action::ToClient(_, ToClient::Ended { outcome: Outcome::Held { holder, .. }, .. }) if *holder == first);
     assert!(told.iter().any(is_there), "{told:?}");
 }
+
+/// A process that has a value of so many bytes and runs another task, and one without anything. The
+/// first one leaves, and the second one is told to acquire the value. Returns them and the task.
+fn leaves_with(stage: &mut Stage, size: u64) -> ([ProcessId; 2], Assign) {
+    let (nanny, first) = stage.nanny("a");
+    let given = assigned(&stage.array(0, 2)).remove(0).1;
+    let actions = stage.finish(first, &given, End::Stored(vec![size]), 10 * SECOND);
+    let given = assigned(&actions).remove(0).1;
+    let (_, second) = stage.nanny("b");
+    stage.actions();
+    let actions = stage.nanny_says(nanny, FromNanny::Leaving { reason: "notice".into() });
+    assert_eq!(acquires(&actions), [(second, Range::one(0), first)]);
+    ([first, second], given)
+}
+
+#[test]
+fn who_could_not_get_one_value_is_told_to_get_the_next() {
+    let mut stage = Stage::new();
+    let ([first, second], given) = leaves_with(&mut stage, 1 << 20);
+    let task = TaskId { array: given.array, index: 0 };
+    assert_eq!(acquires(&stage.process_says(second, FromProcess::NotAcquired { task })), []);
+    let actions = stage.finish(first, &given, stored(given.range), SECOND);
+    assert_eq!(acquires(&actions), [(second, Range::one(1), first)]);
+}
+
+#[test]
+fn a_copy_that_was_not_made_leaves_room_for_others() {
+    let mut stage = Stage::new();
+    // Of these two only one can be copied before a process ends whose time is short.
+    let ([first, second], given) = leaves_with(&mut stage, 900 << 20);
+    let task = TaskId { array: given.array, index: 0 };
+    stage.process_says(second, FromProcess::NotAcquired { task });
+    let actions = stage.finish(first, &given, End::Stored(vec![900 << 20]), SECOND);
+    assert_eq!(acquires(&actions), [(second, Range::one(1), first)]);
+}

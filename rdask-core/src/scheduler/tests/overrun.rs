@@ -54,6 +54,21 @@ impl Court {
 }
 
 #[test]
+fn what_cannot_time_out_is_not_waited_for() {
+    let mut court = Court::new(1);
+    court.submit(0, 1, None);
+    let (process, _) = court.home_of(0).unwrap();
+    let failure = Failure::of_scheduler(FailureKind::TimedOut, "slow", court.task(0));
+    for start in [1, 4_000_000_000] {
+        let end = End::Failed(failure.clone());
+        let range = Range::new(start, start + 1);
+        let finished = vec![Finished { range, ..court.finished(0, end) }];
+        court.hear(process, FromProcess::Report { number: 1, finished });
+    }
+    assert_eq!(court.scheduler.overruns.next_timeout(court.now), None);
+}
+
+#[test]
 fn a_cancelled_run_that_stops_in_time_costs_nothing() {
     let mut court = Court::new(2);
     court.submit(0, 2, None);
