@@ -14,6 +14,10 @@ soak cases="20000":
 simulate seeds="10000" first="0":
     cargo run --profile sim -p rdask-sim -- --seeds {{seeds}} --first-seed {{first}}
 
+# Bugs planted in the core one by one, and after how many seeds each is found: half an hour.
+bugs:
+    cargo run --profile sim -p rdask-sim -- bugs
+
 # The tutorial's experiments, by criterion.
 bench:
     cargo bench -p rdask-bench
