@@ -25,7 +25,7 @@ mod raw;
 mod received;
 
 pub use estimate::size_hint;
-pub(crate) use raw::{bytes_of as raw_bytes_of, drop_share, duplicate, is_raw, take_over};
+pub(crate) use raw::{bytes_of as raw_bytes_of, duplicate, is_raw, take_over};
 pub use received::Received;
 
 /// What can travel between processes: arguments and results of tasks.

@@ -332,7 +332,7 @@ fn room_for(size: u64) -> Result<Received, DataError> {
         return Err(DataError::TooLong(size));
     }
     let bytes = usize::try_from(size).map_err(|_| DataError::TooLong(size))?;
-    Received::room(bytes).map_err(|_| DataError::NoMemory(size))
+    Received::zeros(bytes).map_err(|_| DataError::NoMemory(size))
 }
 
 async fn read_value(stream: &mut DataStream, size: u64) -> Result<Bulk, DataError> {

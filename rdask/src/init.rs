@@ -35,7 +35,7 @@ use crate::handover::{
     Handover, PROBE_ARGUMENT, PROCESS_ARGUMENT, ProbeAnswer, RDASK_VERSION, parse_hash, read_return,
 };
 use crate::process::{self, DataPlane, Home, ProcessSetup, Return};
-use crate::{program, spare};
+use crate::program;
 
 /// A process could not begin to work.
 pub const EXIT_NOT_STARTED: i32 = 70;
@@ -193,7 +193,6 @@ fn try_run(handover: Handover, numbers: Numbers) -> Result<(), NotStarted> {
         .build()
         .map_err(|error| NotStarted::new("no runtime", &error))?;
     let file = SchedulerFile::from_json(&handover.scheduler_file).map_err(|e| failed(&e))?;
-    spare::limit_by(handover.memory_limit);
     runtime.block_on(async {
         // SIGTERM is for the nanny, which says what to do; tasks may ask for it. A handler, unlike a
         // mask, is not inherited by what the program starts.

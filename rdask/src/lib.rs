@@ -159,7 +159,6 @@ pub mod scheduler;
 mod shared;
 #[doc(hidden)]
 pub mod slurm;
-mod spare;
 pub mod task;
 
 pub use as_completed::AsCompleted;

@@ -105,7 +105,6 @@ fn trials() -> Vec<Trial> {
         values::a_huge_argument_arrives_while_others_are_served,
         values::lists_of_thirty_thousand_come_whole_and_longer_ones_are_refused,
         values::vectors_of_numbers_come_back_as_they_were,
-        values::memory_that_is_kept_for_values_is_given_back,
         values::large_results_go_from_process_to_process_and_to_the_client,
         sockets::values_stay_on_their_host,
         sockets::what_may_not_be_read_in_memory_comes_by_socket,

@@ -6,7 +6,7 @@ use rdask::codec::encodings_completed;
 use rdask::{Client, LocalCluster, Remote};
 
 use crate::cluster::Cluster;
-use crate::proc::{memory, wait_until};
+use crate::proc::wait_until;
 
 type Pairs = Vec<(u32, u32)>;
 
@@ -124,24 +124,6 @@ pub(crate) fn vectors_of_numbers_come_back_as_they_were() {
     let back = client.submit(|v: Vec<f64>| v, (extremes.clone(),)).result().unwrap();
     let bits = |v: &[f64]| v.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
     assert_eq!(bits(&back), bits(&extremes));
-}
-
-pub(crate) fn memory_that_is_kept_for_values_is_given_back() {
-    const LENGTH: u32 = 8 << 20;
-    const BYTES: u64 = LENGTH as u64 * 8;
-    let cluster = Cluster::over_quic(2, 1);
-    let client = cluster.client();
-    let on = |worker: &str| client.options().workers([worker.to_owned()]);
-    let (here, there) = (on("w0"), on("w1"));
-    let pid = there.submit(|_: u8| std::process::id(), (0,)).result().unwrap();
-    let at_rest = memory(pid, "VmRSS");
-    for value in 1..=3_u64 {
-        let array = here.submit(|value: u64| vec![value; LENGTH as usize], (value,));
-        let sum = there.submit(|array: &Vec<u64>| array.iter().sum::<u64>(), (&array,));
-        assert_eq!(sum.result().unwrap(), value * u64::from(LENGTH));
-        assert!(memory(pid, "VmRSS") > at_rest + BYTES / 2);
-    }
-    wait_until("the memory is given back", || memory(pid, "VmRSS") < at_rest + BYTES / 2);
 }
 
 pub(crate) fn large_results_go_from_process_to_process_and_to_the_client() {

@@ -4,14 +4,11 @@
 //! big-endian machine nothing is raw, and postcard does it all.
 
 use std::any::{Any, TypeId, type_name};
-use std::sync::Arc;
 
 use bytemuck::Pod;
-use bytemuck::allocation::try_cast_vec;
 use rdask_core::bulk::Bulk;
 
 use super::{DecodeError, Received};
-use crate::spare;
 
 /// Expands `$each!(type)` for every number whose vectors travel raw.
 macro_rules! for_each_number {
@@ -110,26 +107,6 @@ pub(crate) fn take_over<T: 'static>(bulk: Bulk) -> Result<T, Bulk> {
     }
     for_each_number!(fill);
     value.ok_or_else(|| left.map(Bulk::in_memory).unwrap_or_default())
-}
-
-/// Drops a share of a value. With the last one of a vector that travels raw, its memory may be kept
-/// for the next that comes.
-pub(crate) fn drop_share<T: 'static>(share: Arc<T>) {
-    if !is_raw::<T>() {
-        return;
-    }
-    let mut value: Option<T> = Arc::into_inner(share);
-    let slot: &mut dyn Any = &mut value;
-    macro_rules! keep {
-        ($number:ty) => {
-            if let Some(slot) = slot.downcast_mut::<Option<Vec<$number>>>()
-                && let Some(Ok(words)) = slot.take().map(try_cast_vec)
-            {
-                spare::keep(words);
-            }
-        };
-    }
-    for_each_number!(keep);
 }
 
 /// Copies, so the bytes may have any alignment.

@@ -3,14 +3,12 @@
 //! A value of 256 MiB spends more time in memory that the system has just given us than on its way:
 //! each page is taken, cleared and entered when it is first touched. So the bytes are put once, into
 //! memory that is aligned for numbers, on large pages where the system has them, and that memory
-//! becomes the vector. Memory that a value before it has left is better still.
-
-use std::mem::take;
+//! becomes the vector.
 
 use bytemuck::Pod;
 use bytemuck::allocation::{try_cast_vec, try_zeroed_vec};
 
-use crate::{pages, spare};
+use crate::pages;
 
 /// The bytes of a word: of the numbers whose vectors can take the memory over.
 const WORD_BYTES: usize = size_of::<u64>();
@@ -28,18 +26,14 @@ pub struct Received {
 pub struct NoMemory;
 
 impl Received {
-    /// Room for so many bytes, which holds whatever was there before, or zeros. The system clears
-    /// memory anyway before it gives it, and gives it when it is first touched, so that large ones
-    /// are not touched here.
+    /// So many zeros. The system clears memory anyway before it gives it, and gives it when it is
+    /// first touched, so that large ones are not touched here.
     ///
     /// # Errors
     /// If there isn't so much.
-    pub fn room(bytes: usize) -> Result<Self, NoMemory> {
-        let length = bytes.div_ceil(WORD_BYTES);
-        if let Some(words) = spare::take(length) {
-            return Ok(Self { words, length: bytes });
-        }
-        let mut words = try_zeroed_vec(length).map_err(|()| NoMemory)?;
+    pub fn zeros(bytes: usize) -> Result<Self, NoMemory> {
+        let words = try_zeroed_vec(bytes.div_ceil(WORD_BYTES));
+        let mut words = words.map_err(|()| NoMemory)?;
         pages::prefer_large(&mut words);
         Ok(Self { words, length: bytes })
     }
@@ -48,18 +42,12 @@ impl Received {
     ///
     /// # Errors
     /// Gives the memory back if the numbers have another alignment, or don't fill it.
-    pub(super) fn into_numbers<N: Pod>(mut self) -> Result<Vec<N>, Self> {
-        let length = self.length;
-        if length != self.words.len() * WORD_BYTES {
-            return Err(self);
+    pub(super) fn into_numbers<N: Pod>(self) -> Result<Vec<N>, Self> {
+        let Self { words, length } = self;
+        if length != words.len() * WORD_BYTES {
+            return Err(Self { words, length });
         }
-        try_cast_vec(take(&mut self.words)).map_err(|(_, words)| Self { words, length })
-    }
-}
-
-impl Drop for Received {
-    fn drop(&mut self) {
-        spare::keep(take(&mut self.words));
+        try_cast_vec(words).map_err(|(_, words)| Self { words, length })
     }
 }
 
@@ -80,7 +68,7 @@ mod tests {
     use super::*;
 
     fn received(bytes: &[u8]) -> Received {
-        let mut received = Received::room(bytes.len()).unwrap();
+        let mut received = Received::zeros(bytes.len()).unwrap();
         received.as_mut().copy_from_slice(bytes);
         received
     }
@@ -109,6 +97,6 @@ mod tests {
 
     #[test]
     fn what_nobody_has_is_refused() {
-        assert!(Received::room(usize::MAX).is_err());
+        assert!(Received::zeros(usize::MAX).is_err());
     }
 }

@@ -3,7 +3,6 @@
 
 use std::any::{Any, type_name};
 use std::fmt;
-use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -30,28 +29,18 @@ pub struct Value {
 /// What is known of the type where it is not known.
 struct Kind {
     type_name: fn() -> &'static str,
-    encode: fn(&Value) -> Result<Bytes, EncodeError>,
+    encode: fn(&AnyArc) -> Result<Bytes, EncodeError>,
     size_hint: fn(&AnyArc) -> usize,
-    drop: fn(AnyArc),
 }
 
-impl Kind {
-    const fn of<T: Data>(drop: fn(AnyArc)) -> Self {
-        let (encode, size_hint) = (encode_any::<T>, size_hint_any::<T>);
-        Self { type_name: type_name::<T>, encode, size_hint, drop }
-    }
+fn kind<T: Data>() -> &'static Kind {
+    const { &Kind { type_name: type_name::<T>, encode: encode_any::<T>, size_hint: size_hint_any::<T> } }
 }
 
 impl Value {
     /// Takes a value in.
     pub fn new<T: Data>(value: T) -> Self {
         Self::from(Arc::new(value))
-    }
-
-    /// Takes in a value that lies where it arrived. Its memory may be used again.
-    fn received<T: Data>(value: T) -> Self {
-        let kind = const { &Kind::of::<T>(drop_received::<T>) };
-        Self { any: Some(Arc::new(value)), kind }
     }
 
     fn any(&self) -> &AnyArc {
@@ -88,7 +77,7 @@ impl Value {
     /// # Errors
     /// If the type cannot be encoded.
     pub fn encode(&self) -> Result<Bytes, EncodeError> {
-        (self.kind.encode)(self)
+        (self.kind.encode)(self.any())
     }
 
     /// About how long [`encode`](Self::encode) would be, in bytes. Cheap, but it runs the user's
@@ -105,14 +94,14 @@ impl Value {
 
 impl<T: Data> From<Arc<T>> for Value {
     fn from(value: Arc<T>) -> Self {
-        Self { any: Some(value), kind: const { &Kind::of::<T>(drop) } }
+        Self { any: Some(value), kind: kind::<T>() }
     }
 }
 
 impl Drop for Value {
     fn drop(&mut self) {
-        let Some(any) = self.any.take() else { return };
-        if catch_unwind(AssertUnwindSafe(|| (self.kind.drop)(any))).is_err() {
+        let any = self.any.take();
+        if catch_unwind(AssertUnwindSafe(|| drop(any))).is_err() {
             tracing::warn!(type_name = self.type_name(), "dropping a value panicked");
         }
     }
@@ -128,13 +117,14 @@ fn downcast_kind<T: Data>(any: &AnyArc) -> Arc<T> {
     Arc::clone(any).downcast().expect("a value's kind is that of its type")
 }
 
-fn encode_any<T: Data>(value: &Value) -> Result<Bytes, EncodeError> {
-    if codec::is_raw::<T>() {
+fn encode_any<T: Data>(any: &AnyArc) -> Result<Bytes, EncodeError> {
+    let value = downcast_kind::<T>(any);
+    if codec::raw_bytes_of(&*value).is_some() {
         codec::count_encodings(1);
-        return Ok(raw_bytes::<T>(value.clone()));
+        return Ok(Bytes::from_owner(RawBytes(value)));
     }
     let mut bytes = Vec::new();
-    codec::encode(&*downcast_kind::<T>(value.any()), &mut bytes)?;
+    codec::encode(&*value, &mut bytes)?;
     Ok(bytes.into())
 }
 
@@ -142,25 +132,12 @@ fn size_hint_any<T: Data>(any: &AnyArc) -> usize {
     codec::size_hint(&*downcast_kind::<T>(any))
 }
 
-fn drop_received<T: Data>(any: AnyArc) {
-    if let Ok(value) = any.downcast::<T>() {
-        codec::drop_share(value);
-    }
-}
-
 /// Keeps a vector of numbers alive while its bytes are sent.
-struct RawBytes<T> {
-    value: Value,
-    of: PhantomData<T>,
-}
-
-fn raw_bytes<T: Data>(value: Value) -> Bytes {
-    Bytes::from_owner(RawBytes::<T> { value, of: PhantomData })
-}
+struct RawBytes<T>(Arc<T>);
 
 impl<T: Data> AsRef<[u8]> for RawBytes<T> {
     fn as_ref(&self) -> &[u8] {
-        self.value.downcast_ref::<T>().and_then(codec::raw_bytes_of).unwrap_or_default()
+        codec::raw_bytes_of(&*self.0).unwrap_or_default()
     }
 }
 
@@ -212,9 +189,9 @@ impl EncodedInput {
         let mut bulk = self.lock();
         match codec::take_over::<T>(std::mem::take(&mut *bulk)) {
             Ok(value) => {
-                let value = Value::received(value);
-                *bulk = raw_bytes::<T>(value.clone()).into();
-                Some(value)
+                let value = Arc::new(value);
+                *bulk = Bytes::from_owner(RawBytes(Arc::clone(&value))).into();
+                Some(Value::from(value))
             }
             Err(back) => {
                 *bulk = back;
@@ -258,31 +235,4 @@ pub enum Input {
     Encoded(Arc<EncodedInput>),
     /// A task took it.
     Taken,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::codec::Received;
-
-    #[test]
-    fn the_last_share_of_a_vector_that_came_leaves_its_memory() {
-        const BYTES: usize = 20 << 20;
-        let mut received = Received::room(BYTES).unwrap();
-        received.as_mut()[..8].copy_from_slice(&42_f64.to_le_bytes());
-        let start = received.as_ref().as_ptr();
-        let input = EncodedInput::new(Bulk::in_memory(received));
-        let value = input.decode::<Vec<f64>>().unwrap().clone();
-        let bytes = input.bytes();
-        drop((input, value));
-        let other = Received::room(BYTES).unwrap();
-        assert_eq!(bytes[..8], 42_f64.to_le_bytes());
-        drop(bytes);
-        let again = Received::room(BYTES).unwrap();
-        assert_eq!(
-            (again.as_ref().as_ptr(), &again.as_ref()[..8]),
-            (start, &42_f64.to_le_bytes()[..])
-        );
-        drop(other);
-    }
 }
