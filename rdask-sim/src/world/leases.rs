@@ -115,10 +115,18 @@ impl World {
         }
     }
 
+    /// The nannies of those that are silent which stay for a process of theirs that is not. It may end
+    /// in the turn in which they are looked at.
+    pub(super) fn staying(&self, silent: &[Peer]) -> Vec<Peer> {
+        let stays =
+            |peer: &&Peer| matches!(peer, Peer::Nanny(_)) && self.node_lease(**peer).is_none();
+        silent.iter().filter(stays).copied().collect()
+    }
+
     /// Those were silent for too long: none of them may be counted on any more. But a node is given
     /// up as one, if all of it is silent, once the last of it was for long enough; and a nanny stays
     /// as long as a process of its does, and is looked at again.
-    pub(super) fn check_given_up(&mut self, silent: &[Peer]) {
+    pub(super) fn check_given_up(&mut self, silent: &[Peer], staying: &[Peer]) {
         let now = self.now;
         for peer in silent {
             let (is_known, nanny) = match *peer {
@@ -129,6 +137,7 @@ impl World {
                 continue;
             }
             let again = match (peer, nanny.and_then(|nanny| self.node_lease(nanny))) {
+                _ if staying.contains(peer) => Some(now + LOOK_AGAIN),
                 (Peer::Process(_) | Peer::Nanny(_), Some(end)) => {
                     Some(end).filter(|end| *end > now)
                 }

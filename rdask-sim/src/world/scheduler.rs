@@ -149,6 +149,7 @@ impl World {
             }
         }
         let silent = self.scheduler.leases.ended(now);
+        let staying = self.staying(&silent);
         silent.iter().for_each(|peer| self.mark_losses(*peer));
         if self.scheduler.core.poll_timeout().is_some_and(|at| at <= now) {
             self.scheduler.core.handle_timeout(now);
@@ -159,7 +160,7 @@ impl World {
         }
         self.check_recalled();
         self.scheduler.core.check_progress();
-        self.check_given_up(&silent);
+        self.check_given_up(&silent, &staying);
         self.scheduler.busy_until =
             self.now + self.dice.below(self.scenario.network.turn_us * US + 1);
         if let Some(at) = self.scheduler.core.poll_timeout() {
